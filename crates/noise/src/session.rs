@@ -1,0 +1,229 @@
+//! A session: two keys, two indices, and what may still be done with them.
+//!
+//! Shared between the device, which makes and retires it, and the data plane, which seals and opens with it; everything
+//! that changes is atomic, but for the replay window behind its lock. A session begins able to receive. The
+//! initiator's may send from the start; the responder's once [`Session::confirm`] has told that the initiator holds the
+//! key (the device then makes it current). It stops sending when its counter reaches REJECT_AFTER_MESSAGES, when the
+//! device's private key changes, and with everything else when REJECT_AFTER_TIME has passed or the device revokes it.
+//!
+//! A nonce is never used twice: [`Session::reserve`] hands out each counter once, by a compare-and-swap that cannot
+//! pass the limit (a bare addition would wrap). How many counters are reserved but not yet on their way is bounded,
+//! since a receiver with a small window would drop what falls too far behind.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::index::{PeerId, ReceiverIndex};
+use crate::key::SharedSecret;
+use crate::limits::{
+    KEEPALIVE_TIMEOUT, MAX_OUTSTANDING, REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES,
+    REKEY_AFTER_TIME, REKEY_TIMEOUT,
+};
+use crate::replay::{ReplayWindow, in_window};
+use crate::time::Instant;
+
+/// Why no counters could be reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReserveError {
+    /// The session is too old to send with, or was revoked.
+    #[error("the session has expired")]
+    Expired,
+    /// Fewer counters are left under this key than were asked for.
+    #[error("the session's counters are used up")]
+    Exhausted,
+    /// Too many reserved counters are still on their way; try again when some were released.
+    #[error("too many reserved counters are outstanding")]
+    Busy,
+}
+
+/// What a finished handshake hands over.
+pub(crate) struct SessionParts<'a> {
+    pub peer: PeerId,
+    pub local_index: ReceiverIndex,
+    pub remote_index: ReceiverIndex,
+    pub created: Instant,
+    pub is_initiator: bool,
+    pub sending: &'a SharedSecret,
+    pub receiving: &'a SharedSecret,
+}
+
+/// Transport keys agreed with a peer.
+pub struct Session {
+    peer: PeerId,
+    local_index: ReceiverIndex,
+    remote_index: ReceiverIndex,
+    created: Instant,
+    is_initiator: bool,
+    sealing: aead::SealingKey,
+    opening: aead::OpeningKey,
+    next_counter: AtomicU64,
+    outstanding: AtomicU32,
+    may_send: AtomicBool,
+    revoked: AtomicBool,
+    awaits_confirmation: AtomicBool,
+    rekey_asked_on_send: AtomicBool,
+    rekey_asked_on_receive: AtomicBool,
+    /// One more than the greatest counter received; written by the replay window.
+    received_next: Arc<AtomicU64>,
+    replay: Mutex<ReplayWindow>,
+}
+
+impl Session {
+    pub(crate) fn new(parts: SessionParts<'_>) -> Self {
+        let received_next = Arc::new(AtomicU64::new(0));
+        Self {
+            peer: parts.peer,
+            local_index: parts.local_index,
+            remote_index: parts.remote_index,
+            created: parts.created,
+            is_initiator: parts.is_initiator,
+            sealing: aead::SealingKey::new(parts.sending.as_bytes()),
+            opening: aead::OpeningKey::new(parts.receiving.as_bytes()),
+            next_counter: AtomicU64::new(0),
+            outstanding: AtomicU32::new(0),
+            may_send: AtomicBool::new(true),
+            revoked: AtomicBool::new(false),
+            awaits_confirmation: AtomicBool::new(!parts.is_initiator),
+            rekey_asked_on_send: AtomicBool::new(false),
+            rekey_asked_on_receive: AtomicBool::new(false),
+            replay: Mutex::new(ReplayWindow::new(Arc::clone(&received_next))),
+            received_next,
+        }
+    }
+
+    /// Whose session this is.
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// The index in what we receive.
+    pub fn local_index(&self) -> ReceiverIndex {
+        self.local_index
+    }
+
+    /// The index to write into what we send.
+    pub fn remote_index(&self) -> ReceiverIndex {
+        self.remote_index
+    }
+
+    /// When the keys were derived.
+    pub fn created(&self) -> Instant {
+        self.created
+    }
+
+    /// Whether we began the handshake that led to this session.
+    pub fn is_initiator(&self) -> bool {
+        self.is_initiator
+    }
+
+    /// The key for what we send.
+    pub fn sealing_key(&self) -> &aead::SealingKey {
+        &self.sealing
+    }
+
+    /// The key for what we receive.
+    pub fn opening_key(&self) -> &aead::OpeningKey {
+        &self.opening
+    }
+
+    /// Reserves `n` consecutive counters and returns the first. Each is used once or skipped, and [`Session::release`]d
+    /// either way.
+    ///
+    /// # Errors
+    /// See [`ReserveError`]; nothing is reserved then.
+    pub fn reserve(&self, now: Instant, n: u32) -> Result<u64, ReserveError> {
+        if !self.may_send(now) {
+            return Err(ReserveError::Expired);
+        }
+        self.outstanding
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |outstanding| {
+                outstanding.checked_add(n).filter(|&sum| sum <= MAX_OUTSTANDING)
+            })
+            .map_err(|_| ReserveError::Busy)?;
+        self.next_counter
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |next| {
+                next.checked_add(n.into()).filter(|&end| end <= REJECT_AFTER_MESSAGES)
+            })
+            .map_err(|_| {
+                self.release(n);
+                ReserveError::Exhausted
+            })
+    }
+
+    /// `n` reserved counters left, or were skipped: they are no longer outstanding.
+    pub fn release(&self, n: u32) {
+        let before = self.outstanding.fetch_sub(n, Ordering::AcqRel);
+        debug_assert!(before >= n, "more counters released than reserved");
+    }
+
+    /// Whether it may still seal: not revoked, not closed by a change of our private key, young enough, counters left.
+    pub fn may_send(&self, now: Instant) -> bool {
+        self.may_receive(now)
+            && self.may_send.load(Ordering::Acquire)
+            && self.next_counter.load(Ordering::Acquire) < REJECT_AFTER_MESSAGES
+    }
+
+    /// Whether it may still open: not revoked and younger than REJECT_AFTER_TIME.
+    pub fn may_receive(&self, now: Instant) -> bool {
+        !self.is_revoked() && self.age(now) < REJECT_AFTER_TIME
+    }
+
+    /// Whether the device has retired it. What was sealed or opened with it since must not leave.
+    pub fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+
+    /// A cheap look without the lock: `false` says that the counter is too old or out of range, `true` promises nothing.
+    pub fn looks_new(&self, counter: u64) -> bool {
+        in_window(counter, self.received_next.load(Ordering::Relaxed))
+    }
+
+    /// The replay window, locked. Commit a counter only after its packet authenticated.
+    pub fn replay(&self) -> MutexGuard<'_, ReplayWindow> {
+        // A thread that panicked in between left at worst a counter unmarked whose packet went nowhere.
+        self.replay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be called for each authentic batch. True exactly once, and only for the responder: the initiator has proved
+    /// that it holds the keys, and the caller reports that with `Device::handle_session_confirmed`.
+    pub fn confirm(&self) -> bool {
+        self.awaits_confirmation.load(Ordering::Relaxed) && self.awaits_confirmation.swap(false, Ordering::AcqRel)
+    }
+
+    /// After sending: whether a new session should be asked for. True once per session, when its counter has reached
+    /// REKEY_AFTER_MESSAGES or, for the initiator, its age REKEY_AFTER_TIME.
+    pub fn rekey_due_on_send(&self, now: Instant) -> bool {
+        let due = self.next_counter.load(Ordering::Relaxed) >= REKEY_AFTER_MESSAGES
+            || (self.is_initiator && self.age(now) >= REKEY_AFTER_TIME);
+        due && first_time(&self.rekey_asked_on_send)
+    }
+
+    /// After receiving: whether a new session should be asked for. True once per session, for the initiator who only
+    /// receives and would let the session run out (whitepaper 6.2: REJECT_AFTER_TIME − KEEPALIVE_TIMEOUT − REKEY_TIMEOUT).
+    pub fn rekey_due_on_receive(&self, now: Instant) -> bool {
+        let due = self.is_initiator && self.age(now) >= REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT;
+        due && first_time(&self.rekey_asked_on_receive)
+    }
+
+    /// No longer send: our private key changed, and the peer would not know us under the new one.
+    pub(crate) fn close_sending(&self) {
+        self.may_send.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+    }
+
+    fn age(&self, now: Instant) -> std::time::Duration {
+        now.saturating_since(self.created)
+    }
+}
+
+/// Sets the flag; whether it was not set before. Reads first, since nearly always it is.
+fn first_time(flag: &AtomicBool) -> bool {
+    !flag.load(Ordering::Relaxed) && !flag.swap(true, Ordering::AcqRel)
+}
+
+#[cfg(test)]
+#[path = "session/tests.rs"]
+mod tests;
