@@ -1,0 +1,407 @@
+//! Network interfaces, by rtnetlink: what happens to the one that we run, and the few settings that we make.
+//!
+//! A [`Monitor`] follows one interface by its index, which outlives a change of name. It compares what the kernel reports with
+//! what it knew, and says what is different; when the kernel had to drop reports (ENOBUFS), it asks for the whole state and
+//! compares that. The settings go over a second socket, so that answers and reports do not mix.
+//!
+//! The interface may be moved to another network namespace while it runs. Here it is then [`LinkEvent::Removed`], while the
+//! TUN's queue is still attached: the caller asks the queue where it went and opens a monitor there, [`Monitor::follow`].
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::zeroed;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use crate::sys::check;
+use crate::{netns, tun};
+
+mod message;
+use message::{ADDRESS, LINK, Messages, Request, find, link_header, u32_at};
+
+// linux/if_link.h
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_TXQLEN: u16 = 13;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_EXT_MASK: u16 = 29;
+const IFLA_GSO_MAX_SEGS: u16 = 40;
+const IFLA_GSO_MAX_SIZE: u16 = 41;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_TUN_NUM_QUEUES: u16 = 8;
+// linux/if_addr.h
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+/// Leave the statistics out of the answer (RTEXT_FILTER_SKIP_STATS).
+const SKIP_STATS: u32 = 8;
+
+/// The state of an interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinkState {
+    /// Its name.
+    pub name: String,
+    /// Whether it is administratively up (IFF_UP).
+    pub up: bool,
+    /// Its MTU, in bytes.
+    pub mtu: u32,
+}
+
+/// What happened to the interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LinkEvent {
+    /// It was set up.
+    Up,
+    /// It was set down.
+    Down,
+    /// Its MTU changed, to this many bytes.
+    Mtu(u32),
+    /// Its name changed, to this.
+    Renamed(String),
+    /// It is not in this network namespace any more: removed, or moved to another. The last event.
+    Removed,
+    /// Its addresses changed; see [`Monitor::addresses`].
+    Addresses,
+}
+
+/// Follows one interface. Its descriptor is readable when there may be an event: take them all, as an iterator.
+#[derive(Debug)]
+pub struct Monitor {
+    reports: OwnedFd,
+    requests: Mutex<Requests>,
+    index: u32,
+    known: LinkState,
+    events: VecDeque<LinkEvent>,
+    gone: bool,
+    buffer: Box<[u8]>,
+}
+
+impl Monitor {
+    /// Follows an interface of the calling thread's network namespace. `NotFound` or ENODEV when there is none.
+    pub fn open(index: u32) -> io::Result<Monitor> {
+        // First the reports, then the state: what changes in between is reported, and then found to be known already.
+        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        let reports = socket(groups as u32, libc::SOCK_NONBLOCK)?;
+        let mut requests = Requests::open()?;
+        let known = requests.state(index)?;
+        Ok(Monitor {
+            reports,
+            requests: Mutex::new(requests),
+            index,
+            known,
+            events: VecDeque::new(),
+            gone: false,
+            buffer: vec![0; 32 * 1024].into_boxed_slice(),
+        })
+    }
+
+    /// Follows an interface of another network namespace. Needs CAP_SYS_ADMIN, unless it is the thread's own.
+    pub fn open_in(netns: BorrowedFd<'_>, index: u32) -> io::Result<Monitor> {
+        netns::run_in(netns, || Monitor::open(index))
+    }
+
+    /// Follows a TUN device to wherever it is now: its index may have changed on the way.
+    pub fn follow(queue: &tun::Queue) -> io::Result<Monitor> {
+        let netns = queue.netns()?;
+        Monitor::open_in(netns.as_fd(), queue.index()?)
+    }
+
+    /// The index of the interface that is followed.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The state as of the events taken so far.
+    pub fn known(&self) -> &LinkState {
+        &self.known
+    }
+
+    /// The state of an interface, asked of the kernel. ENODEV when there is none.
+    pub fn state(&self, index: u32) -> io::Result<LinkState> {
+        self.requests().state(index)
+    }
+
+    /// Sets an interface up or down.
+    pub fn set_up(&self, index: u32, up: bool) -> io::Result<()> {
+        let flags = if up { libc::IFF_UP as u32 } else { 0 };
+        let header = link_header(index, flags, libc::IFF_UP as u32);
+        self.requests().change(&header, &[])
+    }
+
+    /// Sets the MTU, in bytes.
+    pub fn set_mtu(&self, index: u32, mtu: u32) -> io::Result<()> {
+        self.requests().change(&link_header(index, 0, 0), &[(IFLA_MTU, mtu)])
+    }
+
+    /// Sets how large the super-packets may be that the kernel hands to the interface: in bytes, and in segments.
+    pub fn set_gso_max(&self, index: u32, size: u32, segments: u32) -> io::Result<()> {
+        self.requests().change(&link_header(index, 0, 0), &[(IFLA_GSO_MAX_SIZE, size), (IFLA_GSO_MAX_SEGS, segments)])
+    }
+
+    /// Sets the length of the interface's own queue, in (super-)packets.
+    pub fn set_txqueuelen(&self, index: u32, packets: u32) -> io::Result<()> {
+        self.requests().change(&link_header(index, 0, 0), &[(IFLA_TXQLEN, packets)])
+    }
+
+    /// The addresses of an interface, in the kernel's order.
+    pub fn addresses(&self, index: u32) -> io::Result<Vec<IpAddr>> {
+        self.requests().addresses(index)
+    }
+
+    fn requests(&self) -> std::sync::MutexGuard<'_, Requests> {
+        // A panic in the middle of a request leaves answers behind, which the next one skips by their sequence number.
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what the kernel reported; whether there was anything.
+    fn receive(&mut self) -> bool {
+        let received = match rustix::net::recv(&self.reports, &mut self.buffer[..], rustix::net::RecvFlags::DONTWAIT) {
+            Ok((len, _)) => len,
+            Err(rustix::io::Errno::INTR) => return true,
+            Err(rustix::io::Errno::NOBUFS) => {
+                self.resynchronise();
+                return true;
+            }
+            Err(rustix::io::Errno::AGAIN) => return false,
+            Err(error) => {
+                log::warn!("link reports cannot be read: {error}");
+                return false;
+            }
+        };
+        let buffer = std::mem::take(&mut self.buffer);
+        for message in Messages(&buffer[..received]) {
+            self.take(message.kind, message.body);
+        }
+        self.buffer = buffer;
+        true
+    }
+
+    fn take(&mut self, kind: u16, body: &[u8]) {
+        if self.gone || u32_at(body, 4) != Some(self.index) {
+            return;
+        }
+        match kind {
+            libc::RTM_NEWLINK => {
+                if let Some(state) = parse_link(body) {
+                    self.compare(state);
+                }
+            }
+            libc::RTM_DELLINK => self.removed(),
+            libc::RTM_NEWADDR | libc::RTM_DELADDR => self.addresses_changed(),
+            _ => (),
+        }
+    }
+
+    fn compare(&mut self, state: LinkState) {
+        if state.name != self.known.name {
+            self.events.push_back(LinkEvent::Renamed(state.name.clone()));
+        }
+        if state.mtu != self.known.mtu {
+            self.events.push_back(LinkEvent::Mtu(state.mtu));
+        }
+        if state.up != self.known.up {
+            self.events.push_back(if state.up { LinkEvent::Up } else { LinkEvent::Down });
+        }
+        self.known = state;
+    }
+
+    fn removed(&mut self) {
+        self.gone = true;
+        self.events.push_back(LinkEvent::Removed);
+    }
+
+    fn addresses_changed(&mut self) {
+        if self.events.back() != Some(&LinkEvent::Addresses) {
+            self.events.push_back(LinkEvent::Addresses);
+        }
+    }
+
+    /// Reports were lost: whatever they said shows in the state.
+    fn resynchronise(&mut self) {
+        if self.gone {
+            return;
+        }
+        let state = self.requests().state(self.index);
+        match state {
+            Ok(state) => {
+                self.compare(state);
+                self.addresses_changed();
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => self.removed(),
+            Err(error) => log::warn!("the link's state cannot be read: {error}"),
+        }
+    }
+}
+
+/// The events that have come; `None` when there are no more for now.
+impl Iterator for Monitor {
+    type Item = LinkEvent;
+
+    fn next(&mut self) -> Option<LinkEvent> {
+        while self.events.is_empty() {
+            if !self.receive() {
+                return None;
+            }
+        }
+        self.events.pop_front()
+    }
+}
+
+impl AsFd for Monitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reports.as_fd()
+    }
+}
+
+/// How many queues of a multi-queue TUN device are attached to a program, in the thread's network namespace; `None` when the
+/// interface is something else, or does not say.
+pub(crate) fn tun_queues(name: &str) -> io::Result<Option<u32>> {
+    let mut value = name.as_bytes().to_vec();
+    value.push(0);
+    let mut queues = None;
+    let request = Request::new(libc::RTM_GETLINK, libc::NLM_F_REQUEST as u16, 0, &link_header(0, 0, 0))
+        .attribute(IFLA_IFNAME, &value);
+    Requests::open()?.exchange(request, |kind, body| {
+        if kind == libc::RTM_NEWLINK {
+            queues = parse_tun_queues(body);
+        }
+        kind == libc::RTM_NEWLINK
+    })?;
+    Ok(queues)
+}
+
+fn parse_tun_queues(body: &[u8]) -> Option<u32> {
+    let info = find(body.get(LINK..)?, IFLA_LINKINFO)?;
+    if find(info, IFLA_INFO_KIND)?.split(|b| *b == 0).next()? != b"tun" {
+        return None;
+    }
+    let queues = find(find(info, IFLA_INFO_DATA)?, IFLA_TUN_NUM_QUEUES)?;
+    u32_at(queues, 0)
+}
+
+fn parse_link(body: &[u8]) -> Option<LinkState> {
+    let flags = u32_at(body, 8)?;
+    let attributes = body.get(LINK..)?;
+    let name = find(attributes, IFLA_IFNAME)?;
+    let name = name.strip_suffix(&[0]).unwrap_or(name);
+    Some(LinkState {
+        name: String::from_utf8_lossy(name).into_owned(),
+        up: flags & libc::IFF_UP as u32 != 0,
+        mtu: u32_at(find(attributes, IFLA_MTU)?, 0)?,
+    })
+}
+
+fn parse_address(body: &[u8]) -> Option<(u32, IpAddr)> {
+    let attributes = body.get(ADDRESS..)?;
+    // Of a point-to-point link, IFA_ADDRESS is the other side's.
+    let bytes = find(attributes, IFA_LOCAL).or_else(|| find(attributes, IFA_ADDRESS))?;
+    let address = match i32::from(body[0]) {
+        libc::AF_INET => Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into(),
+        libc::AF_INET6 => Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into(),
+        _ => return None,
+    };
+    Some((u32_at(body, 4)?, address))
+}
+
+fn socket(groups: u32, flags: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: plain system calls; the address is readable for the length given, and the descriptor is new and ours.
+    unsafe {
+        let fd =
+            check(libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC | flags, libc::NETLINK_ROUTE))?;
+        let fd = OwnedFd::from_raw_fd(fd);
+        let mut address: libc::sockaddr_nl = zeroed();
+        address.nl_family = libc::AF_NETLINK as u16;
+        address.nl_groups = groups;
+        check(libc::bind(
+            fd.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_nl>() as libc::socklen_t,
+        ))?;
+        Ok(fd)
+    }
+}
+
+/// The socket for questions and settings.
+#[derive(Debug)]
+struct Requests {
+    socket: OwnedFd,
+    sequence: u32,
+    buffer: Box<[u8]>,
+}
+
+impl Requests {
+    fn open() -> io::Result<Requests> {
+        Ok(Requests { socket: socket(0, 0)?, sequence: 0, buffer: vec![0; 32 * 1024].into_boxed_slice() })
+    }
+
+    /// Sends a request, and gives each answer to `take` until that returns true, or the kernel says that it was the last.
+    fn exchange(&mut self, request: Request, mut take: impl FnMut(u16, &[u8]) -> bool) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut bytes = request.finish();
+        bytes[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
+        rustix::net::send(&self.socket, &bytes, rustix::net::SendFlags::empty())?;
+        loop {
+            let (len, _) = match rustix::net::recv(&self.socket, &mut self.buffer[..], rustix::net::RecvFlags::empty())
+            {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other?,
+            };
+            for message in Messages(&self.buffer[..len]) {
+                if message.sequence != self.sequence {
+                    continue;
+                }
+                match i32::from(message.kind) {
+                    libc::NLMSG_DONE => return Ok(()),
+                    libc::NLMSG_ERROR => {
+                        // The first field is a negative errno; zero is an acknowledgement.
+                        return match u32_at(message.body, 0).map(|e| e as i32) {
+                            Some(0) => Ok(()),
+                            Some(error) => Err(io::Error::from_raw_os_error(error.wrapping_neg())),
+                            None => Err(io::ErrorKind::InvalidData.into()),
+                        };
+                    }
+                    _ if take(message.kind, message.body) => return Ok(()),
+                    _ => (),
+                }
+            }
+        }
+    }
+
+    fn state(&mut self, index: u32) -> io::Result<LinkState> {
+        let request = Request::new(libc::RTM_GETLINK, libc::NLM_F_REQUEST as u16, 0, &link_header(index, 0, 0))
+            .attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());
+        let mut state = None;
+        self.exchange(request, |kind, body| {
+            if kind == libc::RTM_NEWLINK {
+                state = parse_link(body);
+            }
+            kind == libc::RTM_NEWLINK
+        })?;
+        state.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    fn change(&mut self, header: &[u8; LINK], attributes: &[(u16, u32)]) -> io::Result<()> {
+        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+        let mut request = Request::new(libc::RTM_SETLINK, flags, 0, header);
+        for (kind, value) in attributes {
+            request = request.attribute(*kind, &value.to_ne_bytes());
+        }
+        self.exchange(request, |_, _| false)
+    }
+
+    fn addresses(&mut self, index: u32) -> io::Result<Vec<IpAddr>> {
+        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+        let request = Request::new(libc::RTM_GETADDR, flags, 0, &[0; ADDRESS]);
+        let mut addresses = Vec::new();
+        self.exchange(request, |_, body| {
+            if let Some((of, address)) = parse_address(body)
+                && of == index
+            {
+                addresses.push(address);
+            }
+            false
+        })?;
+        Ok(addresses)
+    }
+}

@@ -1,0 +1,227 @@
+//! The UNIX socket of the configuration protocol: made so that only its owner may use it and only one daemon has it.
+//!
+//! A socket file outlives a daemon that was killed. So a file that is in the way is dialled: who answers keeps it, and if nobody
+//! does it is unlinked. Two daemons that start at once would unlink each other's, so all this happens under a lock of the folder.
+//!
+//! When the file is deleted, or replaced, the daemon is to end: that is how `wg-quick down` and people stop a userspace
+//! implementation. [`DeletionWatch`] reports it.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, flock, inotify};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// Where the sockets of all userspace implementations are.
+pub const FOLDER: &str = "/var/run/wireguard";
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 64;
+
+/// The socket of an interface.
+pub fn socket_path(interface: &str) -> PathBuf {
+    Path::new(FOLDER).join(format!("{interface}.sock"))
+}
+
+/// Why the socket could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody answers on it.
+    #[error("{0} is in use by a running daemon")]
+    InUse(PathBuf),
+    /// There is a file of that name which is no socket.
+    #[error("{0} exists and is not a socket: remove it if it is not needed")]
+    NotASocket(PathBuf),
+    /// A system call failed.
+    #[error("{what} {path} failed")]
+    Os {
+        /// What was attempted.
+        what: &'static str,
+        /// With which path.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+/// A listening socket, whose file is unlinked on drop if it is still the same.
+#[derive(Debug)]
+pub struct Listener {
+    listener: UnixListener,
+    file: Option<SocketFile>,
+}
+
+/// The file of a socket, by which it is known again: device and inode.
+#[derive(Clone, Debug)]
+struct SocketFile {
+    path: PathBuf,
+    id: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: PathBuf) -> io::Result<SocketFile> {
+        let meta = std::fs::symlink_metadata(&path)?;
+        Ok(SocketFile { path, id: (meta.dev(), meta.ino()) })
+    }
+
+    /// Whether the path still leads to it. Deleted and replaced are the same; an error counts as neither.
+    fn is_there(&self) -> bool {
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(meta) => (meta.dev(), meta.ino()) == self.id,
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
+    }
+}
+
+impl Listener {
+    /// Listens at the path, of which the folder is made (0755) if it is missing. The socket is for its owner only (0700).
+    pub fn bind(path: &Path) -> Result<Listener, ListenError> {
+        let os = |what: &'static str, path: &Path| {
+            let path = path.to_owned();
+            move |source: io::Error| ListenError::Os { what, path, source }
+        };
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        make_folder(folder).map_err(os("making the folder", folder))?;
+        let lock = File::open(folder).map_err(os("opening the folder", folder))?;
+        flock(&lock, FlockOperation::LockExclusive).map_err(|e| os("locking the folder", folder)(e.into()))?;
+        clear(path)?;
+        let listener = listen(path).map_err(os("listening at", path))?;
+        let file = SocketFile::new(path.to_owned()).map_err(os("looking at", path))?;
+        Ok(Listener { listener, file: Some(file) })
+    }
+
+    /// Takes over a listening socket that was inherited (`WG_UAPI_FD`), and which somebody else will unlink.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Listener> {
+        if !rustix::net::sockopt::socket_acceptconn(&fd)? {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let listener = UnixListener::from(fd);
+        // Fails for a socket of another family.
+        listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        Ok(Listener { listener, file: None })
+    }
+
+    /// The next connection, in blocking mode. `WouldBlock` when there is none.
+    pub fn accept(&self) -> io::Result<UnixStream> {
+        let (stream, _) = self.listener.accept()?;
+        Ok(stream)
+    }
+
+    /// Where it listens; `None` when it was inherited.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|f| f.path.as_path())
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file
+            && file.is_there()
+        {
+            // Somebody else may have removed it just now.
+            let _ = std::fs::remove_file(&file.path);
+        }
+    }
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    // The process's umask may have taken some away.
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
+}
+
+/// Makes way at the path: removes a socket at which nobody answers.
+fn clear(path: &Path) -> Result<(), ListenError> {
+    let os = |what: &'static str| {
+        let path = path.to_owned();
+        move |source: io::Error| ListenError::Os { what, path, source }
+    };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(os("looking at")(error)),
+        Ok(meta) if !meta.file_type().is_socket() => {
+            return Err(ListenError::NotASocket(path.to_owned()));
+        }
+        Ok(_) => (),
+    }
+    match dial(path) {
+        Err(Errno::CONNREFUSED) => match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(os("removing")(error)),
+            _ => Ok(()),
+        },
+        Err(Errno::NOENT) => Ok(()),
+        // EAGAIN: it has more callers than it accepts, which makes it a daemon that runs.
+        Ok(()) | Err(Errno::AGAIN) => Err(ListenError::InUse(path.to_owned())),
+        Err(error) => Err(os("dialling")(error.into())),
+    }
+}
+
+fn dial(path: &Path) -> Result<(), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // The file gets the mode of the socket at the time of binding, less the umask. So it is private from the first moment,
+    // without a change of the umask, which would be the whole process's.
+    rustix::fs::fchmod(&socket, Mode::RWXU)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Tells when the file of a listening socket is deleted or replaced. Poll its descriptor, then ask.
+#[derive(Debug)]
+pub struct DeletionWatch {
+    inotify: OwnedFd,
+    file: Option<SocketFile>,
+}
+
+impl DeletionWatch {
+    /// Watches the listener's file. Of an inherited listener there is none, and the watch never fires.
+    pub fn new(listener: &Listener) -> io::Result<DeletionWatch> {
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        let inotify = inotify::init(flags)?;
+        if let Some(file) = &listener.file {
+            // A bound socket keeps its inode alive, so that deletion shows as a change of its link count.
+            let what = inotify::WatchFlags::ATTRIB | inotify::WatchFlags::DELETE_SELF | inotify::WatchFlags::MOVE_SELF;
+            match inotify::add_watch(&inotify, &file.path, what) {
+                // Gone already: `deleted` will say so.
+                Ok(_) | Err(Errno::NOENT) => (),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(DeletionWatch { inotify, file: listener.file.clone() })
+    }
+
+    /// Whether the file has been deleted or replaced. Makes the descriptor unreadable again.
+    pub fn deleted(&self) -> bool {
+        let mut events = [0u8; 4096];
+        while rustix::io::read(&self.inotify, &mut events).is_ok_and(|len| len > 0) {}
+        self.file.as_ref().is_some_and(|file| !file.is_there())
+    }
+}
+
+impl AsFd for DeletionWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+}
