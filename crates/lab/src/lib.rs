@@ -1,1 +1,35 @@
-//! placeholder
+//! The lab: tunnels between network namespaces of this machine, driven and measured from outside.
+//!
+//! A [`Namespace`] is a host, a [`Link`] a cable between two, a [`Daemon`] one running implementation of WireGuard (a
+//! [`System`]), a [`Tunnel`] two of them configured by Debian's `wg` exactly as a person would. On top of that stand the
+//! measurements: [`iperf`], [`ping`], [`usage`], and [`traffic`], which checks every byte.
+//!
+//! Everything made here is named after this process, is bounded in time, and is taken away when its value is dropped, on a
+//! panic too. What a killed process left behind is swept by the next one. Nothing outside our own namespaces is touched,
+//! except that the sockets in `/var/run/wireguard` are shared by all of them, and so interface names are unique.
+#![forbid(unsafe_code)]
+
+mod command;
+mod error;
+mod interrupt;
+pub mod iperf;
+mod link;
+mod namespace;
+pub mod ping;
+mod process;
+mod system;
+pub mod traffic;
+mod tunnel;
+pub mod usage;
+mod wait;
+pub mod wg;
+
+pub use command::{Finished, run, run_checked};
+pub use error::LabError;
+pub use interrupt::{interrupt_flag, interrupted};
+pub use link::{Gso, Link, Port, Sent, sent};
+pub use namespace::{Namespace, require_root, sweep};
+pub use process::Process;
+pub use system::{Daemon, System, built_binary, peers_folder, socket_path, unique_interface};
+pub use tunnel::{End, Endpoints, Outer, Tunnel, TunnelSpec};
+pub use wait::{wait_for, wait_until};

@@ -1,0 +1,76 @@
+//! What can go wrong in the lab, one variant per thing that happened.
+
+use std::io;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+/// Why something in the lab did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// Namespaces, links and TUN devices belong to root.
+    #[error("this makes network namespaces and so needs root: run it with sudo")]
+    NotRoot,
+    /// A program that we drive is not on this machine.
+    #[error("{program} is missing: {hint}")]
+    Missing {
+        /// What was looked for: a command or a path.
+        program: String,
+        /// How to get it.
+        hint: &'static str,
+    },
+    /// A command ran and said no.
+    #[error("`{command}` failed ({status}): {output}")]
+    Failed {
+        /// The command line.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it printed, standard error first.
+        output: String,
+    },
+    /// Something did not happen within its bound.
+    #[error("waited {} ms in vain for {what}", after.as_millis())]
+    TimedOut {
+        /// What was waited for.
+        what: String,
+        /// The bound.
+        after: Duration,
+    },
+    /// A process that should have gone on has ended.
+    #[error("{name} ended early ({status}); it said:\n{log}")]
+    Died {
+        /// The command line.
+        name: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// All that it printed.
+        log: String,
+    },
+    /// The person, or the machine, asked us to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// A file, a socket or a process could not be reached.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was attempted.
+        what: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A program printed something that we cannot read.
+    #[error("cannot read {what} from: {text}")]
+    Unreadable {
+        /// What we looked for.
+        what: &'static str,
+        /// What there was.
+        text: String,
+    },
+}
+
+impl LabError {
+    /// Wraps an I/O error with what was attempted.
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {
+        let what = what.into();
+        move |source| LabError::Io { what, source }
+    }
+}

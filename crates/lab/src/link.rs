@@ -1,0 +1,163 @@
+//! A cable between two namespaces: a veth pair with addresses of both families.
+//!
+//! A veth hands a UDP GSO packet over whole, as no network does, which flatters whoever sends such packets. [`Gso::Off`] makes
+//! the kernel cut them at the sender, as a network card would, and lets the receiver's GRO join them again: each datagram
+//! crosses alone. A result is only worth something with both.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use crate::{LabError, Namespace};
+
+/// Whether segmentation offloads reach through the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gso {
+    /// A plain veth: super-packets cross whole.
+    Through,
+    /// Every datagram crosses alone, as on a real link.
+    Off,
+}
+
+impl Gso {
+    /// For tables and file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Gso::Through => "gso",
+            Gso::Off => "no-gso",
+        }
+    }
+}
+
+/// One end of a link.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// The host at this end.
+    pub namespace: Namespace,
+    /// The interface's name inside.
+    pub interface: String,
+    /// Its IPv4 address, in a /24 of the link.
+    pub v4: Ipv4Addr,
+    /// Its IPv6 address, in a /64 of the link.
+    pub v6: Ipv6Addr,
+}
+
+/// A veth pair, both ends up. It goes with its namespaces.
+#[derive(Debug)]
+pub struct Link {
+    /// The first end.
+    pub left: Port,
+    /// The other end.
+    pub right: Port,
+    number: u16,
+}
+
+impl Link {
+    /// Joins two namespaces by a new cable. Each link has networks of its own, so that a host may have several.
+    ///
+    /// # Errors
+    /// What `ip` or `ethtool` said.
+    pub fn new(left: &Namespace, right: &Namespace, gso: Gso) -> Result<Link, LabError> {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % 4096;
+        let interface = format!("link{number}");
+        let link = Link {
+            left: Port { namespace: left.clone(), interface: interface.clone(), v4: v4(number, 1), v6: v6(number, 1) },
+            right: Port {
+                namespace: right.clone(),
+                interface: interface.clone(),
+                v4: v4(number, 2),
+                v6: v6(number, 2),
+            },
+            number,
+        };
+        left.ip(&["link", "add", &interface, "type", "veth", "peer", "name", &interface, "netns", right.name()])?;
+        for port in [&link.left, &link.right] {
+            port.add_addresses(port.v4, port.v6)?;
+            if gso == Gso::Off {
+                let off = ["-K", &interface, "tso", "off", "gso", "off", "tx-udp-segmentation", "off", "gro", "on"];
+                port.namespace.run("ethtool", &off)?;
+            }
+            port.namespace.ip(&["link", "set", &interface, "up"])?;
+        }
+        Ok(link)
+    }
+
+    /// Another IPv4 and IPv6 address in the link's networks, for a host that moves. `host` is 3 to 254.
+    pub fn spare_addresses(&self, host: u8) -> (Ipv4Addr, Ipv6Addr) {
+        (v4(self.number, host), v6(self.number, host))
+    }
+}
+
+impl Port {
+    /// Adds an address of each family. Without duplicate address detection, so that they work at once.
+    ///
+    /// # Errors
+    /// What `ip` said.
+    pub fn add_addresses(&self, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<(), LabError> {
+        let add = |address: &str, nodad: &[&str]| {
+            let mut args = vec!["address", "add", address, "dev", &self.interface];
+            args.extend(nodad);
+            self.namespace.ip(&args).map(drop)
+        };
+        add(&format!("{v4}/24"), &[])?;
+        add(&format!("{v6}/64"), &["nodad"])
+    }
+
+    /// Takes both addresses of this port away.
+    ///
+    /// # Errors
+    /// What `ip` said.
+    pub fn remove_addresses(&self) -> Result<(), LabError> {
+        for address in [format!("{}/24", self.v4), format!("{}/64", self.v6)] {
+            self.namespace.ip(&["address", "del", &address, "dev", &self.interface])?;
+        }
+        Ok(())
+    }
+
+    /// How many bytes and packets the interface has sent; a super-packet counts as one.
+    ///
+    /// # Errors
+    /// What `ip` said.
+    pub fn sent(&self) -> Result<Sent, LabError> {
+        sent(&self.namespace, &self.interface)
+    }
+}
+
+/// What an interface has sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sent {
+    /// Bytes, headers included.
+    pub bytes: u64,
+    /// Packets as the interface saw them, super-packets counted once.
+    pub packets: u64,
+}
+
+impl Sent {
+    /// The mean size of the packets that were sent since `before`.
+    pub fn mean_size_since(self, before: Sent) -> u64 {
+        (self.bytes - before.bytes) / (self.packets - before.packets).max(1)
+    }
+}
+
+/// The sent bytes and packets of any interface.
+///
+/// # Errors
+/// What `ip` said, or that it said nothing readable.
+pub fn sent(namespace: &Namespace, interface: &str) -> Result<Sent, LabError> {
+    let text = namespace.ip(&["-s", "-j", "link", "show", "dev", interface])?;
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let tx = &json[0]["stats64"]["tx"];
+    match (tx["bytes"].as_u64(), tx["packets"].as_u64()) {
+        (Some(bytes), Some(packets)) => Ok(Sent { bytes, packets }),
+        _ => Err(LabError::Unreadable { what: "interface statistics", text }),
+    }
+}
+
+fn v4(number: u16, host: u8) -> Ipv4Addr {
+    let [high, low] = number.to_be_bytes();
+    Ipv4Addr::new(172, 16 + high, low, host)
+}
+
+fn v6(number: u16, host: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd16, number, 0, 0, 0, 0, 0, u16::from(host))
+}

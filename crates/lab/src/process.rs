@@ -1,0 +1,171 @@
+//! A child process that cannot outlive us, and whose output is kept.
+//!
+//! It is started in a process group of its own, so that Ctrl-C reaches us and not it: we end it, in our order. Its output goes
+//! to unnamed files, not pipes, so that nobody has to read along for it to go on.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::command::describe;
+use crate::{Finished, LabError, interrupted, wait_for};
+
+/// How long a process may take to end after SIGTERM before SIGKILL follows.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A running child. Dropping it ends it.
+pub struct Process {
+    name: String,
+    child: Child,
+    stdout: File,
+    stderr: File,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts `command` with its input closed and its output captured.
+    ///
+    /// # Errors
+    /// [`LabError::Missing`] when there is no such program, [`LabError::Io`] otherwise.
+    pub fn spawn(command: &mut Command) -> Result<Process, LabError> {
+        let name = describe(command);
+        let scratch = || tempfile::tempfile().map_err(LabError::io("a temporary file"));
+        let (stdout, stderr) = (scratch()?, scratch()?);
+        let share = |file: &File| file.try_clone().map_err(LabError::io("a temporary file"));
+        command.stdin(Stdio::null()).stdout(share(&stdout)?).stderr(share(&stderr)?).process_group(0);
+        let child = command.spawn().map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => LabError::Missing {
+                program: command.get_program().to_string_lossy().into_owned(),
+                hint: "`cargo xtask setup` installs what the lab uses",
+            },
+            _ => LabError::Io { what: format!("starting `{name}`"), source },
+        })?;
+        Ok(Process { name, child, stdout, stderr, status: None })
+    }
+
+    /// The command line.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written to standard output so far.
+    pub fn stdout(&self) -> String {
+        contents(&self.stdout)
+    }
+
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        contents(&self.stderr)
+    }
+
+    /// Both of its outputs, standard error first.
+    pub fn log(&self) -> String {
+        format!("{}{}", self.stderr(), self.stdout())
+    }
+
+    /// How it ended, if it has.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().ok().flatten();
+        }
+        self.status
+    }
+
+    /// Waits for it to end by itself.
+    ///
+    /// # Errors
+    /// [`LabError::TimedOut`] after `limit`; it runs on then.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus, LabError> {
+        let what = format!("`{}` to end", self.name);
+        wait_for(&what, limit, || Ok(self.status()))
+    }
+
+    /// Waits for it to end and takes its output.
+    ///
+    /// # Errors
+    /// As [`Process::wait`]; the process is ended then.
+    pub fn finish(mut self, limit: Duration) -> Result<Finished, LabError> {
+        let status = self.wait(limit)?;
+        Ok(Finished { command: self.name.clone(), status, stdout: self.stdout(), stderr: self.stderr() })
+    }
+
+    /// Waits until its output holds `text`.
+    ///
+    /// # Errors
+    /// [`LabError::Died`] when it ends without having said so, [`LabError::TimedOut`] after `limit`.
+    pub fn wait_for_output(&mut self, text: &str, limit: Duration) -> Result<(), LabError> {
+        let what = format!("`{}` to say {text:?}", self.name);
+        wait_for(&what, limit, || {
+            // The order matters: a process that says it and ends has said it.
+            let ended = self.status();
+            if self.log().contains(text) {
+                return Ok(Some(()));
+            }
+            match ended {
+                Some(status) => Err(self.died(status)),
+                None => Ok(None),
+            }
+        })
+    }
+
+    /// Sends it a signal; one that has ended already gets none.
+    pub fn signal(&mut self, signal: Signal) {
+        if self.status().is_none()
+            && let Some(pid) = Pid::from_raw(self.child.id().cast_signed())
+        {
+            // Not reaped yet, and so the id is still its own; a failure means that it is ending by itself.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Asks it to end, waits a while, then makes it.
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        let what = format!("`{}` to end", self.name);
+        let mut ended = wait_for(&what, GRACE, || Ok(self.status())).is_ok();
+        if !ended && interrupted() {
+            // The flag cut the wait short; a process that is told to end still gets a moment to tidy up.
+            for _ in 0..50 {
+                std::thread::sleep(Duration::from_millis(10));
+                ended = self.status().is_some();
+                if ended {
+                    break;
+                }
+            }
+        }
+        if !ended {
+            let _ = self.child.kill();
+            self.status = self.child.wait().ok();
+        }
+    }
+
+    /// The error for a process that should not have ended.
+    pub(crate) fn died(&self, status: ExitStatus) -> LabError {
+        LabError::Died { name: self.name.clone(), status, log: self.log() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// All of a file, whatever its offset, which the child moves.
+fn contents(file: &File) -> String {
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 16 * 1024];
+    while let Ok(n @ 1..) = file.read_at(&mut chunk, bytes.len() as u64) {
+        bytes.extend_from_slice(&chunk[..n]);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,228 @@
+//! The systems under test: implementations of WireGuard in user space, each started the way it wants to be.
+//!
+//! All of them take an interface name, make a TUN of that name in the namespace where they run, and listen for `wg` on
+//! `/var/run/wireguard/NAME.sock`, a folder that all namespaces share.
+
+use std::env;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::{LabError, Namespace, Process, wait_for, wg};
+
+/// How long a daemon may take until its control socket answers.
+const START_LIMIT: Duration = Duration::from_secs(15);
+
+/// An implementation of WireGuard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum System {
+    /// Ours: the binary at this path.
+    Wireloom(PathBuf),
+    /// The `wireguard-go` of the distribution.
+    WireguardGo,
+    /// `boringtun-cli`, as `cargo xtask setup` installs it.
+    Boringtun,
+    /// `gotatun-cli`, likewise.
+    Gotatun,
+}
+
+impl System {
+    /// Ours, where `WIRELOOM_BIN` says or else as the workspace built it.
+    ///
+    /// # Errors
+    /// [`LabError::Missing`] when it is not built.
+    pub fn wireloom() -> Result<System, LabError> {
+        match env::var_os("WIRELOOM_BIN") {
+            Some(path) => present(PathBuf::from(path), "WIRELOOM_BIN names it"),
+            None => built_binary("wireloom"),
+        }
+        .map(System::Wireloom)
+    }
+
+    /// The others, in the order of our tables.
+    pub fn peers() -> [System; 3] {
+        [System::WireguardGo, System::Boringtun, System::Gotatun]
+    }
+
+    /// The name in tables and on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            System::Wireloom(_) => "wireloom",
+            System::WireguardGo => "wireguard-go",
+            System::Boringtun => "boringtun",
+            System::Gotatun => "gotatun",
+        }
+    }
+
+    /// Where its program is.
+    ///
+    /// # Errors
+    /// [`LabError::Missing`] when it is not installed.
+    pub fn program(&self) -> Result<PathBuf, LabError> {
+        let installed = "`cargo xtask setup` installs it";
+        match self {
+            System::Wireloom(path) => present(path.clone(), "build it first"),
+            System::WireguardGo => env::var_os("PATH")
+                .iter()
+                .flat_map(env::split_paths)
+                .map(|folder| folder.join("wireguard-go"))
+                .find(|path| path.is_file())
+                .ok_or(LabError::Missing { program: "wireguard-go".to_owned(), hint: installed }),
+            System::Boringtun => present(peers_folder().join("bin/boringtun-cli"), installed),
+            System::Gotatun => present(peers_folder().join("bin/gotatun"), installed),
+        }
+    }
+
+    /// What it says of its version, in one line.
+    ///
+    /// # Errors
+    /// It is missing or does not answer.
+    pub fn version(&self) -> Result<String, LabError> {
+        let mut command = Command::new(self.program()?);
+        let finished = crate::run(command.arg("--version"), Duration::from_secs(10))?;
+        let first = finished.log().lines().next().unwrap_or_default().to_owned();
+        Ok(first)
+    }
+
+    /// The command that runs it in the foreground of `namespace` with an interface called `interface`.
+    ///
+    /// # Errors
+    /// [`LabError::Missing`] when it is not installed.
+    pub fn command(&self, namespace: &Namespace, interface: &str) -> Result<Command, LabError> {
+        let mut command = namespace.command(self.program()?);
+        match self {
+            System::Wireloom(_) => command.args(["run", "-f", interface]),
+            System::WireguardGo => command.args(["-f", interface]),
+            // Both drop privileges by the name of the login, which a machine without one does not have.
+            System::Boringtun | System::Gotatun => command.args(["-f", "--disable-drop-privileges", interface]),
+        };
+        Ok(command)
+    }
+
+    /// Starts it and waits until it answers on its control socket.
+    ///
+    /// # Errors
+    /// It is missing, ended early, or took too long.
+    pub fn start(&self, namespace: &Namespace) -> Result<Daemon, LabError> {
+        self.start_with(namespace, |_| {})
+    }
+
+    /// The same with a say in its command: more arguments, or its environment.
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    pub fn start_with(&self, namespace: &Namespace, adjust: impl FnOnce(&mut Command)) -> Result<Daemon, LabError> {
+        let interface = unique_interface();
+        let mut command = self.command(namespace, &interface)?;
+        adjust(&mut command);
+        Daemon::start(&mut command, namespace, &interface)
+    }
+}
+
+/// A running implementation of WireGuard. Dropping it ends it and takes away what it may have left.
+pub struct Daemon {
+    /// The interface's name, unique on this machine.
+    pub interface: String,
+    /// Where it was started.
+    pub namespace: Namespace,
+    /// Its process.
+    pub process: Process,
+}
+
+impl Daemon {
+    /// Starts `command`, which runs a daemon for `interface` in the foreground, and waits until it answers on its socket.
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    pub fn start(command: &mut Command, namespace: &Namespace, interface: &str) -> Result<Daemon, LabError> {
+        let mut daemon =
+            Daemon { interface: interface.to_owned(), namespace: namespace.clone(), process: Process::spawn(command)? };
+        let what = format!("`{}` to answer on its socket", daemon.process.name());
+        wait_for(&what, START_LIMIT, || {
+            if let Some(status) = daemon.process.status() {
+                return Err(daemon.process.died(status));
+            }
+            Ok(UnixStream::connect(socket_path(interface)).ok().map(drop))
+        })?;
+        Ok(daemon)
+    }
+
+    /// What `wg` knows of it.
+    ///
+    /// # Errors
+    /// What `wg` said.
+    pub fn status(&self) -> Result<wg::Status, LabError> {
+        wg::status(&self.interface)
+    }
+
+    /// Configures it by `wg set`.
+    ///
+    /// # Errors
+    /// What `wg` said.
+    pub fn set(&self, args: &[&str]) -> Result<(), LabError> {
+        wg::set(&self.interface, args)
+    }
+
+    /// Brings the interface up.
+    ///
+    /// # Errors
+    /// What `ip` said.
+    pub fn up(&self) -> Result<(), LabError> {
+        self.namespace.ip(&["link", "set", "dev", &self.interface, "up"]).map(drop)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.process.stop();
+        let _ = std::fs::remove_file(socket_path(&self.interface));
+        // A panicking test is about to print why; what the daemon had to say belongs next to it.
+        let log = self.process.log();
+        if std::thread::panicking() && !log.trim().is_empty() {
+            eprintln!("--- {} ---\n{}", self.process.name(), log.trim());
+        }
+    }
+}
+
+/// The control socket of an interface.
+pub fn socket_path(interface: &str) -> PathBuf {
+    Path::new("/var/run/wireguard").join(format!("{interface}.sock"))
+}
+
+/// An interface name that nobody else on this machine has.
+pub fn unique_interface() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("wl{}x{n}", std::process::id())
+}
+
+/// Where `cargo xtask setup` keeps the peers that it builds: `WIRELOOM_PEERS`, or a folder of the user's cache.
+pub fn peers_folder() -> PathBuf {
+    if let Some(folder) = env::var_os("WIRELOOM_PEERS") {
+        return PathBuf::from(folder);
+    }
+    let cache = match env::var_os("XDG_CACHE_HOME") {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache"),
+    };
+    cache.join("wireloom/peers")
+}
+
+/// A binary of the workspace, next to the running one (tests run one folder further down).
+///
+/// # Errors
+/// [`LabError::Missing`] when it is not built.
+pub fn built_binary(name: &str) -> Result<PathBuf, LabError> {
+    let this = env::current_exe().map_err(LabError::io("the path of this program"))?;
+    let mut folder = this.parent().unwrap_or(Path::new("/"));
+    if folder.ends_with("deps") {
+        folder = folder.parent().unwrap_or(folder);
+    }
+    present(folder.join(name), "`cargo build` makes it, or WIRELOOM_BIN may name it")
+}
+
+fn present(path: PathBuf, hint: &'static str) -> Result<PathBuf, LabError> {
+    if path.is_file() { Ok(path) } else { Err(LabError::Missing { program: path.display().to_string(), hint }) }
+}

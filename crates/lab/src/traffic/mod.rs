@@ -1,0 +1,83 @@
+//! Traffic that checks itself: what arrives is compared with what was sent, byte by byte and datagram by datagram.
+//!
+//! The two ends are the helper program `lab-traffic`, run inside the namespaces. [`Service`] answers TCP and UDP on one port;
+//! [`exchange_tcp`] and [`exchange_udp`] are its clients. The bytes come from a [`Pattern`], so that both ends know them
+//! without having to tell each other.
+
+mod pattern;
+pub mod tcp;
+pub mod udp;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::{LabError, Namespace, Process, built_binary, run_checked};
+
+pub use pattern::Pattern;
+pub use udp::{UdpOutcome, UdpPlan};
+
+/// The helper program's name.
+const HELPER: &str = "lab-traffic";
+
+/// The port of the service, where nobody chose another.
+const PORT: u16 = 7007;
+
+/// The answering end, in a namespace.
+pub struct Service(Process);
+
+impl Service {
+    /// Starts it and waits until it listens.
+    ///
+    /// # Errors
+    /// The helper is not built or could not listen.
+    pub fn start(namespace: &Namespace) -> Result<Service, LabError> {
+        let mut command = namespace.command(built_binary(HELPER)?);
+        let mut process = Process::spawn(command.args(["serve", &PORT.to_string()]))?;
+        process.wait_for_output("ready", Duration::from_secs(10))?;
+        Ok(Service(process))
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+/// Sends `bytes` to the service at `to` and takes as many back, each checked by its receiver.
+///
+/// # Errors
+/// A byte differs, the connection fails, or it takes longer than `limit`.
+pub fn exchange_tcp(from: &Namespace, to: IpAddr, bytes: u64, limit: Duration) -> Result<(), LabError> {
+    let mut command = from.command(built_binary(HELPER)?);
+    let to = SocketAddr::new(to, PORT).to_string();
+    command.args(["tcp", &to, &bytes.to_string()]);
+    run_checked(&mut command, limit).map(drop)
+}
+
+/// Starts sending numbered datagrams to the service at `to`.
+///
+/// # Errors
+/// The helper is not built or cannot be started.
+pub fn start_udp(from: &Namespace, to: IpAddr, plan: &UdpPlan) -> Result<Process, LabError> {
+    let mut command = from.command(built_binary(HELPER)?);
+    command.arg("udp").arg(SocketAddr::new(to, PORT).to_string());
+    command.args(plan.arguments());
+    Process::spawn(&mut command)
+}
+
+/// Waits for the end of what [`start_udp`] began.
+///
+/// # Errors
+/// The helper failed or took longer than `limit`.
+pub fn finish_udp(process: Process, limit: Duration) -> Result<UdpOutcome, LabError> {
+    let text = process.finish(limit)?.checked()?.stdout;
+    serde_json::from_str(&text).map_err(|_| LabError::Unreadable { what: "the outcome of UDP", text })
+}
+
+/// Sends numbered datagrams to the service at `to`, to the end.
+///
+/// # Errors
+/// As [`start_udp`] and [`finish_udp`].
+pub fn exchange_udp(from: &Namespace, to: IpAddr, plan: &UdpPlan, limit: Duration) -> Result<UdpOutcome, LabError> {
+    finish_udp(start_udp(from, to, plan)?, limit)
+}

@@ -1,0 +1,116 @@
+//! TCP, checked: the client sends a seed, a length and the bytes; the service checks them and sends as many of its own.
+//!
+//! The service answers nothing at all to a stream that differs: it closes, and the client reports the broken exchange.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use super::Pattern;
+
+/// How long either end waits for the other to go on.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes per read or write: large, so that the sender makes super-packets.
+const CHUNK: usize = 256 * 1024;
+
+/// Answers connections for ever, each in a thread of its own.
+///
+/// # Errors
+/// The listener broke.
+pub fn serve(listener: &TcpListener) -> io::Result<()> {
+    loop {
+        let (stream, from) = listener.accept()?;
+        thread::spawn(move || {
+            if let Err(error) = answer(stream) {
+                eprintln!("tcp from {from}: {error}");
+            }
+        });
+    }
+}
+
+/// One exchange: `bytes` there and as many back.
+///
+/// # Errors
+/// A byte differs, or the connection broke or fell silent.
+pub fn exchange(to: SocketAddr, bytes: u64) -> io::Result<()> {
+    let seed = u64::from(std::process::id());
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    set_patience(&stream)?;
+    stream.write_all(&seed.to_be_bytes())?;
+    stream.write_all(&bytes.to_be_bytes())?;
+    send(&mut stream, seed, bytes)?;
+    receive(&mut stream, !seed, bytes)
+}
+
+fn answer(mut stream: TcpStream) -> io::Result<()> {
+    set_patience(&stream)?;
+    let (mut seed, mut length) = ([0; 8], [0; 8]);
+    stream.read_exact(&mut seed)?;
+    stream.read_exact(&mut length)?;
+    let (seed, length) = (u64::from_be_bytes(seed), u64::from_be_bytes(length));
+    receive(&mut stream, seed, length)?;
+    send(&mut stream, !seed, length)
+}
+
+fn set_patience(stream: &TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))
+}
+
+fn send(stream: &mut impl Write, seed: u64, length: u64) -> io::Result<()> {
+    let mut pattern = Pattern::new(seed);
+    let mut buffer = vec![0; CHUNK];
+    let mut left = length;
+    while left > 0 {
+        let now = left.min(CHUNK as u64) as usize;
+        pattern.fill(&mut buffer[..now]);
+        stream.write_all(&buffer[..now])?;
+        left -= now as u64;
+    }
+    stream.flush()
+}
+
+fn receive(stream: &mut impl Read, seed: u64, length: u64) -> io::Result<()> {
+    let mut pattern = Pattern::new(seed);
+    let mut buffer = vec![0; CHUNK];
+    let mut done = 0;
+    while done < length {
+        let room = (length - done).min(CHUNK as u64) as usize;
+        let n = stream.read(&mut buffer[..room])?;
+        if n == 0 {
+            let what = format!("closed after {done} of {length} bytes");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+        }
+        if let Some(at) = pattern.find_difference(&buffer[..n]) {
+            let what = format!("byte {} differs", done + at as u64);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        done += n as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exchange_over_loopback() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        thread::spawn(move || serve(&listener));
+        exchange(to, 1_000_001).unwrap();
+    }
+
+    #[test]
+    fn a_changed_byte_is_found() {
+        let mut bytes = Vec::new();
+        send(&mut bytes, 5, 300_000).unwrap();
+        receive(&mut &bytes[..], 5, 300_000).unwrap();
+        bytes[270_000] ^= 0x80;
+        let error = receive(&mut &bytes[..], 5, 300_000).unwrap_err();
+        assert_eq!(error.to_string(), "byte 270000 differs");
+    }
+}

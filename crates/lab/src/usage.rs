@@ -1,0 +1,109 @@
+//! What a process and the machine have used: CPU time and memory, from `/proc`.
+
+use std::fs;
+use std::process::Command;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use crate::{LabError, run_checked};
+
+/// Clock ticks per second in `/proc`.
+static TICKS: LazyLock<u64> = LazyLock::new(|| {
+    run_checked(Command::new("getconf").arg("CLK_TCK"), Duration::from_secs(5))
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .filter(|&ticks| ticks > 0)
+        .unwrap_or(100)
+});
+
+/// The CPU time, user and system, that all threads of a process have used.
+///
+/// # Errors
+/// There is no such process.
+pub fn process_cpu(pid: u32) -> Result<Duration, LabError> {
+    let text = read(&format!("/proc/{pid}/stat"))?;
+    parse_process_cpu(&text).map(from_ticks).ok_or(LabError::Unreadable { what: "the CPU time of a process", text })
+}
+
+/// The CPU time that the whole machine has spent on anything but idling, interrupts included.
+///
+/// # Errors
+/// `/proc/stat` cannot be read.
+pub fn machine_cpu() -> Result<Duration, LabError> {
+    let text = read("/proc/stat")?;
+    parse_machine_cpu(&text).map(from_ticks).ok_or(LabError::Unreadable { what: "the CPU time of the machine", text })
+}
+
+/// The resident memory of a process in KiB.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// Now.
+    pub resident: u64,
+    /// At its highest.
+    pub peak: u64,
+}
+
+/// Reads the resident memory of a process.
+///
+/// # Errors
+/// There is no such process.
+pub fn memory(pid: u32) -> Result<Memory, LabError> {
+    let text = read(&format!("/proc/{pid}/status"))?;
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    };
+    match (field("VmRSS:"), field("VmHWM:")) {
+        (Some(resident), Some(peak)) => Ok(Memory { resident, peak }),
+        _ => Err(LabError::Unreadable { what: "the memory of a process", text }),
+    }
+}
+
+fn read(path: &str) -> Result<String, LabError> {
+    fs::read_to_string(path).map_err(LabError::io(path))
+}
+
+fn from_ticks(ticks: u64) -> Duration {
+    Duration::from_millis(ticks * 1000 / *TICKS)
+}
+
+/// utime + stime. The command name, which may hold anything, is in parentheses: counting starts after the last one.
+fn parse_process_cpu(text: &str) -> Option<u64> {
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+/// user + nice + system + irq + softirq of the first line; idle, iowait and what a hypervisor stole are not work.
+fn parse_machine_cpu(text: &str) -> Option<u64> {
+    let line = text.lines().next()?.strip_prefix("cpu ")?;
+    let fields: Vec<u64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();
+    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = fields[..] else {
+        return None;
+    };
+    Some(user + nice + system + irq + softirq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_cpu_times() {
+        let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 100 23 0 0 20";
+        assert_eq!(parse_process_cpu(stat), Some(123));
+        assert_eq!(parse_machine_cpu("cpu  1 2 4 1000 999 8 16 5 0 0\ncpu0 1\n"), Some(31));
+        assert_eq!(parse_machine_cpu("intr 5\n"), None);
+    }
+
+    #[test]
+    fn knows_this_process() {
+        let pid = std::process::id();
+        let memory = memory(pid).unwrap();
+        assert!(memory.resident > 100 && memory.peak >= memory.resident);
+        process_cpu(pid).unwrap();
+        machine_cpu().unwrap();
+    }
+}
