@@ -1,0 +1,59 @@
+//! The configuration protocol on `/var/run/wireguard/IFACE.sock`, as at <https://www.wireguard.com/xplatform/>.
+//!
+//! A request is `get=1` or `set=1`, then lines `key=value`, then an empty line; a reply is lines, then `errno=N` and an empty line. A
+//! connection serves several requests. The device reads with [`RequestReader`] and answers with [`write_device`],
+//! [`write_peer`], [`reply_to_get`] and [`reply_to_set`]; the client writes with [`write_get`] and [`write_set`] and reads with
+//! [`ReplyReader`].
+//!
+//! The sign of a refusal: `wg` tells the right error for **−N** in reply to a set and for **+N** in reply to a get, so that is
+//! what we write; other implementations write −N always, so our client takes either.
+
+mod print;
+mod reply;
+mod request;
+
+pub use print::{reply_to_get, reply_to_set, write_device, write_get, write_peer, write_set};
+pub use reply::{ReplyError, ReplyReader};
+pub use request::{MAX_REQUEST, Request, RequestError, RequestReader, SetError};
+
+use std::{fmt, io};
+
+/// An error number of the kernel, as the protocol tells it. Always positive here; the sign is a matter of the reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(i32);
+
+impl Errno {
+    /// EPROTO: a line that the protocol does not have.
+    pub const PROTOCOL: Errno = Errno(71);
+    /// EINVAL: a key or value that is not one.
+    pub const INVALID: Errno = Errno(22);
+    /// EIO: anything else.
+    pub const IO: Errno = Errno(5);
+    /// EADDRINUSE: somebody has the port.
+    pub const ADDRESS_IN_USE: Errno = Errno(98);
+
+    /// The error of this number, whatever its sign; `None` for zero.
+    pub fn new(number: i32) -> Option<Errno> {
+        (number != 0).then_some(Errno(number.saturating_abs()))
+    }
+
+    /// The number, positive.
+    pub fn number(self) -> i32 {
+        self.0
+    }
+}
+
+impl From<&io::Error> for Errno {
+    /// The number that the kernel gave, or EIO for an error that is not the kernel's.
+    fn from(error: &io::Error) -> Errno {
+        error.raw_os_error().and_then(Errno::new).unwrap_or(Errno::IO)
+    }
+}
+
+impl fmt::Display for Errno {
+    /// The words of the C library: "Address already in use".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = io::Error::from_raw_os_error(self.0).to_string();
+        f.write_str(text.split(" (os error").next().unwrap_or(&text))
+    }
+}

@@ -1,0 +1,135 @@
+//! Writing requests and replies.
+//!
+//! What may hold a key is written into a vector of the caller's, which should wipe it; room for the keys is reserved ahead where
+//! it is known, so that no copy stays behind when the vector grows.
+
+use std::io::Write;
+
+use zeroize::Zeroizing;
+
+use super::Errno;
+use crate::address::{CidrText, EndpointText, NumericZones};
+use crate::device::{AllowedIpChange, Device, DeviceChange, Peer, PeerChange};
+use crate::key;
+
+// Writing to a vector cannot fail.
+macro_rules! line {
+    ($out:expr, $($arg:tt)*) => {{
+        let _ = writeln!($out, $($arg)*);
+    }};
+}
+
+/// The device's own lines of the reply to a get; the peers follow by [`write_peer`], [`reply_to_get`] ends it.
+pub fn write_device(out: &mut Vec<u8>, device: &Device) {
+    out.reserve(DEVICE_ROOM);
+    if let Some(private) = &device.private_key {
+        line!(out, "private_key={}", key::to_hex(private));
+    }
+    if device.listen_port != 0 {
+        line!(out, "listen_port={}", device.listen_port);
+    }
+    if device.fwmark != 0 {
+        line!(out, "fwmark={}", device.fwmark);
+    }
+}
+
+/// The lines of one peer in the reply to a get.
+///
+/// A zone is written as a number: the client may live in another network namespace, where the name means nothing. A handshake at a
+/// full second is told one nanosecond late, because clients take zero nanoseconds for "never".
+pub fn write_peer(out: &mut Vec<u8>, peer: &Peer) {
+    out.reserve(PEER_ROOM + peer.allowed_ips.len() * ALLOWED_IP_ROOM);
+    line!(out, "public_key={}", key::to_hex(&peer.public_key));
+    match &peer.preshared_key {
+        Some(psk) => line!(out, "preshared_key={}", key::to_hex(psk)),
+        None => line!(out, "preshared_key={:0>64}", ""),
+    }
+    line!(out, "protocol_version=1");
+    if let Some(endpoint) = peer.endpoint {
+        line!(out, "endpoint={}", EndpointText(endpoint, &NumericZones));
+    }
+    let (seconds, nanos) = peer.last_handshake.map_or((0, 0), |at| (at.as_secs(), at.subsec_nanos().max(1)));
+    line!(out, "last_handshake_time_sec={seconds}");
+    line!(out, "last_handshake_time_nsec={nanos}");
+    line!(out, "tx_bytes={}", peer.tx_bytes);
+    line!(out, "rx_bytes={}", peer.rx_bytes);
+    line!(out, "persistent_keepalive_interval={}", peer.persistent_keepalive);
+    for &network in &peer.allowed_ips {
+        line!(out, "allowed_ip={}", CidrText(network));
+    }
+}
+
+/// The end of the reply to a get; in case of an error it is the whole of it.
+pub fn reply_to_get(result: Result<(), Errno>) -> String {
+    format!("errno={}\n\n", result.err().map_or(0, Errno::number))
+}
+
+/// The reply to a set. To be written at once: some clients read once.
+pub fn reply_to_set(result: Result<(), Errno>) -> String {
+    format!("errno={}\n\n", result.err().map_or(0, |errno| -errno.number()))
+}
+
+/// The request for everything about a device.
+pub fn write_get() -> &'static [u8] {
+    b"get=1\n\n"
+}
+
+/// The request for a change.
+pub fn write_set(change: &DeviceChange) -> Zeroizing<Vec<u8>> {
+    let room = |peer: &PeerChange| PEER_ROOM + peer.allowed_ips.len() * ALLOWED_IP_ROOM;
+    let out = &mut Zeroizing::new(Vec::with_capacity(DEVICE_ROOM + change.peers.iter().map(room).sum::<usize>()));
+    line!(out, "set=1");
+    match &change.private_key {
+        Some(Some(private)) => line!(out, "private_key={}", key::to_hex(private)),
+        Some(None) => line!(out, "private_key={:0>64}", ""),
+        None => {}
+    }
+    if let Some(port) = change.listen_port {
+        line!(out, "listen_port={port}");
+    }
+    if let Some(fwmark) = change.fwmark {
+        line!(out, "fwmark={fwmark}");
+    }
+    if change.replace_peers {
+        line!(out, "replace_peers=true");
+    }
+    for peer in &change.peers {
+        write_peer_change(out, peer);
+    }
+    line!(out, "");
+    std::mem::take(out)
+}
+
+fn write_peer_change(out: &mut Vec<u8>, peer: &PeerChange) {
+    line!(out, "public_key={}", key::to_hex(&peer.public_key));
+    if peer.update_only {
+        line!(out, "update_only=true");
+    }
+    if peer.remove {
+        line!(out, "remove=true");
+        return;
+    }
+    if let Some(psk) = &peer.preshared_key {
+        line!(out, "preshared_key={}", key::to_hex(psk));
+    }
+    if let Some(endpoint) = peer.endpoint {
+        line!(out, "endpoint={}", EndpointText(endpoint, &NumericZones));
+    }
+    if let Some(seconds) = peer.persistent_keepalive {
+        line!(out, "persistent_keepalive_interval={seconds}");
+    }
+    if peer.replace_allowed_ips {
+        line!(out, "replace_allowed_ips=true");
+    }
+    for change in &peer.allowed_ips {
+        match *change {
+            AllowedIpChange::Add(network) => line!(out, "allowed_ip={}", CidrText(network)),
+            AllowedIpChange::Remove(network) => line!(out, "allowed_ip=-{}", CidrText(network)),
+        }
+    }
+}
+
+// Upper bounds in bytes of what is written for a device, a peer without its allowed IPs, and an allowed IP.
+const DEVICE_ROOM: usize = 256;
+const PEER_ROOM: usize = 512;
+const ALLOWED_IP_ROOM: usize = 64;
