@@ -1,110 +1,114 @@
-//! A device (being filled in).
-use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+//! A device: an identity, its peers, and what is to be done for them.
+//!
+//! This file is what the user's configuration does to it. A datagram's way is in `device/datagrams.rs`, the making of initiations and the
+//! passing of time in `device/timing.rs`. All of them change peers and push events; nothing else comes out.
+//!
+//! A device starts down and without a key. Down, it drops all datagrams, has no deadlines, and its peers have neither sessions nor
+//! handshakes. Without a key it makes and answers no handshakes, but remembers which peers wanted one.
+
+mod datagrams;
+mod timing;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::activity::Activity;
-use crate::cookie::Mac1Checker;
+use crate::cookie::{Guard, Mac1Checker};
+use crate::error::AddPeerError;
 use crate::event::Event;
-use crate::index::PeerId;
+use crate::handshake::Identity;
+use crate::index::{PeerId, ReceiverIndex};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::peer::{Peer, Retired};
+use crate::random::Randomness;
 use crate::session::Session;
 use crate::time::{Instant, Now};
 
-/// Why a peer could not be added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AddPeerError {
-    /// The key is our own public key.
-    #[error("this is the device's own public key")]
-    OwnKey,
-    /// There is a peer with this key.
-    #[error("there is a peer with this key already")]
-    Exists(PeerId),
-    /// Four billion peers were added before.
-    #[error("peer numbers are used up")]
-    Full,
+/// What exists with a private key.
+struct Owner {
+    identity: Identity,
+    guard: Guard,
 }
 
-/// Why a datagram was dropped. Each is counted by the caller; none is worth more than a DEBUG log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
-#[non_exhaustive]
-pub enum Drop {
-    /// The device is down.
-    #[error("the device is down")]
-    Down,
-    /// The device has no private key.
-    #[error("the device has no private key")]
-    NoKey,
-    /// No message of types 1 to 3, or of the wrong length.
-    #[error("not a handshake message")]
-    Malformed,
-    /// Its mac1 does not belong to our public key.
-    #[error("mac1 is invalid")]
-    InvalidMac1,
-    /// Under load: it had no valid cookie, and a cookie reply is its answer.
-    #[error("a cookie reply was sent instead")]
-    CookieSent,
-    /// Under load: its source sends too many.
-    #[error("its source exceeded its rate")]
-    RateLimited,
-    /// It did not decrypt.
-    #[error("it did not authenticate")]
-    NotAuthentic,
-    /// It names a peer that we do not have.
-    #[error("the peer is unknown")]
-    UnknownPeer,
-    /// It answers nothing that we asked.
-    #[error("no handshake or session has this index")]
-    UnknownIndex,
-    /// Its timestamp is not newer than one that we have seen.
-    #[error("the timestamp was seen before")]
-    Replayed,
-    /// The peer initiates too often.
-    #[error("the peer initiates too often")]
-    Flood,
-    /// A cookie reply that we do not wait for.
-    #[error("no cookie was asked for")]
-    UnexpectedCookie,
-}
-
-struct Peer {
-    key: PublicKey,
-    psk: PresharedKey,
-    activity: Arc<Activity>,
-    persistent_keepalive: Option<Duration>,
-    last_handshake: Option<Duration>,
-}
-
-/// One end of tunnels: an identity and its peers.
+/// One end of tunnels. See the crate's head for how it is driven.
 pub struct Device {
-    key: Option<PrivateKey>,
+    random: Randomness,
+    owner: Option<Owner>,
+    is_up: bool,
+    /// In the order of creation, since numbers only grow.
     peers: BTreeMap<PeerId, Box<Peer>>,
     by_key: BTreeMap<PublicKey, PeerId>,
+    /// Whose handshake or session each of our indices is.
+    by_index: BTreeMap<ReceiverIndex, PeerId>,
     next_peer: u32,
+    /// Each peer that has a deadline, under its earliest.
+    deadlines: BTreeSet<(Instant, PeerId)>,
     events: VecDeque<Event>,
 }
 
 impl Device {
-    /// A device that is down and has neither key nor peers. Every random byte that it uses comes from `seed`.
-    pub fn new(_seed: [u8; 32]) -> Device {
-        Device { key: None, peers: BTreeMap::new(), by_key: BTreeMap::new(), next_peer: 0, events: VecDeque::new() }
+    /// A device that is down and has neither key nor peers. Every random byte that it uses comes from a ChaCha20 generator
+    /// with this seed, which must be as secret as a key.
+    pub fn new(seed: [u8; 32]) -> Device {
+        Device {
+            random: Randomness::new(seed),
+            owner: None,
+            is_up: false,
+            peers: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            by_index: BTreeMap::new(),
+            next_peer: 0,
+            deadlines: BTreeSet::new(),
+            events: VecDeque::new(),
+        }
     }
 
-    /// Takes another identity, or none.
-    pub fn set_private_key(&mut self, _now: Now, key: Option<PrivateKey>) {
-        self.key = key;
+    /// Takes another identity, or none. A peer that has the same key is removed. What was agreed under the old identity ends:
+    /// handshakes are forgotten, and current sessions of all peers receive only (the kernel's
+    /// `wg_noise_expire_current_peer_keypairs`). Peers for which a handshake was wanted or under way get one with the new key; that
+    /// is due at once, in [`Device::handle_timeout`].
+    pub fn set_private_key(&mut self, now: Now, key: Option<PrivateKey>) {
+        if self.private_key() == key.as_ref() {
+            return;
+        }
+        self.owner = key.map(|key| {
+            let identity = Identity::new(key);
+            Owner { guard: Guard::new(&identity.public, &mut self.random), identity }
+        });
+        if let Some(own) = self.public_key()
+            && let Some(peer) = self.find_peer(&own)
+        {
+            self.remove_peer(now, peer);
+        }
+        for (id, peer) in &mut self.peers {
+            peer.forget_agreement();
+            peer.sessions.close_sending();
+            peer.last_handshake_sent = None;
+            if let Some(outstanding) = peer.outstanding.take() {
+                self.by_index.remove(&outstanding.index);
+                peer.handshake_wanted = true;
+            }
+            if self.is_up && self.owner.is_some() && std::mem::take(&mut peer.handshake_wanted) {
+                peer.timers.handshake_wanted(now.boot);
+                requeue(&mut self.deadlines, *id, peer);
+            }
+        }
     }
 
     /// Our private key.
     pub fn private_key(&self) -> Option<&PrivateKey> {
-        self.key.as_ref()
+        self.owner.as_ref().map(|owner| &owner.identity.private)
     }
 
     /// Our public key.
     pub fn public_key(&self) -> Option<PublicKey> {
-        self.key.as_ref().map(PrivateKey::public)
+        self.owner.as_ref().map(|owner| owner.identity.public)
+    }
+
+    /// A checker of mac1 for other threads; `None` without a private key, and useless when that changes.
+    pub fn mac1_checker(&self) -> Option<Mac1Checker> {
+        self.owner.as_ref().map(|owner| owner.guard.mac1_checker().clone())
     }
 
     /// Adds a peer.
@@ -112,25 +116,31 @@ impl Device {
     /// # Errors
     /// See [`AddPeerError`].
     pub fn add_peer(&mut self, _now: Now, key: PublicKey) -> Result<PeerId, AddPeerError> {
+        if self.public_key() == Some(key) {
+            return Err(AddPeerError::OwnKey);
+        }
+        if let Some(peer) = self.find_peer(&key) {
+            return Err(AddPeerError::Exists(peer));
+        }
         let id = PeerId::from_u32(self.next_peer);
-        self.next_peer += 1;
-        self.peers.insert(
-            id,
-            Box::new(Peer {
-                key,
-                psk: PresharedKey::default(),
-                activity: Arc::default(),
-                persistent_keepalive: None,
-                last_handshake: None,
-            }),
-        );
+        self.next_peer = self.next_peer.checked_add(1).ok_or(AddPeerError::Full)?;
+        self.peers.insert(id, Box::new(Peer::new(key)));
         self.by_key.insert(key, id);
         Ok(id)
     }
 
-    /// Removes a peer.
+    /// Removes a peer, with its sessions.
     pub fn remove_peer(&mut self, _now: Now, peer: PeerId) {
-        self.peers.remove(&peer);
+        let Some(mut removed) = self.peers.remove(&peer) else { return };
+        self.by_key.remove(&removed.key);
+        if let Some(queued) = removed.timers.queued {
+            self.deadlines.remove(&(queued, peer));
+        }
+        if let Some(outstanding) = removed.outstanding.take() {
+            self.by_index.remove(&outstanding.index);
+        }
+        self.retire(removed.sessions.clear());
+        self.events.push_back(Event::PeerRemoved { peer });
     }
 
     /// The peer with this key.
@@ -148,28 +158,38 @@ impl Device {
         self.peers.get(&peer).map(|peer| peer.key)
     }
 
-    /// Sets or, with zeros, clears a peer's preshared key, from the next handshake on.
+    /// Sets or, with zeros, clears a peer's preshared key. The next handshake to finish uses it, one that is under way included.
     pub fn set_preshared_key(&mut self, _now: Now, peer: PeerId, key: PresharedKey) {
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.psk = key;
+            peer.preshared = key;
         }
     }
 
-    /// A peer's preshared key; zeros when there is none.
+    /// A peer's preshared key; zeros when it has none.
     pub fn preshared_key(&self, peer: PeerId) -> Option<&PresharedKey> {
-        self.peers.get(&peer).map(|peer| &peer.psk)
+        self.peers.get(&peer).map(|peer| &peer.preshared)
     }
 
-    /// Sets how often a packet is sent though there is nothing to say.
-    pub fn set_persistent_keepalive(&mut self, _now: Now, peer: PeerId, interval: Option<Duration>) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.persistent_keepalive = interval;
+    /// Sets after how much silence a packet is sent though there is nothing to say; no time at all means never. Turning it
+    /// on sends one at once.
+    pub fn set_persistent_keepalive(&mut self, now: Now, id: PeerId, interval: Option<Duration>) {
+        let interval = interval.filter(|interval| !interval.is_zero());
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let turned_on = peer.timers.interval().is_none() && interval.is_some();
+        peer.timers.set_interval(interval);
+        if !self.is_up {
+            return;
         }
+        if turned_on {
+            peer.timers.start_persistent(now.boot);
+            self.send_keepalive(now, id);
+        }
+        self.reschedule(id);
     }
 
     /// A peer's persistent keepalive interval.
     pub fn persistent_keepalive(&self, peer: PeerId) -> Option<Duration> {
-        self.peers.get(&peer)?.persistent_keepalive
+        self.peers.get(&peer)?.timers.interval()
     }
 
     /// Where the data plane notes what it does for this peer.
@@ -177,55 +197,93 @@ impl Device {
         self.peers.get(&peer).map(|peer| Arc::clone(&peer.activity))
     }
 
-    /// When a handshake with this peer was last completed, since the Unix epoch.
+    /// When a handshake with this peer last completed, since the Unix epoch.
     pub fn last_handshake(&self, peer: PeerId) -> Option<Duration> {
         self.peers.get(&peer)?.last_handshake
     }
 
-    /// Takes the device up or down.
-    pub fn set_up(&mut self, _now: Now, _up: bool) {}
-
-    /// A checker of mac1 for other threads. It becomes useless when the private key changes.
-    pub fn mac1_checker(&self) -> Option<Mac1Checker> {
-        self.public_key().as_ref().map(Mac1Checker::new)
-    }
-
-    /// A datagram of types 1 to 3 came in from `src`.
-    ///
-    /// # Errors
-    /// Why it was dropped.
-    pub fn handle_datagram(
-        &mut self,
-        _now: Now,
-        _src: SocketAddr,
-        _bytes: &[u8],
-        _under_load: bool,
-    ) -> Result<(), Drop> {
-        Ok(())
-    }
-
-    /// The data plane has something to send and no session to send it with.
-    pub fn handle_session_wanted(&mut self, _now: Now, _peer: PeerId) {}
-
-    /// `Session::rekey_due_on_send` or `rekey_due_on_receive` said so.
-    pub fn handle_rekey_due(&mut self, _now: Now, _peer: PeerId) {}
-
-    /// `Session::confirm` said so.
-    pub fn handle_session_confirmed(&mut self, _now: Now, _session: &Session) {}
-
-    /// An `Activity` said so.
-    pub fn handle_activity(&mut self, _now: Now, _peer: PeerId) {}
-
-    /// Does what is due.
-    pub fn handle_timeout(&mut self, _now: Now) {}
-
-    /// When `handle_timeout` must be called next.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+    /// Takes the device up or down. Going down ends all sessions, handshakes and timers (the kernel's `wg_stop`). Coming up makes
+    /// every peer with a persistent keepalive due at once, in [`Device::handle_timeout`].
+    pub fn set_up(&mut self, now: Now, up: bool) {
+        if self.is_up == up {
+            return;
+        }
+        self.is_up = up;
+        let ids: Vec<PeerId> = self.peers().collect();
+        for id in ids {
+            if up {
+                let Some(peer) = self.peers.get_mut(&id) else { continue };
+                if peer.timers.interval().is_some() {
+                    peer.timers.start_persistent(now.boot);
+                    peer.timers.handshake_wanted(now.boot);
+                }
+            } else {
+                self.forget_sessions(id);
+                let Some(peer) = self.peers.get_mut(&id) else { continue };
+                peer.timers.stop();
+                peer.activity.reset();
+                peer.last_handshake_sent = None;
+                peer.handshake_wanted = false;
+            }
+            self.reschedule(id);
+        }
     }
 
     /// The next thing to be done.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
+
+    /// Ends a peer's sessions and its handshake.
+    fn forget_sessions(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if let Some(outstanding) = peer.outstanding.take() {
+            self.by_index.remove(&outstanding.index);
+        }
+        let had_current = peer.sessions.current().is_some();
+        let retired = peer.sessions.clear();
+        if had_current {
+            self.events.push_back(Event::SessionCurrent { peer: id, session: None });
+        }
+        self.retire(retired);
+    }
+
+    fn retire(&mut self, sessions: Retired) {
+        for session in sessions.into_iter().flatten() {
+            session.revoke();
+            self.by_index.remove(&session.local_index());
+            self.events.push_back(Event::SessionRetired { session });
+        }
+    }
+
+    /// A new index for something of this peer's.
+    fn take_index(&mut self, peer: PeerId) -> ReceiverIndex {
+        loop {
+            let index = ReceiverIndex::from_u32(self.random.u32());
+            // With fewer than 2^19 indices taken, the chance to draw a free one is above 0.999 each time.
+            if let std::collections::btree_map::Entry::Vacant(entry) = self.by_index.entry(index) {
+                entry.insert(peer);
+                return index;
+            }
+        }
+    }
+
+    fn install(&mut self, session: &Arc<Session>) {
+        self.events.push_back(Event::SessionInstalled { session: Arc::clone(session) });
+    }
+}
+
+/// Puts a peer into the queue under its earliest deadline, or out of it.
+fn requeue(deadlines: &mut BTreeSet<(Instant, PeerId)>, id: PeerId, peer: &mut Peer) {
+    let next = peer.timers.next();
+    if next == peer.timers.queued {
+        return;
+    }
+    if let Some(queued) = peer.timers.queued {
+        deadlines.remove(&(queued, id));
+    }
+    if let Some(next) = next {
+        deadlines.insert((next, id));
+    }
+    peer.timers.queued = next;
 }

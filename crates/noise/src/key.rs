@@ -90,11 +90,15 @@ impl PartialEq for PrivateKey {
 
 impl Eq for PrivateKey {}
 
-/// What two keys agree on; never all zeros.
+/// What two keys agree on, or a key derived from that.
 #[derive(Clone)]
 pub struct SharedSecret(Zeroizing<[u8; KEY_LEN]>);
 
 impl SharedSecret {
+    pub(crate) fn new(bytes: Zeroizing<[u8; KEY_LEN]>) -> Self {
+        Self(bytes)
+    }
+
     /// The bytes. Whoever copies them has a secret to wipe.
     pub fn as_bytes(&self) -> &[u8; KEY_LEN] {
         &self.0

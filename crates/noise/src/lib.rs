@@ -15,18 +15,27 @@
 mod activity;
 mod cookie;
 mod device;
+mod error;
 mod event;
+mod handshake;
 mod index;
 mod key;
 pub mod limits;
 pub mod message;
+mod peer;
+mod random;
+mod ratelimiter;
 mod replay;
 mod session;
+mod symmetric;
 mod time;
+mod timers;
+mod timestamp;
 
 pub use activity::Activity;
 pub use cookie::Mac1Checker;
-pub use device::{AddPeerError, Device, Drop};
+pub use device::Device;
+pub use error::{AddPeerError, Drop};
 pub use event::{Destination, Event, Message};
 pub use index::{Counter, PeerId, ReceiverIndex};
 pub use key::{KEY_LEN, PresharedKey, PrivateKey, PublicKey, SharedSecret};

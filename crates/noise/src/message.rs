@@ -205,6 +205,14 @@ pub(crate) fn macs(bytes: &[u8]) -> Option<Macs<'_>> {
     Some(Macs { before_mac1, mac1, before_mac2, mac2 })
 }
 
+/// Under which index the sender of an initiation or response wants its answer.
+pub(crate) fn sender(bytes: &[u8]) -> Option<ReceiverIndex> {
+    match Incoming::parse(bytes)? {
+        Incoming::Initiation(Initiation { sender, .. }) | Incoming::Response(Response { sender, .. }) => Some(sender),
+        Incoming::CookieReply(_) => None,
+    }
+}
+
 /// `N` bytes from `at`; the caller has checked the length.
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];

@@ -1,0 +1,149 @@
+//! A peer: its keys, its sessions, and what is known of its handshakes.
+//!
+//! Three sessions at most (the kernel's `noise.c`). *current* is sent with. *next* is a responder's that the initiator has not
+//! used yet; its first packet makes it current. *previous* was current before, and receives what is still under way.
+//! Everything that only some peers need is behind a box, since there may be 100,000 that never speak.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::activity::Activity;
+use crate::cookie::Jar;
+use crate::handshake::{Identity, Initiator};
+use crate::index::ReceiverIndex;
+use crate::key::{PresharedKey, PublicKey, SharedSecret};
+use crate::session::Session;
+use crate::time::Instant;
+use crate::timers::Timers;
+use crate::timestamp::Timestamp;
+
+/// An initiation of ours that waits for its response.
+pub(crate) struct Outstanding {
+    pub initiator: Initiator,
+    pub index: ReceiverIndex,
+}
+
+/// What our identity and the peer's agree on. Found when first needed: 100,000 agreements take seconds.
+enum Agreement {
+    Unknown,
+    LowOrder,
+    Known(Box<SharedSecret>),
+}
+
+/// One peer.
+pub(crate) struct Peer {
+    pub key: PublicKey,
+    pub preshared: PresharedKey,
+    agreement: Agreement,
+    pub activity: Arc<Activity>,
+    pub timers: Timers,
+    pub sessions: Sessions,
+    pub outstanding: Option<Box<Outstanding>>,
+    pub jar: Jar,
+    /// The greatest timestamp that the peer has sent.
+    pub latest_timestamp: Option<Timestamp>,
+    /// When its last initiation was handled.
+    pub initiation_handled: Option<Instant>,
+    /// The timestamp of our last initiation.
+    pub last_timestamp: Option<Timestamp>,
+    /// When we last sent an initiation or response.
+    pub last_handshake_sent: Option<Instant>,
+    /// A handshake was wanted when we had no key to make it with.
+    pub handshake_wanted: bool,
+    /// When a handshake last completed, since the Unix epoch.
+    pub last_handshake: Option<Duration>,
+}
+
+impl Peer {
+    pub(crate) fn new(key: PublicKey) -> Self {
+        Self {
+            key,
+            preshared: PresharedKey::default(),
+            agreement: Agreement::Unknown,
+            activity: Arc::default(),
+            timers: Timers::default(),
+            sessions: Sessions::default(),
+            outstanding: None,
+            jar: Jar::default(),
+            latest_timestamp: None,
+            initiation_handled: None,
+            last_timestamp: None,
+            last_handshake_sent: None,
+            handshake_wanted: false,
+            last_handshake: None,
+        }
+    }
+
+    /// What our identity and the peer's agree on; `None` if its key is of low order.
+    pub(crate) fn static_static(&mut self, identity: &Identity) -> Option<&SharedSecret> {
+        if matches!(self.agreement, Agreement::Unknown) {
+            self.agreement = match identity.private.agree(&self.key) {
+                Some(secret) => Agreement::Known(Box::new(secret)),
+                None => Agreement::LowOrder,
+            };
+        }
+        match &self.agreement {
+            Agreement::Known(secret) => Some(secret),
+            Agreement::Unknown | Agreement::LowOrder => None,
+        }
+    }
+
+    /// Our identity changed.
+    pub(crate) fn forget_agreement(&mut self) {
+        self.agreement = Agreement::Unknown;
+    }
+}
+
+/// The sessions of one peer.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    current: Option<Arc<Session>>,
+    previous: Option<Arc<Session>>,
+    next: Option<Arc<Session>>,
+}
+
+/// Sessions that fell out of use.
+pub(crate) type Retired = [Option<Arc<Session>>; 3];
+
+impl Sessions {
+    pub(crate) fn current(&self) -> Option<&Arc<Session>> {
+        self.current.as_ref()
+    }
+
+    /// Takes in a new session, and hands back those that it displaces.
+    pub(crate) fn add(&mut self, session: Arc<Session>) -> Retired {
+        if session.is_initiator() {
+            // The response proved that the responder has the keys: they can be used at once. An unconfirmed session of a
+            // handshake the other way round becomes the previous one, since the peer may just have begun to use it.
+            let former = self.current.replace(session);
+            match self.next.take() {
+                Some(next) => [self.previous.replace(next), former, None],
+                None => [std::mem::replace(&mut self.previous, former), None, None],
+            }
+        } else {
+            // Not to be sent with before the initiator has shown that it has the keys. Its new handshake says that it does
+            // not need the previous session any more.
+            [self.next.replace(session), self.previous.take(), None]
+        }
+    }
+
+    /// The initiator has used that session. If it was waiting for this it is current now, and the previous one
+    /// comes back to be retired.
+    pub(crate) fn confirm(&mut self, session: &Session) -> Option<Retired> {
+        let next = self.next.take_if(|next| std::ptr::eq(Arc::as_ptr(next), session))?;
+        let former = self.current.replace(next);
+        Some([std::mem::replace(&mut self.previous, former), None, None])
+    }
+
+    /// Our private key changed: the peer would not know us by what these sessions stand for.
+    pub(crate) fn close_sending(&self) {
+        for session in [&self.current, &self.next].into_iter().flatten() {
+            session.close_sending();
+        }
+    }
+
+    /// Takes out all of them.
+    pub(crate) fn clear(&mut self) -> Retired {
+        [self.current.take(), self.previous.take(), self.next.take()]
+    }
+}
