@@ -1,11 +1,12 @@
 //! What can go wrong in the lab, one variant per thing that happened.
 
+use std::fmt;
 use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 /// Why something in the lab did not work.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum LabError {
     /// Namespaces, links and TUN devices belong to root.
     #[error("this makes network namespaces and so needs root: run it with sudo")]
@@ -65,6 +66,13 @@ pub enum LabError {
         /// What there was.
         text: String,
     },
+}
+
+// A test that unwraps shows `Debug`, and the text is what its reader needs.
+impl fmt::Debug for LabError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl LabError {

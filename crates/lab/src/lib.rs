@@ -27,7 +27,7 @@ pub mod wg;
 pub use command::{Finished, run, run_checked};
 pub use error::LabError;
 pub use interrupt::{interrupt_flag, interrupted};
-pub use link::{Gso, Link, Port, Sent, sent};
+pub use link::{Counters, Gso, Link, Port};
 pub use namespace::{Namespace, require_root, sweep};
 pub use process::Process;
 pub use system::{Daemon, System, built_binary, peers_folder, socket_path, unique_interface};

@@ -114,42 +114,67 @@ impl Port {
         Ok(())
     }
 
-    /// How many bytes and packets the interface has sent; a super-packet counts as one.
+    /// What has gone through the interface so far.
     ///
     /// # Errors
     /// What `ip` said.
-    pub fn sent(&self) -> Result<Sent, LabError> {
-        sent(&self.namespace, &self.interface)
+    pub fn counters(&self) -> Result<Counters, LabError> {
+        Counters::of(&self.namespace, &self.interface)
     }
 }
 
-/// What an interface has sent.
+/// What has gone through an interface; a super-packet counts as one packet.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sent {
-    /// Bytes, headers included.
-    pub bytes: u64,
-    /// Packets as the interface saw them, super-packets counted once.
-    pub packets: u64,
+pub struct Counters {
+    /// Bytes sent, headers included.
+    pub sent_bytes: u64,
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Bytes received, headers included.
+    pub received_bytes: u64,
+    /// Packets received.
+    pub received_packets: u64,
 }
 
-impl Sent {
-    /// The mean size of the packets that were sent since `before`.
-    pub fn mean_size_since(self, before: Sent) -> u64 {
-        (self.bytes - before.bytes) / (self.packets - before.packets).max(1)
+impl Counters {
+    /// The counters of any interface.
+    ///
+    /// # Errors
+    /// What `ip` said, or that it said nothing readable.
+    pub fn of(namespace: &Namespace, interface: &str) -> Result<Counters, LabError> {
+        let text = namespace.ip(&["-s", "-j", "link", "show", "dev", interface])?;
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let stats = &json[0]["stats64"];
+        let read = |direction: &str, unit: &str| stats[direction][unit].as_u64();
+        let all = || {
+            Some(Counters {
+                sent_bytes: read("tx", "bytes")?,
+                sent_packets: read("tx", "packets")?,
+                received_bytes: read("rx", "bytes")?,
+                received_packets: read("rx", "packets")?,
+            })
+        };
+        all().ok_or(LabError::Unreadable { what: "interface statistics", text })
     }
-}
 
-/// The sent bytes and packets of any interface.
-///
-/// # Errors
-/// What `ip` said, or that it said nothing readable.
-pub fn sent(namespace: &Namespace, interface: &str) -> Result<Sent, LabError> {
-    let text = namespace.ip(&["-s", "-j", "link", "show", "dev", interface])?;
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    let tx = &json[0]["stats64"]["tx"];
-    match (tx["bytes"].as_u64(), tx["packets"].as_u64()) {
-        (Some(bytes), Some(packets)) => Ok(Sent { bytes, packets }),
-        _ => Err(LabError::Unreadable { what: "interface statistics", text }),
+    /// What has gone through since `before`.
+    pub fn since(self, before: Counters) -> Counters {
+        Counters {
+            sent_bytes: self.sent_bytes - before.sent_bytes,
+            sent_packets: self.sent_packets - before.sent_packets,
+            received_bytes: self.received_bytes - before.received_bytes,
+            received_packets: self.received_packets - before.received_packets,
+        }
+    }
+
+    /// The mean size of a packet sent.
+    pub fn mean_sent(self) -> u64 {
+        self.sent_bytes / self.sent_packets.max(1)
+    }
+
+    /// The mean size of a packet received.
+    pub fn mean_received(self) -> u64 {
+        self.received_bytes / self.received_packets.max(1)
     }
 }
 

@@ -37,9 +37,7 @@ struct Inner {
 }
 
 impl Namespace {
-    /// Makes a namespace with its loopback up and TCP set to cubic.
-    ///
-    /// The congestion control is inherited from the host otherwise, and BBR collapses on a veth.
+    /// Makes a namespace with its loopback up.
     ///
     /// # Errors
     /// [`LabError::NotRoot`], or what `ip` said.
@@ -55,7 +53,6 @@ impl Namespace {
         }
         let namespace = Namespace(Arc::new(Inner { name }));
         namespace.ip(&["link", "set", "lo", "up"])?;
-        namespace.set_sysctl("net/ipv4/tcp_congestion_control", "cubic")?;
         Ok(namespace)
     }
 

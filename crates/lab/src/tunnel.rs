@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::wg::{self, KeyPair, SecretFile};
-use crate::{Daemon, Gso, LabError, Link, Namespace, Port, System};
+use crate::{Counters, Daemon, Gso, LabError, Link, Namespace, Port, System};
 
 /// The address family that carries the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +118,14 @@ impl End {
     /// The host that this end is on.
     pub fn namespace(&self) -> &Namespace {
         &self.daemon.namespace
+    }
+
+    /// What has gone through its tunnel interface so far.
+    ///
+    /// # Errors
+    /// What `ip` said.
+    pub fn counters(&self) -> Result<Counters, LabError> {
+        Counters::of(self.namespace(), &self.daemon.interface)
     }
 
     /// Its two addresses inside.

@@ -59,6 +59,24 @@ pub fn memory(pid: u32) -> Result<Memory, LabError> {
     }
 }
 
+/// How often the threads of a process have gone to sleep so far: an idle one does not, because it sleeps already.
+///
+/// # Errors
+/// There is no such process.
+pub fn sleeps(pid: u32) -> Result<u64, LabError> {
+    let folder = format!("/proc/{pid}/task");
+    let mut sum = 0;
+    for task in fs::read_dir(&folder).map_err(LabError::io(&folder))?.flatten() {
+        let text = read(&task.path().join("status").to_string_lossy())?;
+        let count = text
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))
+            .and_then(|count| count.trim().parse::<u64>().ok());
+        sum += count.ok_or(LabError::Unreadable { what: "the context switches of a thread", text })?;
+    }
+    Ok(sum)
+}
+
 fn read(path: &str) -> Result<String, LabError> {
     fs::read_to_string(path).map_err(LabError::io(path))
 }
@@ -105,5 +123,6 @@ mod tests {
         assert!(memory.resident > 100 && memory.peak >= memory.resident);
         process_cpu(pid).unwrap();
         machine_cpu().unwrap();
+        sleeps(pid).unwrap();
     }
 }

@@ -1,5 +1,8 @@
 //! TCP, checked: the client sends a seed, a length and the bytes; the service checks them and sends as many of its own.
 //!
+//! Both ask for cubic: a namespace takes the congestion control from the host, BBR collapses on a veth, and a host whose default
+//! is BBR lets no namespace choose cubic by sysctl, but lets root choose it for a socket.
+//!
 //! The service answers nothing at all to a stream that differs: it closes, and the client reports the broken exchange.
 
 use std::io::{self, Read, Write};
@@ -7,10 +10,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_tcp_congestion;
+
 use super::Pattern;
 
 /// How long either end waits for the other to go on.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The congestion control of both ends.
+const CONGESTION: &str = "cubic";
 
 /// Bytes per read or write: large, so that the sender makes super-packets.
 const CHUNK: usize = 256 * 1024;
@@ -20,6 +28,8 @@ const CHUNK: usize = 256 * 1024;
 /// # Errors
 /// The listener broke.
 pub fn serve(listener: &TcpListener) -> io::Result<()> {
+    // Inherited by the connections that it accepts.
+    set_tcp_congestion(listener, CONGESTION)?;
     loop {
         let (stream, from) = listener.accept()?;
         thread::spawn(move || {
@@ -37,6 +47,7 @@ pub fn serve(listener: &TcpListener) -> io::Result<()> {
 pub fn exchange(to: SocketAddr, bytes: u64) -> io::Result<()> {
     let seed = u64::from(std::process::id());
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    set_tcp_congestion(&stream, CONGESTION)?;
     set_patience(&stream)?;
     stream.write_all(&seed.to_be_bytes())?;
     stream.write_all(&bytes.to_be_bytes())?;

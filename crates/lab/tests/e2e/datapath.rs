@@ -1,0 +1,199 @@
+//! How packets move: in batches, in order, whole, and in one piece outside.
+
+use std::time::Duration;
+
+use lab::traffic::{Service, UdpPlan, exchange_tcp, exchange_udp, finish_udp, start_udp};
+use lab::{Gso, Outer, TunnelSpec, iperf, ping, usage};
+
+use crate::common::{BYTES, LIMIT, check_traffic, our_tunnel, spec};
+
+/// Far above what any single packet has here.
+const SUPER_PACKET: u64 = 8000;
+
+/// An Ethernet frame at the usual MTU.
+const FRAME: u64 = 1514;
+
+#[test]
+fn tcp_moves_in_super_packets() {
+    for (gso, outer) in
+        [(Gso::Through, Outer::V4), (Gso::Through, Outer::V6), (Gso::Off, Outer::V4), (Gso::Off, Outer::V6)]
+    {
+        let tunnel = TunnelSpec { gso, outer, ..spec() }.build().unwrap();
+        let (left, right) = (&tunnel.left, &tunnel.right);
+        let _service = Service::start(right.namespace()).unwrap();
+        for address in right.inner() {
+            let before = (left.counters().unwrap(), left.port.counters().unwrap(), right.counters().unwrap());
+            exchange_tcp(left.namespace(), address, 4 * BYTES, LIMIT).unwrap();
+            let into = left.counters().unwrap().since(before.0).mean_sent();
+            let across = left.port.counters().unwrap().since(before.1).mean_sent();
+            let out = right.counters().unwrap().since(before.2).mean_received();
+            // The stream back brings acknowledgements along, which are small and halve the means at worst.
+            let what = format!("{gso:?} {outer:?} {address}: {into} in, {across} across, {out} out");
+            assert!(into > SUPER_PACKET / 2, "{what}");
+            assert!(out > SUPER_PACKET / 2, "{what}");
+            match gso {
+                Gso::Through => assert!(across > SUPER_PACKET / 2, "{what}"),
+                Gso::Off => assert!(across <= FRAME, "{what}"),
+            }
+        }
+    }
+}
+
+/// Sends a hundred super-packets of forty datagrams each, through one UDP socket with UDP_SEGMENT. Each datagram is one of
+/// `lab-traffic`'s kind but for its body, and so is found corrupt there: the count is what matters.
+const SEND_SEGMENTS: &str = r#"
+    use Socket;
+    my $inet6 = $ARGV[0] =~ /:/;
+    my $family = $inet6 ? AF_INET6 : AF_INET;
+    my $to = $inet6 ? pack_sockaddr_in6(7007, Socket::inet_pton(AF_INET6, $ARGV[0]))
+                    : pack_sockaddr_in(7007, inet_aton($ARGV[0]));
+    socket(my $s, $family, SOCK_DGRAM, 0) or die "socket: $!";
+    connect($s, $to) or die "connect: $!";
+    setsockopt($s, 17, 103, pack("i", 1000)) or die "UDP_SEGMENT: $!";
+    for (1 .. 100) {
+        defined(send($s, "x" x 39500, 0)) or die "send: $!";
+        select(undef, undef, undef, 0.005);
+    }
+"#;
+
+#[test]
+fn a_udp_super_packet_arrives_as_its_datagrams() {
+    let tunnel = our_tunnel();
+    let (left, right) = (&tunnel.left, &tunnel.right);
+    crate::common::check_pings(left, right);
+    let _service = Service::start(right.namespace()).unwrap();
+    for address in right.inner() {
+        let before = right.namespace().clone();
+        let datagrams = |namespace: &lab::Namespace| match address.is_ipv4() {
+            true => namespace.counter("snmp", "Udp", "InDatagrams").unwrap(),
+            false => namespace.counter("snmp6", "", "Udp6InDatagrams").unwrap(),
+        };
+        let errors = |namespace: &lab::Namespace| {
+            namespace.counter("snmp", "Udp", "InCsumErrors").unwrap()
+                + namespace.counter("snmp6", "", "Udp6InCsumErrors").unwrap()
+        };
+        let count = datagrams(&before);
+        left.namespace().run("perl", &["-e", SEND_SEGMENTS, &address.to_string()]).unwrap();
+        // 39 of 1000 bytes and one of 500 each. IPv6 counts on a socket for both families are taken by either.
+        lab::wait_until("the datagrams to arrive", LIMIT, || datagrams(right.namespace()) - count >= 3900).unwrap();
+        assert_eq!(errors(right.namespace()), 0);
+    }
+}
+
+#[test]
+fn flows_stay_in_order() {
+    // With GRO at the receiver a veth has one queue: the link itself does not reorder, whichever core sends.
+    let tunnel = TunnelSpec { gso: Gso::Off, ..spec() }.build().unwrap();
+    let (left, right) = (&tunnel.left, &tunnel.right);
+    let _there = Service::start(right.namespace()).unwrap();
+    let _back = Service::start(left.namespace()).unwrap();
+    // Both directions at once and echoes as well, so that the TUN sees each flow from either side and may steer it about.
+    let plan = UdpPlan { flows: 8, count: 10_000, size: 400, gap: Duration::from_micros(500), echo: true };
+    let one = start_udp(left.namespace(), right.v4.into(), &plan).unwrap();
+    let two = start_udp(right.namespace(), left.v6.into(), &plan).unwrap();
+    // And something to keep the workers busy meanwhile.
+    exchange_tcp(left.namespace(), right.v4.into(), 4 * BYTES, LIMIT).unwrap();
+    for process in [one, two] {
+        let outcome = finish_udp(process, LIMIT).unwrap();
+        let (service, echoes) = (outcome.service, outcome.echoes);
+        assert_eq!((service.late, echoes.late), (0, 0), "{outcome:?}");
+        assert_eq!((service.corrupt, echoes.corrupt), (0, 0), "{outcome:?}");
+        assert!(service.received > outcome.sent / 2, "{outcome:?}");
+    }
+}
+
+#[test]
+fn packets_of_every_size_up_to_the_mtu_cross_without_fragments() {
+    for outer in [Outer::V4, Outer::V6] {
+        let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
+        let (left, right) = (&tunnel.left, &tunnel.right);
+        // Around the last multiple of 16 below the MTU, 1408, and up to the MTU itself.
+        for size in (1405..=1420).chain([28, 29, 100, 576]) {
+            for (address, headers) in [(right.inner()[0], 28), (right.inner()[1], 48)] {
+                let body = i32::max(size - headers, 0).to_string();
+                let options = ["-M", "do", "-s", &body];
+                let finished = ping::once(left.namespace(), address, &options).unwrap();
+                assert!(finished.status.success(), "{size}: {}", finished.log());
+            }
+        }
+        let _service = Service::start(right.namespace()).unwrap();
+        for address in right.inner() {
+            exchange_tcp(left.namespace(), address, BYTES, LIMIT).unwrap();
+        }
+        for end in [left, right] {
+            let v4 = end.namespace().counter("snmp", "Ip", "FragCreates");
+            let v6 = end.namespace().counter("snmp6", "", "Ip6FragCreates");
+            assert_eq!((v4.unwrap(), v6.unwrap()), (0, 0), "{outer:?}");
+        }
+        // One byte more does not fit, and the sender hears of it.
+        let options = ["-M", "do", "-s", "1393"];
+        let finished = ping::once(left.namespace(), right.v4.into(), &options).unwrap();
+        assert!(!finished.status.success());
+    }
+}
+
+#[test]
+fn a_path_smaller_than_the_tunnel_carries_on() {
+    for outer in [Outer::V4, Outer::V6] {
+        let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
+        let (left, right) = (&tunnel.left, &tunnel.right);
+        let _service = Service::start(right.namespace()).unwrap();
+        exchange_tcp(left.namespace(), right.v4.into(), BYTES, LIMIT).unwrap();
+        for end in [left, right] {
+            let interface = &end.port.interface;
+            end.namespace().ip(&["link", "set", "dev", interface, "mtu", "1400"]).unwrap();
+        }
+        for address in right.inner() {
+            exchange_tcp(left.namespace(), address, BYTES, LIMIT).unwrap();
+        }
+    }
+}
+
+#[test]
+fn large_packets_cross_a_large_link() {
+    let tunnel = TunnelSpec { mtu: 8920, outer: Outer::V6, ..spec() }.build().unwrap();
+    let (left, right) = (&tunnel.left, &tunnel.right);
+    for end in [left, right] {
+        let interface = &end.port.interface;
+        end.namespace().ip(&["link", "set", "dev", interface, "mtu", "9000"]).unwrap();
+    }
+    let options = ["-M", "do", "-s", "8892"];
+    let finished = ping::once(left.namespace(), right.v4.into(), &options).unwrap();
+    assert!(finished.status.success(), "{}", finished.log());
+    check_traffic(left, right);
+}
+
+#[test]
+fn memory_stays_small_under_load() {
+    /// The budget with two workers, in KiB.
+    const BUDGET: u64 = 24 * 1024;
+    let tunnel = our_tunnel();
+    let (left, right) = (&tunnel.left, &tunnel.right);
+    iperf::tcp(left.namespace(), right.namespace(), right.v4.into(), 8, 4).unwrap();
+    iperf::udp(right.namespace(), left.namespace(), left.v6.into(), 64, None, 2).unwrap();
+    for end in [left, right] {
+        let memory = usage::memory(end.daemon.process.id()).unwrap();
+        let kib = memory.resident;
+        let workers = std::thread::available_parallelism().unwrap().get() as u64;
+        assert!(kib < BUDGET * workers.max(2) / 2, "{kib} KiB");
+    }
+}
+
+#[test]
+fn many_flows_at_once_in_both_directions() {
+    let tunnel = our_tunnel();
+    let (left, right) = (&tunnel.left, &tunnel.right);
+    let load = iperf::Load::Tcp { streams: 8 };
+    let (a, b) = (left.namespace(), right.namespace());
+    let there = iperf::Run::start(a, b, right.v4.into(), load, 4, false).unwrap();
+    let back = iperf::Run::start(b, a, left.v6.into(), load, 4, false).unwrap();
+    let plan = UdpPlan { flows: 4, count: 500, size: 1300, gap: Duration::from_millis(5), echo: true };
+    let _service = Service::start(b).unwrap();
+    let outcome = exchange_udp(a, right.v6.into(), &plan, LIMIT).unwrap();
+    assert_eq!(outcome.service.corrupt + outcome.echoes.corrupt, 0);
+    assert!(outcome.echoes.received > 0, "{outcome:?}");
+    for run in [there, back] {
+        let run = run.tcp().unwrap();
+        assert!(run.gigabits() > 0.01, "{run:?}");
+    }
+}

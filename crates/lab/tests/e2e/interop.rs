@@ -1,0 +1,61 @@
+//! Every peer against ours: who begins, IPv4 and IPv6 outside and inside, with a preshared key and without.
+
+use lab::{Endpoints, Outer, System, TunnelSpec};
+
+use crate::common::{check_status, check_traffic, wireloom};
+
+/// The left end begins, and is the only one that knows where the other is.
+fn check(left: &System, right: &System) {
+    for outer in [Outer::V4, Outer::V6] {
+        for preshared in [false, true] {
+            eprintln!("{outer:?} outside, preshared key: {preshared}");
+            let tunnel =
+                TunnelSpec { outer, preshared, endpoints: Endpoints::OnlyLeft, ..TunnelSpec::new(left, right) }
+                    .build()
+                    .unwrap();
+            check_traffic(&tunnel.left, &tunnel.right);
+            check_status(&tunnel.left, &tunnel.right);
+            // boringtun does not tell `wg` of handshakes: ours is asked, and is at one of the ends.
+            let ours = match left {
+                System::Wireloom(_) => tunnel.left.peer(&tunnel.right),
+                _ => tunnel.right.peer(&tunnel.left),
+            };
+            assert!(ours.unwrap().handshake > 0);
+        }
+    }
+}
+
+#[test]
+fn ours_with_ours() {
+    check(&wireloom(), &wireloom());
+}
+
+#[test]
+fn ours_begins_with_wireguard_go() {
+    check(&wireloom(), &System::WireguardGo);
+}
+
+#[test]
+fn wireguard_go_begins_with_ours() {
+    check(&System::WireguardGo, &wireloom());
+}
+
+#[test]
+fn ours_begins_with_boringtun() {
+    check(&wireloom(), &System::Boringtun);
+}
+
+#[test]
+fn boringtun_begins_with_ours() {
+    check(&System::Boringtun, &wireloom());
+}
+
+#[test]
+fn ours_begins_with_gotatun() {
+    check(&wireloom(), &System::Gotatun);
+}
+
+#[test]
+fn gotatun_begins_with_ours() {
+    check(&System::Gotatun, &wireloom());
+}

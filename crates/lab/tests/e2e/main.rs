@@ -1,0 +1,16 @@
+//! End to end: real daemons in network namespaces of this machine, configured by Debian's `wg`, carrying real traffic.
+//!
+//! Each test makes what it needs and takes it away. They need root, the programs and peers that `cargo xtask setup` installs,
+//! and our binary: where `WIRELOOM_BIN` says, or else next to this test. What is missing makes a test fail, never pass.
+#![forbid(unsafe_code)]
+// A test that cannot go on panics: then the daemons' logs are shown as they are dropped.
+#![allow(clippy::unwrap_used)]
+
+// First in the alphabet and so the first to start: it takes more than two minutes, in which the others run beside it.
+mod across_a_rekey;
+mod common;
+mod configuration;
+mod datapath;
+mod errors;
+mod interop;
+mod lifecycle;
