@@ -274,3 +274,10 @@ impl AsFd for SignalFd {
         self.0.as_fd()
     }
 }
+
+/// Waits until the descriptor can be written to, or the time is over; whether it can.
+pub fn wait_writable(fd: impl AsFd, timeout: Duration) -> bool {
+    let mut fds = [rustix::event::PollFd::from_borrowed_fd(fd.as_fd(), rustix::event::PollFlags::OUT)];
+    let timeout = rustix::event::Timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos().into() };
+    matches!(rustix::event::poll(&mut fds, Some(&timeout)), Ok(1..))
+}

@@ -50,6 +50,11 @@ impl ReplayWindow {
         *word |= bit;
         new
     }
+
+    /// Whether no counter beyond this one has been seen.
+    pub fn is_newest(&self, counter: u64) -> bool {
+        counter.saturating_add(1) >= self.next.load(Ordering::Relaxed)
+    }
 }
 
 /// Whether `counter` may still be new when everything seen is below `next`.

@@ -1,0 +1,129 @@
+//! The boundary between control and a data plane: what goes down, and what comes back.
+
+use inet::{Cidr, Endpoint};
+use noise::{Activity, Mac1Checker, PeerId, Session};
+use std::{io, net::IpAddr, ops::Deref, os::fd::BorrowedFd, sync::Arc};
+
+/// What control asks of a data plane. Every call may come from any thread.
+pub trait DataPlane: Send + Sync {
+    /// Makes room for a peer. What moves is reported in `activity`.
+    fn add_peer(&self, peer: PeerId, activity: Arc<Activity>);
+    /// Forgets a peer with its allowed IPs, its sessions and what waits for it.
+    fn remove_peer(&self, peer: PeerId);
+
+    /// Where the peer's packets are sent to.
+    fn set_endpoint(&self, peer: PeerId, endpoint: Option<Endpoint>);
+    /// Where the peer's packets are sent to now; roaming may have changed what was set.
+    fn endpoint(&self, peer: PeerId) -> Option<Endpoint>;
+    /// Lets the kernel choose the source address again.
+    fn forget_source(&self, peer: PeerId);
+
+    /// Applies the changes in order and publishes them at once.
+    fn change_allowed_ips(&self, changes: &[AllowedIpChange]);
+    /// The peer's allowed IPs, in the order in which they were taken.
+    fn allowed_ips(&self, peer: PeerId) -> Vec<Cidr>;
+
+    /// Receives with the session from now on.
+    fn install_session(&self, session: Arc<Session>);
+    /// Sends with the session from now on, what waits for one first.
+    fn set_current_session(&self, peer: PeerId, session: Option<Arc<Session>>);
+    /// Forgets the session's receiver index.
+    fn retire_session(&self, session: &Session);
+
+    /// Sends what waits for the peer, or else an empty packet.
+    fn send_keepalive(&self, peer: PeerId);
+    /// Drops what waits for the peer.
+    fn drop_waiting(&self, peer: PeerId);
+
+    /// What has moved to and from the peer.
+    fn traffic(&self, peer: PeerId) -> Traffic;
+    /// Adds handshake messages to the peer's traffic, in bytes.
+    fn count_handshake(&self, peer: PeerId, tx: u64, rx: u64);
+
+    /// Takes the sockets of each worker, or (`None`) closes the ones that it has: the device is down. The old ones are
+    /// closed when this returns.
+    fn set_sockets(&self, workers: Option<Vec<Vec<linux::udp::Socket>>>);
+    /// The MTU of the inner device in bytes.
+    fn set_mtu(&self, mtu: u32);
+    /// Addresses of the inner device, from which ICMP errors are sent.
+    fn set_addresses(&self, addresses: Vec<IpAddr>);
+    /// The check that a handshake message must pass before it is handed up.
+    fn set_mac1_checker(&self, checker: Option<Mac1Checker>);
+
+    /// What the data plane has to say, if anything.
+    fn poll_event(&self) -> Option<PlaneEvent>;
+    /// Readable while there may be events. Reading it is [`DataPlane::poll_event`]'s work.
+    fn event_fd(&self) -> BorrowedFd<'_>;
+    /// Packets dropped since the start, by reason.
+    fn drops(&self) -> Vec<(&'static str, u64)>;
+    /// Stops the workers and waits for them.
+    fn shutdown(&self);
+}
+
+/// One change of the allowed IPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllowedIpChange {
+    /// The peer takes the prefix, from another one if that has it.
+    Insert(Cidr, PeerId),
+    /// The peer gives the prefix up; nothing happens if another one has it.
+    Remove(Cidr, PeerId),
+    /// The peer gives up all that it has.
+    Clear(PeerId),
+}
+
+/// What has moved to and from a peer, in bytes of WireGuard messages, as wg(8) counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Sent.
+    pub tx_bytes: u64,
+    /// Received and authenticated.
+    pub rx_bytes: u64,
+}
+
+/// What a data plane hands back.
+pub enum PlaneEvent {
+    /// Packets wait for the peer, and there is no session that may send.
+    SessionWanted(PeerId),
+    /// The peer's session is old: a new one should be made while it still serves.
+    RekeyDue(PeerId),
+    /// The first packet under the session authenticated: the initiator has it too.
+    SessionConfirmed(Arc<Session>),
+    /// Timers should look at the peer's [`Activity`].
+    Activity(PeerId),
+    /// A handshake message (types 1 to 3) whose mac1 is right.
+    Handshake {
+        /// Where it came from, and which address of ours it came to.
+        from: Endpoint,
+        /// The message.
+        bytes: HandshakeBytes,
+    },
+    /// The inner device has gone; the data plane has stopped.
+    TunGone(io::Error),
+}
+
+/// The bytes of one handshake message, inline.
+#[derive(Clone, Copy)]
+pub struct HandshakeBytes {
+    bytes: [u8; Self::MAX],
+    len: u8,
+}
+
+impl HandshakeBytes {
+    /// Length in bytes of the longest, the initiation (whitepaper, section 5.4.2).
+    pub const MAX: usize = 148;
+
+    /// Copies a message; `None` when it is longer than any handshake message.
+    pub fn new(message: &[u8]) -> Option<Self> {
+        let mut bytes = [0; Self::MAX];
+        bytes.get_mut(..message.len())?.copy_from_slice(message);
+        Some(Self { bytes, len: message.len() as u8 })
+    }
+}
+
+impl Deref for HandshakeBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}

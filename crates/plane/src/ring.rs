@@ -1,0 +1,204 @@
+//! The job ring: batches of packets that any core may work on and that leave in the order in which they came.
+//!
+//! One owner appends jobs ([`Producer::push`]). A slot's states move `Free → Pending → Claimed → Done → Free`:
+//!
+//! - the owner fills a `Free` slot and makes it `Pending`;
+//! - whoever wins the compare-and-swap makes it `Claimed`, has the job to itself, works on it and makes it `Done`
+//!   ([`Ring::work`]);
+//! - whoever gets the *commit token* takes the run of `Done` jobs at the head, in order, hands each to the committer and
+//!   makes its slot `Free` ([`Ring::commit`]).
+//!
+//! The token is a try-lock: nobody waits for it. Whoever finishes a job tries; if another holds the token, that one looks
+//! again after it has put the token down, so no finished job is left lying. Both sides touch the token by swaps only, and
+//! a swap reads the latest value: if the finisher's swap came first, the holder's later swap sees it, and with it the
+//! `Done`; otherwise the finisher's swap gets the token. `tests/loom_ring.rs` lets loom try all interleavings.
+//!
+//! The committer (what a commit needs besides the jobs: sockets, a joiner) lives in the ring and belongs to the token.
+//!
+//! This is the one file of the crate with unsafe code: two cells whose access the states and the token guard.
+
+#![allow(unsafe_code)]
+
+#[cfg(loom)]
+use loom::{
+    cell::UnsafeCell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+    },
+};
+#[cfg(not(loom))]
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+};
+
+/// The standard cell with the interface of loom's.
+#[cfg(not(loom))]
+struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    fn new(value: T) -> Self {
+        Self(std::cell::UnsafeCell::new(value))
+    }
+
+    #[inline]
+    fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+}
+
+const FREE: u8 = 0;
+const PENDING: u8 = 1;
+const CLAIMED: u8 = 2;
+const DONE: u8 = 3;
+
+/// Takes finished jobs in order.
+pub trait Committer<J> {
+    /// Takes the next job.
+    fn take(&mut self, job: J);
+    /// Called after each run of jobs, before the token is put down: nothing may be left undone.
+    fn flush(&mut self);
+}
+
+struct Slot<J> {
+    state: AtomicU8,
+    job: UnsafeCell<Option<J>>,
+}
+
+/// A ring of jobs of type `J`, committed by a `C`.
+pub struct Ring<J, C> {
+    slots: Box<[Slot<J>]>,
+    /// Position of the oldest job; written under the token.
+    head: AtomicUsize,
+    /// Position of the next job; written by the owner.
+    tail: AtomicUsize,
+    token: AtomicBool,
+    committer: UnsafeCell<C>,
+}
+
+// SAFETY: a slot's job is touched only by the thread that its state gives it to (see each access below), the committer
+// only by the holder of the token; both move between threads, hence Send. Nobody gets a shared reference to either.
+unsafe impl<J: Send, C: Send> Sync for Ring<J, C> {}
+
+/// The owner's end of a ring. There is one.
+pub struct Producer<J, C> {
+    ring: Arc<Ring<J, C>>,
+}
+
+impl<J, C: Committer<J>> Producer<J, C> {
+    /// A ring of `capacity` jobs, a power of two.
+    pub fn new(capacity: usize, committer: C) -> Self {
+        assert!(capacity.is_power_of_two());
+        let slot = || Slot { state: AtomicU8::new(FREE), job: UnsafeCell::new(None) };
+        Self {
+            ring: Arc::new(Ring {
+                slots: (0..capacity).map(|_| slot()).collect(),
+                head: AtomicUsize::new(0),
+                tail: AtomicUsize::new(0),
+                token: AtomicBool::new(false),
+                committer: UnsafeCell::new(committer),
+            }),
+        }
+    }
+
+    /// The ring, for whoever works on its jobs.
+    pub fn ring(&self) -> &Arc<Ring<J, C>> {
+        &self.ring
+    }
+
+    /// Appends a job; gives it back when the ring is full.
+    #[inline]
+    pub fn push(&mut self, job: J) -> Result<(), J> {
+        let tail = self.ring.tail.load(Ordering::Relaxed);
+        let slot = self.ring.slot(tail);
+        if slot.state.load(Ordering::Acquire) != FREE {
+            return Err(job);
+        }
+        // SAFETY: only the owner (this method has the one Producer by &mut) takes a slot out of FREE, and in FREE nobody
+        // else touches the cell; the Acquire above orders the former committer's access before this one.
+        slot.job.with_mut(|cell| unsafe { *cell = Some(job) });
+        slot.state.store(PENDING, Ordering::Release);
+        self.ring.tail.store(tail.wrapping_add(1), Ordering::Release);
+        Ok(())
+    }
+}
+
+impl<J, C: Committer<J>> Ring<J, C> {
+    #[inline]
+    fn slot(&self, position: usize) -> &Slot<J> {
+        &self.slots[position & (self.slots.len() - 1)]
+    }
+
+    /// How many jobs are in the ring, in whatever state.
+    pub fn len(&self) -> usize {
+        let head = self.head.load(Ordering::Relaxed);
+        self.tail.load(Ordering::Relaxed).wrapping_sub(head).min(self.slots.len())
+    }
+
+    /// Whether no job is in the ring.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Claims the oldest pending job and works on it; false when there is none.
+    #[inline]
+    pub fn work(&self, f: impl FnOnce(&mut J)) -> bool {
+        let head = self.head.load(Ordering::Acquire);
+        let tail = self.tail.load(Ordering::Acquire);
+        for position in 0..tail.wrapping_sub(head).min(self.slots.len()) {
+            let slot = self.slot(head.wrapping_add(position));
+            // The head may be old by now, and the slot on its next lap: a pending job all the same.
+            if slot.state.compare_exchange(PENDING, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                slot.job.with_mut(|cell| {
+                    // SAFETY: the exchange from PENDING to CLAIMED gave this thread the cell until it stores DONE; its
+                    // Acquire orders the owner's write of the job before this access.
+                    let job = unsafe { &mut *cell };
+                    f(job.as_mut().expect("a pending slot holds a job: push puts it there first"));
+                });
+                slot.state.store(DONE, Ordering::Release);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Commits the run of finished jobs at the head, unless somebody else is at it. Returns how many it committed.
+    #[inline]
+    pub fn commit(&self) -> usize {
+        let mut committed = 0;
+        // A swap, not a load first: the holder learns from it that somebody finished meanwhile (see the file's head).
+        while !self.token.swap(true, Ordering::AcqRel) {
+            let mut head = self.head.load(Ordering::Relaxed);
+            let first = head;
+            self.committer.with_mut(|committer| {
+                // SAFETY: this thread holds the token, which is put down only after this closure; its swaps order the
+                // former holder's access before this one.
+                let committer = unsafe { &mut *committer };
+                loop {
+                    let slot = self.slot(head);
+                    if slot.state.load(Ordering::Acquire) != DONE {
+                        break;
+                    }
+                    // SAFETY: a DONE slot belongs to the holder of the token until it stores FREE; the Acquire above
+                    // orders the worker's access before this one.
+                    let job = slot.job.with_mut(|cell| unsafe { (*cell).take() });
+                    slot.state.store(FREE, Ordering::Release);
+                    head = head.wrapping_add(1);
+                    self.head.store(head, Ordering::Release);
+                    committer.take(job.expect("a finished slot holds its job: only a commit takes it out"));
+                }
+                if head != first {
+                    committer.flush();
+                }
+            });
+            committed += head.wrapping_sub(first);
+            self.token.swap(false, Ordering::AcqRel);
+            if self.slot(head).state.load(Ordering::Acquire) != DONE {
+                break;
+            }
+        }
+        committed
+    }
+}

@@ -1,0 +1,75 @@
+//! What was dropped, counted by reason.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Why packets were dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Reason { $($(#[$doc])* $variant,)* }
+
+        const NAMES: &[&str] = &[$($name,)*];
+    };
+}
+
+reasons! {
+    /// What the TUN gave is no IP packet, or its virtio header does not fit it.
+    InnerMalformed = "inner-malformed",
+    /// No peer's allowed IPs hold the destination.
+    NoRoute = "no-route",
+    /// The peer has no endpoint.
+    NoEndpoint = "no-endpoint",
+    /// More waited for a session than there is room for, or the handshake was given up.
+    Unsent = "no-session",
+    /// The session ended between admission and sealing, or between sealing and sending.
+    SessionEnded = "session-ended",
+    /// A super-packet fell into more segments than a job holds.
+    TooManySegments = "too-many-segments",
+    /// The outer network did not take it.
+    SendFailed = "send-failed",
+    /// No socket: the device is down or has none of this address family.
+    NoSocket = "no-socket",
+    /// Not a WireGuard message.
+    OuterMalformed = "outer-malformed",
+    /// A receiver index that names no session.
+    UnknownIndex = "unknown-index",
+    /// The session is too old to receive with.
+    SessionExpired = "session-expired",
+    /// The tag is wrong.
+    Forged = "not-authentic",
+    /// The counter was seen before, or is too old to tell.
+    Replayed = "replayed",
+    /// The inner source is not among the peer's allowed IPs.
+    SourceNotAllowed = "source-not-allowed",
+    /// What was authentic holds no IP packet.
+    ContentMalformed = "content-malformed",
+    /// Marked as congested on the way, without a flow that understands it (RFC 6040).
+    Congested = "ecn-drop",
+    /// The TUN did not take it.
+    TunWrite = "tun-write",
+    /// A handshake message with a wrong mac1.
+    HandshakeForged = "handshake-mac1",
+    /// Handshake messages came faster than control takes them.
+    HandshakeFlood = "handshake-queue-full",
+}
+
+/// Counters since the start.
+pub(crate) struct Drops([AtomicU64; NAMES.len()]);
+
+impl Drops {
+    pub(crate) fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; NAMES.len()])
+    }
+
+    #[inline]
+    pub(crate) fn count(&self, reason: Reason, packets: usize) {
+        if packets > 0 {
+            self.0[reason as usize].fetch_add(packets as u64, Ordering::Relaxed);
+            log::trace!("{packets} dropped: {}", NAMES[reason as usize]);
+        }
+    }
+
+    pub(crate) fn list(&self) -> Vec<(&'static str, u64)> {
+        NAMES.iter().zip(&self.0).map(|(name, count)| (*name, count.load(Ordering::Relaxed))).collect()
+    }
+}

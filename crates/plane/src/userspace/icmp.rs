@@ -1,0 +1,111 @@
+//! ICMP errors to the senders of inner packets that cannot go on: rate-limited, from an address of ours.
+
+use super::shared::Shared;
+use inet::{
+    icmp::{self, Reason},
+    ip::{IpPacket, Version},
+    vnet,
+};
+use linux::tun::Queue;
+use noise::Instant;
+use std::{
+    io::IoSlice,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+/// Addresses of the inner device.
+#[derive(Default)]
+pub(crate) struct Sources {
+    v4: Option<Ipv4Addr>,
+    v6: Option<Ipv6Addr>,
+}
+
+impl Sources {
+    /// The first of each family; a link-local one only when there is no other.
+    pub(crate) fn new(addresses: &[IpAddr]) -> Self {
+        let v4 = addresses.iter().find_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        });
+        let mut v6: Vec<Ipv6Addr> = Vec::new();
+        v6.extend(addresses.iter().filter_map(|address| match address {
+            IpAddr::V6(address) => Some(*address),
+            IpAddr::V4(_) => None,
+        }));
+        v6.sort_by_key(Ipv6Addr::is_unicast_link_local);
+        Self { v4, v6: v6.first().copied() }
+    }
+}
+
+/// One error in this time, once the burst is used up.
+const INTERVAL: Duration = Duration::from_millis(10);
+/// Errors that may follow each other at once.
+const BURST: u32 = 50;
+
+/// Sends ICMP errors for one worker.
+pub(crate) struct Errors {
+    tokens: u32,
+    refilled: Instant,
+}
+
+impl Errors {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { tokens: BURST, refilled: now }
+    }
+
+    /// Tells the sender of `packet` why it did not go on, if the rate allows it and there is an address to send from.
+    pub(crate) fn send(&mut self, shared: &Shared, queue: &Queue, header: bool, reason: Reason, packet: &[u8]) {
+        let Ok(ip) = IpPacket::parse(packet) else { return };
+        let sources = shared.icmp_sources.load();
+        let source = match ip.version() {
+            Version::V4 => sources.v4.map(IpAddr::V4),
+            Version::V6 => sources.v6.map(IpAddr::V6),
+        };
+        let Some(source) = source else { return };
+        if !self.allows(super::shared::now()) {
+            return;
+        }
+        let mut out = [0; icmp::MAX_LEN];
+        if let Some(len) = icmp::error(reason, packet, source, &mut out) {
+            let pieces = [IoSlice::new(&[0; vnet::LEN]), IoSlice::new(&out[..len])];
+            // The TUN not taking it is no news to anybody: an error message is a courtesy.
+            let _ = queue.write_vectored(if header { &pieces } else { &pieces[1..] });
+        }
+    }
+
+    fn allows(&mut self, now: Instant) -> bool {
+        let steps = now.saturating_since(self.refilled).as_nanos() / INTERVAL.as_nanos();
+        if steps > 0 {
+            self.tokens = BURST.min(self.tokens.saturating_add(steps.min(u128::from(BURST)) as u32));
+            self.refilled = now;
+        }
+        let allowed = self.tokens > 0;
+        self.tokens = self.tokens.saturating_sub(1);
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_bounded() {
+        let start = Instant::from_nanos(1 << 40);
+        let mut errors = Errors::new(start);
+        assert_eq!((0..1000).filter(|_| errors.allows(start)).count(), BURST as usize);
+        assert!(errors.allows(start + INTERVAL));
+        assert!(!errors.allows(start + INTERVAL));
+        let later = start + Duration::from_secs(3600);
+        assert_eq!((0..1000).filter(|_| errors.allows(later)).count(), BURST as usize);
+    }
+
+    #[test]
+    fn a_global_address_comes_before_a_link_local_one() {
+        let sources =
+            Sources::new(&["fe80::1".parse().unwrap(), "fd00::1".parse().unwrap(), "10.0.0.1".parse().unwrap()]);
+        assert_eq!(sources.v6, Some("fd00::1".parse().unwrap()));
+        assert_eq!(sources.v4, Some("10.0.0.1".parse().unwrap()));
+    }
+}

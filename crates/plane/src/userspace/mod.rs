@@ -1,0 +1,256 @@
+//! The userspace data plane: a TUN device on the inner side, UDP sockets on the outer.
+//!
+//! One worker for each core ([`worker`]); what they share is in `shared`. The way of a packet, function by function, is
+//! told in `docs/packet-flow.md`.
+
+mod drops;
+mod events;
+mod icmp;
+mod inbound;
+mod outbound;
+mod peer;
+mod pool;
+mod sender;
+mod shared;
+mod waiting;
+mod worker;
+mod writer;
+
+use crate::{AllowedIpChange, DataPlane, PlaneEvent, Traffic};
+use inet::{Cidr, Endpoint};
+use linux::{
+    tun::{Offloads, Queue},
+    udp::Socket,
+};
+use noise::{Activity, Mac1Checker, PeerId, Session};
+use peer::Peer;
+use shared::{Command, Shared, Sockets};
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::BorrowedFd,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc::sync_channel},
+    thread::JoinHandle,
+    time::Duration,
+};
+use worker::{Worker, WorkerParts};
+
+/// How long control waits for a worker to let go of its sockets. A worker answers between two batches.
+const SOCKETS_WAIT: Duration = Duration::from_secs(2);
+
+/// How the data plane is to run.
+#[derive(Clone, Copy, Debug)]
+pub struct UserspaceConfig {
+    /// What the TUN was granted.
+    pub offloads: Offloads,
+    /// Whether several datagrams may leave in one send.
+    pub udp_gso: bool,
+    /// The inner device's MTU in bytes.
+    pub mtu: u32,
+}
+
+/// Why the data plane could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaneError {
+    /// Buffers, a wait queue or a thread were refused.
+    #[error("cannot start a worker: {0}")]
+    Worker(#[from] io::Error),
+}
+
+/// The userspace data plane.
+pub struct Userspace {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Userspace {
+    /// Starts one worker for each TUN queue.
+    pub fn start(queues: Vec<Queue>, config: UserspaceConfig) -> Result<Self, PlaneError> {
+        let shared = Arc::new(Shared::new(queues.len(), config.mtu)?);
+        let plane = Self { shared: shared.clone(), threads: Mutex::default() };
+        for (number, queue) in queues.into_iter().enumerate() {
+            let parts =
+                WorkerParts { shared: shared.clone(), number, queue, offloads: config.offloads, gso: config.udp_gso };
+            let worker = Worker::new(parts)?;
+            let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+            plane.threads().push(thread.spawn(move || worker.run())?);
+        }
+        Ok(plane)
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        for link in &self.shared.links {
+            link.tell(command());
+        }
+    }
+}
+
+impl DataPlane for Userspace {
+    fn add_peer(&self, peer: PeerId, activity: Arc<Activity>) {
+        self.shared.insert_peer(Arc::new(Peer::new(peer, activity)));
+    }
+
+    fn remove_peer(&self, peer: PeerId) {
+        if let Some(removed) = self.shared.remove_peer(peer) {
+            removed.remove();
+            self.shared.change_routes(|table| {
+                table.remove_owner(peer);
+            });
+            self.drop_waiting_of(&removed);
+        }
+    }
+
+    fn set_endpoint(&self, peer: PeerId, endpoint: Option<Endpoint>) {
+        if let Some(peer) = self.shared.peer(peer) {
+            peer.set_endpoint(endpoint);
+        }
+    }
+
+    fn endpoint(&self, peer: PeerId) -> Option<Endpoint> {
+        self.shared.peer(peer)?.endpoint()
+    }
+
+    fn forget_source(&self, peer: PeerId) {
+        if let Some(peer) = self.shared.peer(peer) {
+            peer.forget_source();
+        }
+    }
+
+    fn change_allowed_ips(&self, changes: &[AllowedIpChange]) {
+        self.shared.change_routes(|table| {
+            for change in changes {
+                match *change {
+                    AllowedIpChange::Insert(cidr, peer) => {
+                        if let Some(slot) = self.shared.peer(peer) {
+                            table.insert(cidr, peer, &slot);
+                        }
+                    }
+                    AllowedIpChange::Remove(cidr, peer) => {
+                        table.remove(cidr, peer);
+                    }
+                    AllowedIpChange::Clear(peer) => {
+                        table.remove_owner(peer);
+                    }
+                }
+            }
+        });
+    }
+
+    fn allowed_ips(&self, peer: PeerId) -> Vec<Cidr> {
+        self.shared.allowed_ips(peer)
+    }
+
+    fn install_session(&self, session: Arc<Session>) {
+        self.shared.install(session);
+    }
+
+    fn set_current_session(&self, peer: PeerId, session: Option<Arc<Session>>) {
+        if let Some(peer) = self.shared.peer(peer) {
+            let usable = session.is_some();
+            peer.current.store(session);
+            if usable && peer.waiting.load(Ordering::Relaxed) > 0 {
+                self.tell_all(|| Command::Flush(peer.clone()));
+            }
+        }
+    }
+
+    fn retire_session(&self, session: &Session) {
+        self.shared.retire(session);
+    }
+
+    fn send_keepalive(&self, peer: PeerId) {
+        if let Some(peer) = self.shared.peer(peer) {
+            if peer.waiting.load(Ordering::Relaxed) > 0 {
+                self.tell_all(|| Command::Flush(peer.clone()));
+            } else {
+                self.shared.links[0].tell(Command::Keepalive(peer));
+            }
+        }
+    }
+
+    fn drop_waiting(&self, peer: PeerId) {
+        if let Some(peer) = self.shared.peer(peer) {
+            self.drop_waiting_of(&peer);
+        }
+    }
+
+    fn traffic(&self, peer: PeerId) -> Traffic {
+        self.shared.peer(peer).map(|peer| peer.traffic()).unwrap_or_default()
+    }
+
+    fn count_handshake(&self, peer: PeerId, tx: u64, rx: u64) {
+        if let Some(peer) = self.shared.peer(peer) {
+            peer.count_tx(tx);
+            peer.count_rx(rx);
+        }
+    }
+
+    fn set_sockets(&self, workers: Option<Vec<Vec<Socket>>>) {
+        let mut workers = workers.map(Vec::into_iter);
+        let (sender, done) = sync_channel(self.shared.links.len());
+        for link in &self.shared.links {
+            let sockets = workers.as_mut().and_then(Iterator::next);
+            link.sockets.store(sockets.map(|sockets| Arc::new(Sockets::new(sockets))));
+            link.tell(Command::Sockets(sender.clone()));
+        }
+        drop(sender);
+        for _ in 0..self.shared.links.len() {
+            // A worker that has ended dropped its sender, or will never answer: its sockets are gone with it.
+            if done.recv_timeout(SOCKETS_WAIT).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn set_mtu(&self, mtu: u32) {
+        self.shared.set_mtu(mtu);
+    }
+
+    fn set_addresses(&self, addresses: Vec<IpAddr>) {
+        self.shared.icmp_sources.store(Arc::new(icmp::Sources::new(&addresses)));
+    }
+
+    fn set_mac1_checker(&self, checker: Option<Mac1Checker>) {
+        self.shared.mac1.store(checker.map(Arc::new));
+    }
+
+    fn poll_event(&self) -> Option<PlaneEvent> {
+        self.shared.events.poll()
+    }
+
+    fn event_fd(&self) -> BorrowedFd<'_> {
+        self.shared.events.fd()
+    }
+
+    fn drops(&self) -> Vec<(&'static str, u64)> {
+        self.shared.drops.list()
+    }
+
+    fn shutdown(&self) {
+        self.tell_all(|| Command::Quit);
+        for thread in self.threads().drain(..) {
+            if thread.join().is_err() {
+                log::error!("a worker panicked");
+            }
+        }
+    }
+}
+
+impl Userspace {
+    fn drop_waiting_of(&self, peer: &Arc<Peer>) {
+        if peer.waiting.load(Ordering::Relaxed) > 0 {
+            let id = peer.id;
+            self.tell_all(|| Command::Drop(id));
+        }
+    }
+}
+
+impl Drop for Userspace {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}

@@ -1,0 +1,192 @@
+//! What all workers share: peers, sessions, routes, and the way to each other.
+
+use super::{drops::Drops, events::Events, icmp::Sources, peer::Peer};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use inet::allowed::{AllowedIps, Snapshot};
+use linux::{clock, poll::EventFd, udp::Socket};
+use noise::{Instant, Mac1Checker, PeerId, Session};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU32, Ordering},
+        mpsc::SyncSender,
+    },
+};
+
+/// CLOCK_BOOTTIME, now.
+#[inline]
+pub(crate) fn now() -> Instant {
+    Instant::from_nanos(clock::boot_nanos())
+}
+
+/// A session that may receive, and whose it is.
+#[derive(Clone)]
+pub(crate) struct Installed {
+    pub(crate) session: Arc<Session>,
+    pub(crate) peer: Arc<Peer>,
+}
+
+/// The allowed IPs: the half that is written.
+struct Allowed {
+    table: AllowedIps<PeerId, Arc<Peer>>,
+    /// Snapshots that a worker may still be looking at. Whoever drops the last reference frees what only that snapshot
+    /// held, perhaps a table of 100,000 entries: that is a writer's work, not a worker's.
+    retired: Vec<Arc<Snapshot<Arc<Peer>>>>,
+}
+
+/// Sockets of one worker, one for each address family that there is.
+pub(crate) struct Sockets(Vec<Socket>);
+
+impl Sockets {
+    pub(crate) fn new(sockets: Vec<Socket>) -> Self {
+        Self(sockets)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Socket> {
+        self.0.iter()
+    }
+
+    /// The socket for an address family.
+    #[inline]
+    pub(crate) fn family(&self, v6: bool) -> Option<&Socket> {
+        self.0.iter().find(|socket| socket.is_v6() == v6)
+    }
+}
+
+/// What a worker is told.
+pub(crate) enum Command {
+    /// Send what waits for the peer.
+    Flush(Arc<Peer>),
+    /// Drop what waits for the peer.
+    Drop(PeerId),
+    /// Send the peer an empty packet.
+    Keepalive(Arc<Peer>),
+    /// The sockets have changed: look, and answer when the old ones are no longer used.
+    Sockets(SyncSender<()>),
+    /// End.
+    Quit,
+}
+
+/// The way to a worker.
+pub(crate) struct Link {
+    pub(crate) sockets: ArcSwapOption<Sockets>,
+    commands: Mutex<Vec<Command>>,
+    pub(crate) wake: EventFd,
+}
+
+impl Link {
+    fn new() -> io::Result<Self> {
+        Ok(Self { sockets: ArcSwapOption::empty(), commands: Mutex::new(Vec::new()), wake: EventFd::new()? })
+    }
+
+    pub(crate) fn tell(&self, command: Command) {
+        lock(&self.commands).push(command);
+        self.wake.signal();
+    }
+
+    /// What was told since the last call.
+    pub(crate) fn commands(&self) -> Vec<Command> {
+        self.wake.drain();
+        std::mem::take(&mut lock(&self.commands))
+    }
+}
+
+/// What all workers share.
+pub(crate) struct Shared {
+    peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
+    sessions: papaya::HashMap<u32, Installed>,
+    routes: ArcSwap<Snapshot<Arc<Peer>>>,
+    allowed: Mutex<Allowed>,
+    mtu: AtomicU32,
+    pub(crate) mac1: ArcSwapOption<Mac1Checker>,
+    pub(crate) icmp_sources: ArcSwap<Sources>,
+    pub(crate) events: Events,
+    pub(crate) drops: Drops,
+    pub(crate) links: Box<[Link]>,
+}
+
+impl Shared {
+    pub(crate) fn new(workers: usize, mtu: u32) -> io::Result<Self> {
+        let links: io::Result<_> = (0..workers).map(|_| Link::new()).collect();
+        let table = AllowedIps::new();
+        let routes = ArcSwap::from_pointee(table.snapshot());
+        Ok(Self {
+            peers: RwLock::default(),
+            sessions: papaya::HashMap::new(),
+            routes,
+            allowed: Mutex::new(Allowed { table, retired: Vec::new() }),
+            mtu: AtomicU32::new(mtu),
+            mac1: ArcSwapOption::empty(),
+            icmp_sources: ArcSwap::from_pointee(Sources::default()),
+            events: Events::new()?,
+            drops: Drops::new(),
+            links: links?,
+        })
+    }
+
+    /// The inner device's MTU in bytes.
+    #[inline]
+    pub(crate) fn mtu(&self) -> usize {
+        self.mtu.load(Ordering::Relaxed) as usize
+    }
+
+    pub(crate) fn set_mtu(&self, mtu: u32) {
+        self.mtu.store(mtu, Ordering::Relaxed);
+    }
+
+    pub(crate) fn peer(&self, id: PeerId) -> Option<Arc<Peer>> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    pub(crate) fn insert_peer(&self, peer: Arc<Peer>) {
+        self.peers.write().unwrap_or_else(PoisonError::into_inner).insert(peer.id, peer);
+    }
+
+    pub(crate) fn remove_peer(&self, id: PeerId) -> Option<Arc<Peer>> {
+        self.peers.write().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+
+    /// The session with this receiver index.
+    #[inline]
+    pub(crate) fn session(&self, index: u32) -> Option<Installed> {
+        self.sessions.pin().get(&index).cloned()
+    }
+
+    pub(crate) fn install(&self, session: Arc<Session>) {
+        if let Some(peer) = self.peer(session.peer()) {
+            self.sessions.pin().insert(session.local_index().as_u32(), Installed { session, peer });
+        }
+    }
+
+    pub(crate) fn retire(&self, session: &Session) {
+        let is_it = |_: &u32, installed: &Installed| std::ptr::eq(&*installed.session, session);
+        // Somebody else's session has the index already if it is not this one.
+        let _ = self.sessions.pin().remove_if(&session.local_index().as_u32(), is_it);
+    }
+
+    /// The routes as they are now, to look at for the time of a batch.
+    #[inline]
+    pub(crate) fn routes(&self) -> arc_swap::Guard<Arc<Snapshot<Arc<Peer>>>> {
+        self.routes.load()
+    }
+
+    /// Changes the allowed IPs and publishes what came of it, once.
+    pub(crate) fn change_routes(&self, change: impl FnOnce(&mut AllowedIps<PeerId, Arc<Peer>>)) {
+        let mut allowed = lock(&self.allowed);
+        change(&mut allowed.table);
+        let old = self.routes.swap(Arc::new(allowed.table.snapshot()));
+        allowed.retired.push(old);
+        allowed.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+    }
+
+    pub(crate) fn allowed_ips(&self, peer: PeerId) -> Vec<inet::Cidr> {
+        lock(&self.allowed).table.of(peer).collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each of these is left whole by every call that changes it, so a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,361 @@
+//! A worker: one thread, one TUN queue, the UDP sockets of each family, and two job rings.
+//!
+//! It runs to completion: a batch is read, worked on and committed before the next one is read, so that it stays in this
+//! core's cache and waits nowhere. It sleeps in epoll when all that it reads from is empty; there is no tick.
+//!
+//! ```text
+//! TUN queue ─ read ─ admit ─► outbound ring ─ seal ─ commit ─► UDP sockets      (outbound, sender)
+//! UDP sockets ─ receive ────► inbound ring ── open ─ commit ─► TUN queue        (inbound, writer)
+//! ```
+
+use super::{
+    drops::Reason,
+    events::SESSION_WANTED,
+    icmp::Errors,
+    inbound::Inbound,
+    outbound::{Outbound, PACKET_MAX},
+    peer::Peer,
+    pool::Pool,
+    sender::Sender,
+    shared::{Command, Shared, Sockets, now},
+    waiting::Waiting,
+    writer::{Writer, WriterParts},
+};
+use crate::ring::Producer;
+use arrayvec::ArrayVec;
+use inet::{allowed::Snapshot, cut::Cut, icmp, vnet, vnet::VnetHeader};
+use linux::{
+    poll::{Epoll, Event, Interest},
+    tun::{Offloads, Queue},
+    udp::{Received, Socket},
+};
+use std::{io, os::fd::AsFd, sync::Arc};
+
+/// Jobs in each ring, and in each pool.
+const RING: usize = 16;
+/// Messages taken by one receive.
+const RECEIVE: usize = 4;
+/// Jobs of one direction before the other has its turn.
+const TURN: usize = 4;
+
+const TUN: u64 = 0;
+const WAKE: u64 = 1;
+const UDP: u64 = 2;
+
+/// How a worker is made.
+pub(crate) struct WorkerParts {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) number: usize,
+    pub(crate) queue: Queue,
+    pub(crate) offloads: Offloads,
+    pub(crate) gso: bool,
+}
+
+/// One worker's state.
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    number: usize,
+    epoll: Epoll,
+    queue: Arc<Queue>,
+    /// Whether the TUN speaks virtio headers.
+    header: bool,
+    sockets: Option<Arc<Sockets>>,
+    outbound: Producer<Box<Outbound>, Sender>,
+    outbound_pool: Pool<Outbound>,
+    inbound: Producer<Box<Inbound>, Writer>,
+    inbound_pool: Pool<Inbound>,
+    waiting: Waiting,
+    errors: Errors,
+    /// What may have something to read.
+    ready: Ready,
+    running: bool,
+}
+
+#[derive(Default)]
+struct Ready {
+    tun: bool,
+    udp: bool,
+}
+
+/// What becomes of a packet from the TUN.
+enum Admission {
+    Seal(Arc<Peer>),
+    Wait(Arc<Peer>),
+    Refuse(Reason, Option<icmp::Reason>),
+}
+
+impl Worker {
+    /// Takes all the memory that the worker will use.
+    pub(crate) fn new(parts: WorkerParts) -> io::Result<Self> {
+        let WorkerParts { shared, number, queue, offloads, gso } = parts;
+        let queue = Arc::new(queue);
+        let epoll = Epoll::new()?;
+        epoll.add(queue.as_fd(), TUN, Interest::READ)?;
+        epoll.add(shared.links[number].wake.as_fd(), WAKE, Interest::READ)?;
+        let outbound_pool = Pool::new(RING, Outbound::new)?;
+        let inbound_pool = Pool::new(RING, Inbound::new)?;
+        let sender = Sender::new(shared.clone(), number, gso, outbound_pool.clone(), RING);
+        let writer = Writer::new(WriterParts {
+            shared: shared.clone(),
+            queue: queue.clone(),
+            offloads,
+            pool: inbound_pool.clone(),
+            ring: RING,
+        });
+        Ok(Self {
+            number,
+            epoll,
+            queue,
+            header: offloads.vnet,
+            sockets: None,
+            outbound: Producer::new(RING, sender),
+            outbound_pool,
+            inbound: Producer::new(RING, writer),
+            inbound_pool,
+            waiting: Waiting::default(),
+            errors: Errors::new(now()),
+            ready: Ready::default(),
+            running: true,
+            shared,
+        })
+    }
+
+    /// Runs until told to quit, or until the TUN has gone.
+    pub(crate) fn run(mut self) {
+        let mut events = [Event::EMPTY; 8];
+        while self.running {
+            match self.epoll.wait(&mut events, None) {
+                Ok(events) => {
+                    for event in events {
+                        match event.token() {
+                            TUN => self.ready.tun = true,
+                            WAKE => self.obey(),
+                            _ => self.ready.udp = true,
+                        }
+                    }
+                }
+                Err(error) => return self.shared.events.tun_gone(error),
+            }
+            while self.running && (self.ready.tun || self.ready.udp) {
+                if self.ready.udp {
+                    self.ready.udp = self.receive();
+                }
+                if self.ready.tun {
+                    self.ready.tun = self.read();
+                }
+            }
+        }
+    }
+
+    /// Carries out what the worker was told.
+    fn obey(&mut self) {
+        for command in self.shared.links[self.number].commands() {
+            match command {
+                Command::Flush(peer) => self.flush_waiting(&peer),
+                Command::Drop(peer) => self.shared.drops.count(Reason::Unsent, self.waiting.clear(peer)),
+                Command::Keepalive(peer) => self.keepalive(&peer),
+                Command::Sockets(done) => {
+                    self.take_sockets();
+                    // Whoever asked may have stopped waiting.
+                    let _ = done.send(());
+                }
+                Command::Quit => self.running = false,
+            }
+        }
+    }
+
+    fn take_sockets(&mut self) {
+        for socket in self.sockets.iter().flat_map(|sockets| sockets.iter()) {
+            // A socket that was never added (the add failed) is no loss.
+            let _ = self.epoll.remove(socket);
+        }
+        self.sockets = self.shared.links[self.number].sockets.load_full();
+        for socket in self.sockets.iter().flat_map(|sockets| sockets.iter()) {
+            if let Err(error) = self.epoll.add(socket, UDP, Interest::READ) {
+                log::error!("worker {}: cannot wait for a socket: {error}", self.number);
+            }
+        }
+    }
+
+    /// Reads from the TUN for one turn. Returns whether there may be more.
+    fn read(&mut self) -> bool {
+        for _ in 0..TURN {
+            let Some(mut job) = self.outbound_pool.take() else {
+                return true;
+            };
+            let more = self.fill(&mut job);
+            self.dispatch(job);
+            if !more {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Fills a job from the TUN. Returns whether there may be more to read.
+    fn fill(&mut self, job: &mut Outbound) -> bool {
+        let shared = self.shared.clone();
+        let routes = shared.routes();
+        while let Some(room) = job.room() {
+            let offset = if self.header { 0 } else { vnet::LEN };
+            room[..offset].fill(0);
+            match self.queue.read(&mut room[offset..PACKET_MAX]) {
+                Ok(len) => self.admit(job, offset + len, &routes),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) => {
+                    if !self.queue.is_attached() {
+                        self.running = false;
+                        self.shared.events.tun_gone(error);
+                    }
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Decides what becomes of the packet of `len` bytes (virtio header and all) that was just read into the job's room.
+    fn admit(&mut self, job: &mut Outbound, len: usize, routes: &Snapshot<Arc<Peer>>) {
+        match self.admission(job.candidate(len), routes) {
+            Admission::Seal(peer) => job.admit(len, &peer),
+            Admission::Wait(peer) => {
+                let dropped = self.waiting.push(&peer, job.candidate(len));
+                self.shared.drops.count(Reason::Unsent, dropped);
+                self.shared.events.raise(&peer, SESSION_WANTED);
+            }
+            Admission::Refuse(reason, error) => {
+                self.shared.drops.count(reason, 1);
+                if let Some(error) = error {
+                    let packet = &job.candidate(len)[vnet::LEN..];
+                    self.errors.send(&self.shared, &self.queue, self.header, error, packet);
+                }
+            }
+        }
+    }
+
+    fn admission(&self, packet: &[u8], routes: &Snapshot<Arc<Peer>>) -> Admission {
+        let Some((header, packet)) = packet.split_at_checked(vnet::LEN) else {
+            return Admission::Refuse(Reason::InnerMalformed, None);
+        };
+        let cut = VnetHeader::parse(header).ok().and_then(|header| Cut::new(&header, packet).ok());
+        let Some(cut) = cut else {
+            return Admission::Refuse(Reason::InnerMalformed, None);
+        };
+        let Some(peer) = routes.lookup(cut.destination()) else {
+            return Admission::Refuse(Reason::NoRoute, Some(icmp::Reason::NoRoute));
+        };
+        if peer.path.load().is_none() {
+            return Admission::Refuse(Reason::NoEndpoint, Some(icmp::Reason::NoEndpoint));
+        }
+        let has_session = peer.current.load().as_ref().is_some_and(|session| session.may_send(now()));
+        // While others wait, waiting keeps the order.
+        if has_session && !self.waiting.holds(peer) {
+            Admission::Seal(peer.clone())
+        } else {
+            Admission::Wait(peer.clone())
+        }
+    }
+
+    /// Seals and sends a job, in order behind those before it.
+    fn dispatch(&mut self, job: Box<Outbound>) {
+        if job.is_empty() {
+            return self.outbound_pool.put(job);
+        }
+        let mut job = job;
+        while let Err(back) = self.outbound.push(job) {
+            job = back;
+            self.work_outbound();
+        }
+        self.work_outbound();
+    }
+
+    fn work_outbound(&mut self) {
+        let ring = self.outbound.ring().clone();
+        ring.work(|job| {
+            job.seal(&self.shared);
+            for (packet, mtu) in job.too_big() {
+                let reason = icmp::Reason::TooBig(mtu as u32);
+                self.errors.send(&self.shared, &self.queue, self.header, reason, packet);
+            }
+        });
+        ring.commit();
+    }
+
+    /// Sends what waits for the peer, if there is a session by now.
+    fn flush_waiting(&mut self, peer: &Arc<Peer>) {
+        while self.waiting.holds(peer) {
+            if peer.is_removed() {
+                self.shared.drops.count(Reason::Unsent, self.waiting.clear(peer.id));
+                return;
+            }
+            if !peer.current.load().as_ref().is_some_and(|session| session.may_send(now()))
+                || peer.path.load().is_none()
+            {
+                return self.shared.events.raise(peer, SESSION_WANTED);
+            }
+            let Some(mut job) = self.outbound_pool.take() else { return };
+            while let Some(room) = job.room() {
+                let Some(packet) = self.waiting.pop(peer.id) else { break };
+                room[..packet.len()].copy_from_slice(&packet);
+                job.admit(packet.len(), peer);
+            }
+            self.dispatch(job);
+        }
+    }
+
+    fn keepalive(&mut self, peer: &Arc<Peer>) {
+        let Some(mut job) = self.outbound_pool.take() else { return };
+        job.admit_keepalive(peer);
+        self.dispatch(job);
+    }
+
+    /// Receives for one turn, from the sockets of both families. Returns whether there may be more.
+    fn receive(&mut self) -> bool {
+        let Some(sockets) = self.sockets.clone() else { return false };
+        let mut more = false;
+        for socket in sockets.iter() {
+            more |= self.receive_from(socket);
+        }
+        more
+    }
+
+    fn receive_from(&mut self, socket: &Socket) -> bool {
+        for _ in 0..TURN {
+            let mut jobs = ArrayVec::<Box<Inbound>, RECEIVE>::new();
+            jobs.extend(std::iter::from_fn(|| self.inbound_pool.take()).take(RECEIVE));
+            let mut received = [Received::default(); RECEIVE];
+            let count = {
+                let mut buffers: ArrayVec<&mut [u8], RECEIVE> = jobs.iter_mut().map(|job| job.buffer()).collect();
+                // An error stands for one datagram that did not come (a report from the network): there may be more.
+                socket.recv(&mut buffers, &mut received)
+            };
+            let count = match count {
+                Ok(count) => count,
+                Err(error) => {
+                    jobs.into_iter().for_each(|job| self.inbound_pool.put(job));
+                    return error.kind() != io::ErrorKind::WouldBlock && error.kind() != io::ErrorKind::InvalidInput;
+                }
+            };
+            let full = count == jobs.len();
+            for (number, mut job) in jobs.into_iter().enumerate() {
+                if number >= count {
+                    self.inbound_pool.put(job);
+                    continue;
+                }
+                job.received = received[number];
+                while let Err(back) = self.inbound.push(job) {
+                    job = back;
+                    self.inbound.ring().work(|job| job.open(&self.shared));
+                    self.inbound.ring().commit();
+                }
+            }
+            while self.inbound.ring().work(|job| job.open(&self.shared)) {}
+            self.inbound.ring().commit();
+            if !full {
+                return false;
+            }
+        }
+        true
+    }
+}
