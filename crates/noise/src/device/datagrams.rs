@@ -82,10 +82,17 @@ impl Device {
         self.respond(now, id, responder, initiation)
     }
 
-    /// Answers an authentic initiation. Our own, if one is under way, stays: should both be answered, both sessions work.
+    /// Answers an authentic initiation. If one of ours is under way, they have crossed. The kernel forgets its own, so that between two
+    /// kernels neither is completed, and both try again after REKEY_TIMEOUT. Here the device with the lesser public key forgets
+    /// its own, and the other one's leads to the session. Were both to stay, each side would send with the session that it
+    /// began, and lose what it sends when the other makes room for the next.
     fn respond(&mut self, now: Now, id: PeerId, responder: Responder, initiation: &Initiation<'_>) -> Result<(), Drop> {
+        let own = self.public_key();
         let index = self.take_index(id);
         let peer = self.peers.get_mut(&id).ok_or(Drop::UnknownPeer)?;
+        if let Some(crossed) = peer.outstanding.take_if(|_| own < Some(peer.key)) {
+            self.by_index.remove(&crossed.index);
+        }
         let (mut ephemeral, mut sealed_nothing) = ([0; 32], [0; aead::TAG_LEN]);
         let secret = self.random.key();
         let written =
