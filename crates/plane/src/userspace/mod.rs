@@ -12,6 +12,8 @@ mod peer;
 mod pool;
 mod sender;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod waiting;
 mod worker;
 mod writer;
