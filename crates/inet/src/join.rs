@@ -13,8 +13,6 @@
 //!
 //! All memory is taken by [`Joiner::new`].
 
-use std::net::IpAddr;
-
 use crate::checksum;
 use crate::cut::{PSH, TCP_CHECKSUM, TCP_FLAGS, TCP_HEADER, UDP_CHECKSUM, UDP_HEADER, get, put};
 use crate::ip::{self, IpPacket, Version};
@@ -172,7 +170,7 @@ impl Joiner {
         let mut valid = None;
         if let (Some(at), Some(segment)) = (found, segment) {
             let group = &mut self.groups[self.slots[at].group as usize];
-            if group.continues(packet, segment) && *valid.insert(checksums_valid(packet, segment)) {
+            if group.continues(packet, segment) && *valid.insert(checksums_valid(&flow, packet, segment)) {
                 let number = self.next.len() as u32;
                 self.next[group.last as usize] = number;
                 self.next.push(NONE);
@@ -183,7 +181,7 @@ impl Joiner {
 
         // What has PSH ends its group at once, so nothing will ask for its checksum.
         let opens = match segment {
-            Some(segment) if !segment.push => valid.unwrap_or_else(|| checksums_valid(packet, segment)),
+            Some(segment) if !segment.push => valid.unwrap_or_else(|| checksums_valid(&flow, packet, segment)),
             _ => false,
         };
         if opens || found.is_some() {
@@ -275,14 +273,22 @@ impl State {
 }
 
 impl Flow {
+    /// The partial sum of the pseudo header: the same words as in [`checksum::pseudo_header`], in pieces of 32 bits.
+    #[inline]
+    fn pseudo_header(&self, len: usize) -> u64 {
+        let words: u64 = self.addresses.iter().map(|&long| (long >> 32) + (long & 0xffff_ffff)).sum();
+        words + u64::from(self.protocol) + len as u64
+    }
+
     #[inline]
     fn hash(&self) -> u32 {
-        let mut hash = u64::from(self.ports) << 8 | u64::from(self.protocol);
-        for word in self.addresses {
-            // A multiplication whose halves are added mixes every bit of a word into every bit of the hash.
-            let product = u128::from(hash ^ word ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
-            hash = (product as u64) ^ (product >> 64) as u64;
-        }
+        // A multiplication whose halves are added mixes every bit of both words into every bit of the product.
+        let mix = |a: u64, b: u64| {
+            let product = u128::from(a ^ 0x9e37_79b9_7f4a_7c15) * u128::from(b ^ 0xd6e8_feb8_6659_fd93);
+            product as u64 ^ (product >> 64) as u64
+        };
+        let [a, b, c, d] = self.addresses;
+        let hash = mix(mix(a, b) ^ mix(c, d), u64::from(self.ports) << 8 | u64::from(self.protocol));
         (hash >> 32) as u32 ^ hash as u32
     }
 }
@@ -343,8 +349,7 @@ impl<'a> Group<'a> {
             Version::V6 => put(head, 4, (total - transport) as u16),
         }
         let len = total - transport;
-        let (src, dst) = flow.addresses();
-        let pseudo = checksum::fold(checksum::pseudo_header(src, dst, flow.protocol, len));
+        let pseudo = checksum::fold(flow.pseudo_header(len));
         let (gso, checksum_at) = match (flow.protocol, flow.version) {
             (ip::UDP, _) => {
                 put(head, transport + 4, len as u16);
@@ -365,19 +370,6 @@ impl<'a> Group<'a> {
             gso_size: self.state.size as u16,
             csum_start: transport as u16,
             csum_offset: checksum_at as u16,
-        }
-    }
-}
-
-impl Flow {
-    fn addresses(&self) -> (IpAddr, IpAddr) {
-        let [a, b, c, d] = self.addresses;
-        match self.version {
-            Version::V4 => (IpAddr::from((a as u32).to_be_bytes()), IpAddr::from((b as u32).to_be_bytes())),
-            Version::V6 => {
-                let join = |high: u64, low: u64| IpAddr::from((u128::from(high) << 64 | u128::from(low)).to_be_bytes());
-                (join(a, b), join(c, d))
-            }
         }
     }
 }
@@ -444,14 +436,10 @@ fn udp_segment(udp: &[u8], transport: usize) -> Option<Segment> {
 
 /// Whether the IPv4 header's checksum and the transport's are right.
 #[inline]
-fn checksums_valid(packet: &[u8], segment: Segment) -> bool {
-    let Ok(ip) = IpPacket::parse(packet) else { return false };
-    let (header, rest) = ip.bytes().split_at(segment.transport);
-    if ip.version() == Version::V4 && checksum::finish(checksum::sum(header, 0)) != 0 {
-        return false;
-    }
-    let pseudo = checksum::pseudo_header(ip.src(), ip.dst(), ip.protocol(), rest.len());
-    checksum::finish(checksum::sum(rest, pseudo)) == 0
+fn checksums_valid(flow: &Flow, packet: &[u8], segment: Segment) -> bool {
+    let (header, rest) = packet.split_at(segment.transport);
+    let header_valid = flow.version == Version::V6 || checksum::finish(checksum::sum(header, 0)) == 0;
+    header_valid && checksum::finish(checksum::sum(rest, flow.pseudo_header(rest.len()))) == 0
 }
 
 #[inline]
