@@ -148,7 +148,7 @@ impl SocketGroup {
         Ok(SocketGroup { port, control, workers: all })
     }
 
-    /// Changes the firewall mark of all sockets that are still in the group; zero removes it.
+    /// Changes the firewall mark of all sockets in the group, and so of their clones; zero removes it.
     pub fn set_mark(&self, mark: u32) -> io::Result<()> {
         self.control.iter().chain(self.workers.iter().flatten()).try_for_each(|socket| socket.set_mark(mark))
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use inet::{Endpoint, Source};
 
@@ -12,9 +13,12 @@ use super::{BATCH, address};
 use crate::sys::{check, set_int};
 
 /// A socket of one address family. Non-blocking.
-#[derive(Debug)]
+///
+/// A clone is the same socket, so that whoever keeps the group can change its mark while a worker uses it. It is closed, and
+/// its port free, when the last clone is dropped.
+#[derive(Clone, Debug)]
 pub struct Socket {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     v6: bool,
     gso: bool,
 }
@@ -63,14 +67,15 @@ pub enum SendError {
     /// EMSGSIZE: a segment does not fit the path, or a datagram is larger than IP can carry.
     #[error("the datagram is too large")]
     TooLarge,
-    /// EINVAL, ENODEV, EADDRNOTAVAIL: the source address or the interface has gone. Before Linux 6.14 EINVAL is also the answer to
-    /// a segment that does not fit the path: if it stays after the source was cleared, send the segments one by one.
+    /// EINVAL, ENODEV, EADDRNOTAVAIL, and what would be `Unreachable` of a datagram with a source: the source address or the
+    /// interface has gone. Clear the source and try again. Before Linux 6.14 EINVAL is also the answer to a segment that does not
+    /// fit the path: if it stays after the source was cleared, send the segments one by one.
     #[error("the source address or the segment size is not valid here")]
     Invalid,
     /// EIO: the route's device cannot do UDP_SEGMENT (no checksum offload, or IPsec).
     #[error("the device cannot cut datagrams")]
     NoOffload,
-    /// There is no way there now: the errno.
+    /// There is no way there now, whatever the source: the errno.
     #[error("the destination is unreachable (errno {0})")]
     Unreachable(i32),
     /// EPERM, EACCES: a firewall or a policy refused it.
@@ -144,7 +149,7 @@ impl Headers {
 
 impl Socket {
     pub(super) fn new(fd: OwnedFd, v6: bool, gso: bool) -> Socket {
-        Socket { fd, v6, gso }
+        Socket { fd: Arc::new(fd), v6, gso }
     }
 
     /// Whether it is an IPv6 socket (which has nothing to do with IPv4), or an IPv4 one.
@@ -220,7 +225,12 @@ impl Socket {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
                 Err(error) => {
                     let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                    return (sent, Some(SendError::from_errno(errno)));
+                    let mut reason = SendError::from_errno(errno);
+                    // Newer kernels say ENETUNREACH of a source address that has gone. Without it we shall know.
+                    if matches!(reason, SendError::Unreachable(_)) && batch[0].to.source.is_some() {
+                        reason = SendError::Invalid;
+                    }
+                    return (sent, Some(reason));
                 }
             }
         }
