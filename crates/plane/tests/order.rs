@@ -25,7 +25,7 @@ struct Out(mpsc::Sender<(u8, u32)>);
 impl Committer<Job> for Out {
     fn take(&mut self, job: Job) {
         assert!(job.worked);
-        self.0.send((job.flow, job.number)).unwrap();
+        self.0.send((job.flow, job.number)).expect("the test holds the other end");
     }
 
     fn flush(&mut self) {}
@@ -35,7 +35,7 @@ fn work(job: &mut Job) {
     for _ in 0..job.spins {
         std::hint::spin_loop();
     }
-    if job.spins % 7 == 0 {
+    if job.spins.is_multiple_of(7) {
         thread::yield_now();
     }
     job.worked = true;
