@@ -1,2 +1,87 @@
-//! placeholder
-fn main() {}
+//! The `wireloom` command.
+//!
+//! [`cli`] says what can be typed, [`argv`] makes what wireguard-go's callers type the same. Each command is a module that does it
+//! and returns; this file calls it and turns an [`error::Error`] into one line on standard error and exit code 1.
+//!
+//! `genkey genpsk pubkey` ([`keys`]) touch no device; `show showconf` ([`show`]), `set` ([`set`]) and `setconf addconf syncconf`
+//! ([`conf`]) speak to one through its socket ([`client`]), as `wg` does; `run` ([`run`]) is one.
+
+#![forbid(unsafe_code)]
+
+mod argv;
+mod cli;
+mod client;
+mod conf;
+mod error;
+mod interface;
+mod keys;
+mod resolve;
+mod run;
+mod set;
+mod show;
+mod zones;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use error::Error;
+
+fn main() -> ExitCode {
+    let argv = argv::normalised(std::env::args_os().collect());
+    let cli = match Cli::try_parse_from(argv) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match execute(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough.
+        Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("wireloom: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<(), Error> {
+    match command {
+        Command::Run(args) => Ok(run::run(args)?),
+        Command::Show(args) => show::show(&args),
+        Command::Showconf { interface } => show::showconf(&interface),
+        Command::Set { interface, settings } => set::set(&interface, &settings),
+        Command::Setconf(args) => conf::apply(&args, conf::Mode::Set),
+        Command::Addconf(args) => conf::apply(&args, conf::Mode::Add),
+        Command::Syncconf(args) => conf::apply(&args, conf::Mode::Sync),
+        Command::Genkey => keys::genkey(),
+        Command::Genpsk => keys::genpsk(),
+        Command::Pubkey => keys::pubkey(),
+    }
+}
+
+/// Prints help or the version where they were asked for, and otherwise what was typed wrongly, in one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Nobody can be told that standard output is closed.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return ExitCode::FAILURE;
+    }
+    eprintln!("wireloom: {}", one_line(&error.render().to_string()));
+    ExitCode::FAILURE
+}
+
+/// The first paragraph of what clap says, and how the command is used.
+fn one_line(text: &str) -> String {
+    let words = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
+    let what = words(text.split("\n\n").next().unwrap_or_default());
+    let what = what.strip_prefix("error: ").unwrap_or(&what);
+    match text.lines().find_map(|line| line.strip_prefix("Usage: ")) {
+        Some(usage) => format!("{what}; expected: {}", words(usage)),
+        None => format!("{what}; see wireloom --help"),
+    }
+}

@@ -1,0 +1,113 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use config::show::{FIELDS, Field};
+
+use crate::interface::InterfaceName;
+use crate::run::RunArgs;
+
+const ABOUT: &str = "WireGuard for Linux at line rate, with no kernel module";
+
+const LONG_ABOUT: &str = "\
+Wireloom runs WireGuard interfaces and configures them. It speaks the stock protocol, and its
+commands are those of wg(8).
+
+A tunnel by hand:
+
+  umask 077
+  wireloom genkey > private                      # and send `wireloom pubkey < private` to the other side
+  wireloom run wg0                               # creates the interface; goes on in the background
+  wireloom set wg0 listen-port 51820 private-key private \\
+      peer PUBLIC-KEY-OF-THE-OTHER endpoint vpn.example.com:51820 allowed-ips 10.0.0.2/32
+  ip address add 10.0.0.1/24 dev wg0
+  ip link set wg0 up
+  wireloom show wg0
+  ip link delete wg0                             # ends it
+
+With wg-quick(8) and its files:
+
+  WG_QUICK_USERSPACE_IMPLEMENTATION=wireloom wg-quick up wg0";
+
+/// The command line.
+#[derive(Parser)]
+#[command(name = "wireloom", version, about = ABOUT, long_about = LONG_ABOUT)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Create an interface and run it, in the background once it is ready
+    Run(RunArgs),
+    /// Show interfaces: all of them, or one, or one field of it
+    Show(ShowArgs),
+    /// Print the configuration of an interface as a file that setconf takes
+    Showconf {
+        /// The interface
+        interface: InterfaceName,
+    },
+    /// Change an interface: its keys, port and mark, and its peers
+    #[command(override_usage = SET_USAGE, after_help = SET_HELP)]
+    Set {
+        /// The interface
+        interface: InterfaceName,
+        /// The settings
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        settings: Vec<String>,
+    },
+    /// Configure an interface as a file says, and nothing else
+    Setconf(ConfArgs),
+    /// Add what a file says to the configuration of an interface
+    Addconf(ConfArgs),
+    /// Configure an interface as a file says, without disturbing the peers that stay
+    Syncconf(ConfArgs),
+    /// Print a new private key
+    Genkey,
+    /// Print a new preshared key
+    Genpsk,
+    /// Read a private key from standard input and print its public key
+    Pubkey,
+}
+
+const SET_USAGE: &str = "wireloom set INTERFACE [listen-port PORT] [fwmark MARK] [private-key FILE] \
+    [peer KEY [remove] [preshared-key FILE] [endpoint HOST:PORT] [persistent-keepalive SECONDS] [allowed-ips [+|-]IP/LEN,...]]...";
+
+const SET_HELP: &str = "\
+Keys are read from files, since other users can see a command line. An empty file, such as /dev/null, takes the
+key away. `fwmark off`, `persistent-keepalive off` and `allowed-ips ''` do what they say.";
+
+/// What `show` shows.
+#[derive(Args)]
+pub struct ShowArgs {
+    /// An interface, or `all` of them, or `interfaces` for their names alone
+    #[arg(value_name = "INTERFACE|all|interfaces", default_value = "all")]
+    pub what: String,
+    /// One field, for scripts
+    #[arg(value_parser = field_parser())]
+    pub field: Option<Field>,
+}
+
+fn field_parser() -> impl clap::builder::TypedValueParser<Value = Field> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+    PossibleValuesParser::new(FIELDS.map(|(name, _)| name)).try_map(|name| name.parse::<Field>())
+}
+
+/// An interface and a file.
+#[derive(Args)]
+pub struct ConfArgs {
+    /// The interface
+    pub interface: InterfaceName,
+    /// The file, as described in wg(8)
+    pub file: PathBuf,
+}
+
+/// Whether `word` is one of the commands.
+pub fn is_command(word: &str) -> bool {
+    <Cli as clap::CommandFactory>::command().get_subcommands().any(|command| command.get_name() == word)
+}

@@ -1,0 +1,77 @@
+//! What can go wrong in a command, each in one line that says what, where, and what would be right.
+
+use std::io;
+use std::path::PathBuf;
+
+use config::file::Problem;
+use config::key::KeyError;
+use config::uapi::ReplyError;
+use config::value::{Quoted, ValueError};
+
+use crate::interface::NotAName;
+use crate::run::RunError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum Error {
+    #[error("{0} is {1}")]
+    Name(Quoted, NotAName),
+    #[error("no interface '{0}' runs here, expected one that `wireloom show interfaces` lists")]
+    NoInterface(String),
+    #[error(
+        "interface '{0}' is not WireGuard's, or its daemon has gone, expected one that `wireloom show interfaces` lists"
+    )]
+    NotOurs(String),
+    #[error(
+        "interface '{0}' belongs to the kernel's WireGuard, which this version cannot configure, expected one of `wireloom run`; use wg(8)"
+    )]
+    Kernel(String),
+    #[error("cannot open {}: {source}", path.display())]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("cannot read {folder}: {source}")]
+    Folder { folder: &'static str, source: io::Error },
+    #[error("interface '{interface}': {source}")]
+    Request { interface: String, source: ReplyError },
+    #[error("interface '{interface}' has not answered for {seconds} seconds")]
+    Silent { interface: String, seconds: u64 },
+    #[error("no interface could be shown")]
+    NothingShown,
+    #[error("show interfaces takes no field, expected `show all` or `show INTERFACE` before '{0}'")]
+    FieldOfInterfaces(&'static str),
+
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is longer than {limit} bytes", path.display())]
+    TooLong { path: PathBuf, limit: u64 },
+    #[error("{}: {source}", path.display())]
+    KeyFile { path: PathBuf, source: KeyError },
+    #[error("{}:{line}: {problem}", path.display())]
+    File { path: PathBuf, line: usize, problem: Problem },
+
+    #[error("set: {0} is not a setting here, expected {1}")]
+    UnknownSetting(Quoted, &'static str),
+    #[error("set: {0} stands at the end, expected {1} after it")]
+    MissingValue(&'static str, &'static str),
+    #[error("set: peer {0}: {1}")]
+    PeerKey(Quoted, KeyError),
+    #[error("set: {0}")]
+    Value(#[from] ValueError),
+
+    #[error("cannot resolve endpoint '{endpoint}': {reason}")]
+    Resolve { endpoint: String, reason: String },
+    #[error("WG_ENDPOINT_RESOLUTION_RETRIES is {0}, expected a number or infinity")]
+    Retries(Quoted),
+
+    #[error("standard input: {0}")]
+    StdinKey(KeyError),
+    #[error("cannot read standard input: {0}")]
+    Stdin(io::Error),
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    #[error("the kernel has no random bytes: {0}")]
+    Random(getrandom::Error),
+
+    #[error(transparent)]
+    Run(#[from] RunError),
+}

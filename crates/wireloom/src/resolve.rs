@@ -1,0 +1,173 @@
+//! Endpoints to addresses.
+//!
+//! A name that cannot be resolved *now* is tried again, after 1 second and then ever longer, up to 20; one that does not exist is not. How
+//! often is told by `WG_ENDPOINT_RESOLUTION_RETRIES`: a number, 15 if it is not set, or `infinity`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::thread;
+use std::time::Duration;
+
+use config::value::{HostPort, Quoted};
+use dns_lookup::{AddrInfoHints, LookupError, LookupErrorKind, SockType, getaddrinfo};
+
+use crate::error::Error;
+
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+const LONGEST_DELAY: Duration = Duration::from_secs(20);
+const DEFAULT_RETRIES: u32 = 15;
+
+/// Resolves the endpoints of one command.
+#[derive(Default)]
+pub struct Resolver {
+    /// What the environment says; read when the first name is to be resolved.
+    retries: Option<Retries>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retries {
+    Endless,
+    Times(u32),
+}
+
+/// Why there is no address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failure {
+    /// Whether asking again is of no use.
+    permanent: bool,
+    reason: String,
+}
+
+impl Resolver {
+    /// The first address of `endpoint`.
+    pub fn resolve(&mut self, endpoint: &HostPort) -> Result<SocketAddr, Error> {
+        if let Ok(ip) = endpoint.host.parse::<IpAddr>() {
+            return Ok(SocketAddr::new(ip, endpoint.port));
+        }
+        let retries = match self.retries {
+            Some(retries) => retries,
+            None => *self.retries.insert(Retries::from_environment()?),
+        };
+        insist(
+            retries,
+            || lookup(endpoint),
+            |failure, delay| {
+                eprintln!(
+                    "wireloom: {}: '{endpoint}'; trying again in {:.2} seconds",
+                    failure.reason,
+                    delay.as_secs_f64()
+                );
+                thread::sleep(delay);
+            },
+        )
+        .map_err(|failure| Error::Resolve { endpoint: endpoint.to_string(), reason: failure.reason })
+    }
+}
+
+/// Asks until there is an answer, or no hope of one; `wait` is called in between.
+fn insist<T>(
+    retries: Retries,
+    mut ask: impl FnMut() -> Result<T, Failure>,
+    mut wait: impl FnMut(&Failure, Duration),
+) -> Result<T, Failure> {
+    let mut delay = FIRST_DELAY;
+    let mut left = retries;
+    loop {
+        let failure = match ask() {
+            Err(failure) if !failure.permanent => failure,
+            settled => return settled,
+        };
+        match &mut left {
+            Retries::Times(0) => return Err(failure),
+            Retries::Times(times) => *times -= 1,
+            Retries::Endless => {}
+        }
+        wait(&failure, delay);
+        delay = (delay * 6 / 5).min(LONGEST_DELAY);
+    }
+}
+
+fn lookup(endpoint: &HostPort) -> Result<SocketAddr, Failure> {
+    let hints = AddrInfoHints { socktype: SockType::DGram.into(), ..AddrInfoHints::default() };
+    let mut found =
+        getaddrinfo(Some(&endpoint.host), Some(&endpoint.port.to_string()), Some(hints)).map_err(Failure::from)?;
+    let address = found.next().and_then(Result::ok).map(|info| info.sockaddr);
+    address.ok_or_else(|| Failure { permanent: true, reason: "the name has no address".to_owned() })
+}
+
+impl From<LookupError> for Failure {
+    /// Those that the C library calls permanent; all others may pass.
+    fn from(error: LookupError) -> Failure {
+        let permanent =
+            matches!(error.kind(), LookupErrorKind::NoName | LookupErrorKind::NoData | LookupErrorKind::Fail);
+        let reason = error.to_string();
+        let reason = reason.strip_prefix("failed to lookup address information: ").unwrap_or(&reason).to_owned();
+        Failure { permanent, reason }
+    }
+}
+
+impl Retries {
+    fn from_environment() -> Result<Retries, Error> {
+        match std::env::var_os("WG_ENDPOINT_RESOLUTION_RETRIES") {
+            None => Ok(Retries::Times(DEFAULT_RETRIES)),
+            Some(text) => {
+                let text = text.to_string_lossy();
+                Retries::parse(&text).ok_or_else(|| Error::Retries(Quoted::new(&text)))
+            }
+        }
+    }
+
+    fn parse(text: &str) -> Option<Retries> {
+        if text == "infinity" { Some(Retries::Endless) } else { text.parse().ok().map(Retries::Times) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passing() -> Failure {
+        Failure { permanent: false, reason: "later".to_owned() }
+    }
+
+    #[test]
+    fn waits_ever_longer_but_not_for_ever() {
+        let mut waits = Vec::new();
+        let result: Result<(), _> =
+            insist(Retries::Times(20), || Err(passing()), |_, delay| waits.push(delay.as_secs_f64()));
+        assert_eq!(result, Err(passing()));
+        assert_eq!(waits.len(), 20);
+        assert_eq!(waits[..3], [1.0, 1.2, 1.44]);
+        assert!(waits.is_sorted());
+        assert_eq!(waits[19], 20.0);
+    }
+
+    #[test]
+    fn stops_at_an_answer_and_where_there_is_no_hope() {
+        let mut answers = vec![Ok(7), Err(passing()), Err(passing())];
+        let mut waits = 0;
+        assert_eq!(insist(Retries::Endless, || answers.pop().unwrap(), |_, _| waits += 1), Ok(7));
+        assert_eq!(waits, 2);
+        let permanent = Failure { permanent: true, reason: "never".to_owned() };
+        let result: Result<(), _> = insist(Retries::Endless, || Err(permanent.clone()), |_, _| panic!("waited"));
+        assert_eq!(result, Err(permanent));
+    }
+
+    #[test]
+    fn the_environment_says_how_often() {
+        assert_eq!(Retries::parse("infinity"), Some(Retries::Endless));
+        assert_eq!(Retries::parse("0"), Some(Retries::Times(0)));
+        for text in ["", "-1", "many", "Infinity", "1s"] {
+            assert_eq!(Retries::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_need_no_resolver() {
+        let mut resolver = Resolver { retries: Some(Retries::Times(0)) };
+        let mut resolve =
+            |host: &str| resolver.resolve(&HostPort { host: host.to_owned(), port: 7 }).map(|a| a.to_string());
+        assert_eq!(resolve("192.0.2.1").unwrap(), "192.0.2.1:7");
+        assert_eq!(resolve("2001:db8::1").unwrap(), "[2001:db8::1]:7");
+        assert_eq!(resolve("fe80::1%1").unwrap(), "[fe80::1%1]:7");
+    }
+}

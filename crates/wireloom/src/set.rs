@@ -1,0 +1,95 @@
+//! `set`: settings as words, as in `wg set`.
+//!
+//! The device's settings come first; each `peer KEY` opens a peer, and what follows is about it. Nothing is sent before all words are
+//! read.
+
+use std::path::Path;
+use std::slice::Iter;
+
+use config::device::{DeviceChange, PeerChange};
+use config::key;
+use config::value::{self, Quoted};
+
+use crate::client;
+use crate::error::Error;
+use crate::interface::InterfaceName;
+use crate::keys;
+use crate::resolve::Resolver;
+
+/// Changes an interface as the words say.
+pub fn set(interface: &InterfaceName, words: &[String]) -> Result<(), Error> {
+    client::set(interface.as_str(), &parse(words)?)
+}
+
+const DEVICE_SETTINGS: &str = "listen-port, fwmark, private-key or peer";
+const PEER_SETTINGS: &str = "remove, preshared-key, endpoint, persistent-keepalive, allowed-ips or peer";
+
+fn parse(words: &[String]) -> Result<DeviceChange, Error> {
+    let mut change = DeviceChange::default();
+    let mut resolver = Resolver::default();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        if word == "peer" {
+            let text = value(&mut words, "peer", "a public key")?;
+            let key = key::from_base64(text.as_bytes()).map_err(|error| Error::PeerKey(Quoted::new(text), error))?;
+            change.peers.push(PeerChange::new(key));
+        } else if let Some(peer) = change.peers.last_mut() {
+            set_peer(peer, word, &mut words, &mut resolver)?;
+        } else {
+            set_device(&mut change, word, &mut words)?;
+        }
+    }
+    Ok(change)
+}
+
+fn set_device(change: &mut DeviceChange, word: &str, words: &mut Iter<'_, String>) -> Result<(), Error> {
+    match word {
+        "listen-port" => change.listen_port = Some(value::listen_port(value(words, "listen-port", "a port")?)?),
+        "fwmark" => change.fwmark = Some(value::fwmark(value(words, "fwmark", "a mark or off")?)?),
+        "private-key" => {
+            let path = value(words, "private-key", "a file")?;
+            change.private_key = Some(keys::private_from_file(Path::new(path))?);
+        }
+        _ => return Err(Error::UnknownSetting(Quoted::new(word), DEVICE_SETTINGS)),
+    }
+    Ok(())
+}
+
+fn set_peer(
+    peer: &mut PeerChange,
+    word: &str,
+    words: &mut Iter<'_, String>,
+    resolver: &mut Resolver,
+) -> Result<(), Error> {
+    match word {
+        "remove" => peer.remove = true,
+        "preshared-key" => {
+            let path = value(words, "preshared-key", "a file")?;
+            peer.preshared_key = Some(keys::from_file(Path::new(path))?.unwrap_or_default());
+        }
+        "endpoint" => {
+            let endpoint = value::endpoint(value(words, "endpoint", "HOST:PORT")?)?;
+            peer.endpoint = Some(resolver.resolve(&endpoint)?);
+        }
+        "persistent-keepalive" => {
+            let seconds = value(words, "persistent-keepalive", "seconds or off")?;
+            peer.persistent_keepalive = Some(value::persistent_keepalive(seconds)?);
+        }
+        "allowed-ips" => {
+            let mut text = value(words, "allowed-ips", "networks")?.to_owned();
+            text.retain(|c| !c.is_ascii_whitespace());
+            let list = value::allowed_ips(&text)?;
+            for network in list.with_host_bits {
+                eprintln!("wireloom: set: allowed IP {network} has host bits, which are ignored");
+            }
+            peer.replace_allowed_ips = list.replace;
+            peer.allowed_ips.extend(list.changes);
+        }
+        _ => return Err(Error::UnknownSetting(Quoted::new(word), PEER_SETTINGS)),
+    }
+    Ok(())
+}
+
+fn value<'a>(words: &mut Iter<'a, String>, name: &'static str, expected: &'static str) -> Result<&'a str, Error> {
+    words.next().map(String::as_str).ok_or(Error::MissingValue(name, expected))
+}
