@@ -1,2 +1,104 @@
-//! placeholder
-fn main() {}
+//! The developer's commands: `cargo xtask setup|demo|test|bench`.
+//!
+//! Each is a file here. What they have in common: they say what they do before they do it, every wait has an end, and Ctrl-C
+//! ends them the way an error does, so that nothing stays behind.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod cargo;
+mod demo;
+mod error;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// Wireloom's commands for its developers.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what the other commands use: Debian packages, and the peers that we compare ourselves with
+    Setup(setup::Options),
+    /// Bring up a tunnel between two network namespaces and send real traffic through it
+    Demo(demo::Options),
+    /// Run every test there is, end to end ones included
+    Test(test::Options),
+    /// Measure ourselves and each peer in turn, and print a table of it
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // The flag is all that a handler may touch; the lab's waits look at it.
+        if let Err(error) = signal_hook::flag::register(signal, lab::interrupt_flag()) {
+            eprintln!("xtask: cannot listen for signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let outcome = match arguments.command {
+        Task::Setup(options) => setup::run(&options),
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if lab::interrupted() => {
+            eprintln!("xtask: interrupted; everything is cleaned up");
+            ExitCode::from(130)
+        }
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_checked() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        for good in [
+            "xtask demo",
+            "xtask demo --seconds 5",
+            "xtask bench --systems wireloom,none --runs 1",
+            "xtask bench --quick",
+            "xtask setup --no-peers",
+            "xtask test",
+        ] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "xtask",
+            "xtask fly",
+            "xtask demo --seconds 0",
+            "xtask demo --seconds 1000",
+            "xtask demo --second 5",
+            "xtask bench --systems openvpn",
+            "xtask bench --runs 0",
+            "xtask bench --seconds x",
+            "xtask test extra",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

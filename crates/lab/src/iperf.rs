@@ -130,6 +130,16 @@ impl Run {
         parse_tcp(&json).ok_or(LabError::Unreadable { what: "the TCP result of iperf3", text })
     }
 
+    /// Waits for the end of a TCP run that reports each second.
+    ///
+    /// # Errors
+    /// iperf3 failed, or took much too long.
+    pub fn tcp_from_report(self) -> Result<TcpRun, LabError> {
+        let limit = Duration::from_secs(self.seconds.into()) + SLACK;
+        let text = self.client.finish(limit)?.checked()?.stdout;
+        parse_report(&text).ok_or(LabError::Unreadable { what: "the TCP report of iperf3", text })
+    }
+
     /// Waits for the end of a UDP run.
     ///
     /// # Errors
@@ -185,6 +195,24 @@ pub fn parse_line(line: &str) -> Option<f64> {
     words.get(at.checked_sub(1)?)?.parse().ok()
 }
 
+/// The last line but for `iperf Done`: `[  5]   0.00-10.04  sec  11400 MBytes  9520 Mbits/sec    receiver`.
+fn parse_report(text: &str) -> Option<TcpRun> {
+    let of = |role: &str| -> Option<Vec<&str>> {
+        let line = text.lines().rev().find(|line| line.trim_end().ends_with(role))?;
+        Some(line.split_whitespace().collect())
+    };
+    let received = of("receiver")?;
+    let before = |words: &[&str], unit: &str| -> Option<f64> {
+        let at = words.iter().position(|&word| word == unit)?;
+        words.get(at.checked_sub(1)?)?.rsplit('-').next()?.parse().ok()
+    };
+    let seconds = before(&received, "sec")?;
+    let megabits = before(&received, "Mbits/sec")?;
+    let sent = of("sender")?;
+    let retransmits = sent.get(sent.len().checked_sub(2)?)?.parse().ok()?;
+    Some(TcpRun { bytes: (megabits * 1e6 / 8.0 * seconds) as u64, seconds, retransmits })
+}
+
 fn parse_tcp(json: &Value) -> Option<TcpRun> {
     let received = &json["end"]["sum_received"];
     Some(TcpRun {
@@ -213,6 +241,19 @@ mod tests {
         let last = "[  5]   0.00-5.00   sec   118 MBytes   990 Mbits/sec    0    sender";
         assert_eq!(parse_line(last), None);
         assert_eq!(parse_line("Connecting to host 10.0.0.2, port 5201"), None);
+    }
+
+    #[test]
+    fn reads_a_report() {
+        let text = "[  5]   0.00-1.00   sec   118 MBytes   990 Mbits/sec    0   3.1 MBytes\n\
+            - - - - -\n\
+            [  5]   0.00-10.00  sec  11400 MBytes  9560 Mbits/sec   17             sender\n\
+            [  5]   0.00-10.04  sec  11400 MBytes  8000 Mbits/sec                  receiver\n\n\
+            iperf Done.\n";
+        let run = parse_report(text).unwrap();
+        assert_eq!((run.seconds, run.retransmits), (10.04, 17));
+        assert!((run.gigabits() - 8.0).abs() < 1e-6);
+        assert!(parse_report("iperf3: error").is_none());
     }
 
     #[test]

@@ -8,7 +8,9 @@ mod pattern;
 pub mod tcp;
 pub mod udp;
 
+use std::env;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::{LabError, Namespace, Process, built_binary, run_checked};
@@ -22,6 +24,19 @@ const HELPER: &str = "lab-traffic";
 /// The port of the service, where nobody chose another.
 const PORT: u16 = 7007;
 
+/// Where the helper is: next to this program, or else in the release build beside it.
+fn helper() -> Result<PathBuf, LabError> {
+    let missing = match built_binary(HELPER) {
+        Ok(path) => return Ok(path),
+        Err(missing) => missing,
+    };
+    env::current_exe()
+        .ok()
+        .and_then(|this| Some(this.parent()?.parent()?.join("release").join(HELPER)))
+        .filter(|path| path.is_file())
+        .ok_or(missing)
+}
+
 /// The answering end, in a namespace.
 pub struct Service(Process);
 
@@ -31,7 +46,7 @@ impl Service {
     /// # Errors
     /// The helper is not built or could not listen.
     pub fn start(namespace: &Namespace) -> Result<Service, LabError> {
-        let mut command = namespace.command(built_binary(HELPER)?);
+        let mut command = namespace.command(helper()?);
         let mut process = Process::spawn(command.args(["serve", &PORT.to_string()]))?;
         process.wait_for_output("ready", Duration::from_secs(10))?;
         Ok(Service(process))
@@ -48,7 +63,7 @@ impl Service {
 /// # Errors
 /// A byte differs, the connection fails, or it takes longer than `limit`.
 pub fn exchange_tcp(from: &Namespace, to: IpAddr, bytes: u64, limit: Duration) -> Result<(), LabError> {
-    let mut command = from.command(built_binary(HELPER)?);
+    let mut command = from.command(helper()?);
     let to = SocketAddr::new(to, PORT).to_string();
     command.args(["tcp", &to, &bytes.to_string()]);
     run_checked(&mut command, limit).map(drop)
@@ -59,7 +74,7 @@ pub fn exchange_tcp(from: &Namespace, to: IpAddr, bytes: u64, limit: Duration) -
 /// # Errors
 /// The helper is not built or cannot be started.
 pub fn start_udp(from: &Namespace, to: IpAddr, plan: &UdpPlan) -> Result<Process, LabError> {
-    let mut command = from.command(built_binary(HELPER)?);
+    let mut command = from.command(helper()?);
     command.arg("udp").arg(SocketAddr::new(to, PORT).to_string());
     command.args(plan.arguments());
     Process::spawn(&mut command)

@@ -53,6 +53,7 @@ fn packets_from_addresses_that_are_not_the_peers_are_dropped() {
         assert!(!lost.status.success());
         let after = right.counters().unwrap().received_packets;
         assert_eq!(after, before, "a spoofed packet came out of the tunnel");
+        left.namespace().ip(&["address", "del", &address, "dev", interface]).unwrap();
     }
     check_pings(left, right);
 }

@@ -1,0 +1,141 @@
+//! `cargo xtask setup`: installs what the other commands use, and says what.
+//!
+//! Programs of the system come as Debian packages. The peers that are no packages are built by `cargo install` into a cache
+//! in the user's home, once, each at the version that our results speak of.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::Args;
+use lab::{System, peers_folder};
+
+use crate::cargo::{root, show};
+use crate::error::Failure;
+
+/// What `setup` may be told.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Leave out boringtun and gotatun, which take a few minutes to build and which only `test` and `bench` use
+    #[arg(long)]
+    pub no_peers: bool,
+}
+
+/// Programs that we use and the packages that hold them. What every Debian has (perl, setpriv, getconf) is not listed.
+const PROGRAMS: [(&str, &str); 7] = [
+    ("wg", "wireguard-tools"),
+    ("wireguard-go", "wireguard-go"),
+    ("iperf3", "iperf3"),
+    ("ip", "iproute2"),
+    ("ping", "iputils-ping"),
+    ("ethtool", "ethtool"),
+    ("cc", "gcc libc6-dev"),
+];
+
+/// What the fuzz targets need on top: libFuzzer is C++.
+const FUZZ_PROGRAMS: [(&str, &str); 1] = [("c++", "g++")];
+
+/// A peer from the crates registry.
+struct Peer {
+    name: &'static str,
+    version: &'static str,
+    binary: &'static str,
+    flags: &'static [&'static str],
+}
+
+const PEERS: [Peer; 2] = [
+    Peer { name: "boringtun-cli", version: "0.7.1", binary: "boringtun-cli", flags: &[] },
+    Peer {
+        name: "gotatun-cli",
+        version: "0.10.2",
+        binary: "gotatun",
+        // Its default is another crypto library, which takes longer to build and more tools.
+        flags: &["--no-default-features", "--features", "ring"],
+    },
+];
+
+/// Installs what is missing.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    install_packages()?;
+    if !Path::new("/dev/net/tun").exists() {
+        // It may be a module that nobody has asked for yet.
+        let _ = Command::new("modprobe").arg("tun").status();
+        if !Path::new("/dev/net/tun").exists() {
+            return Err(Failure::NoTun);
+        }
+    }
+    if options.no_peers {
+        println!("Set up.");
+        return Ok(());
+    }
+    for peer in &PEERS {
+        install_peer(peer)?;
+    }
+    println!("Set up; these can be driven:");
+    for system in System::peers() {
+        println!("  {:<13} {}", system.name(), system.program()?.display());
+    }
+    Ok(())
+}
+
+fn install_packages() -> Result<(), Failure> {
+    let fuzz = root().join("fuzz").exists();
+    let missing: Vec<&str> = PROGRAMS
+        .iter()
+        .chain(FUZZ_PROGRAMS.iter().filter(|_| fuzz))
+        .filter(|(program, _)| find(program).is_none())
+        .flat_map(|(_, packages)| packages.split(' '))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing_line = missing.join(" ");
+    let fail = |remedy| Err(Failure::Missing { missing: missing_line.clone(), remedy });
+    if find("apt-get").is_none() {
+        return fail("this is no Debian, so please install them with its own package manager");
+    }
+    if lab::require_root().is_err() {
+        return fail("installing needs root: run this with sudo");
+    }
+    println!("Installing the packages {missing_line} …");
+    let apt = |args: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-o", "DPkg::Lock::Timeout=120"]).args(args);
+        show(&mut command)
+    };
+    apt(&["update"])?;
+    // Without what they recommend: that of wireguard-tools is a kernel.
+    let mut args = vec!["install", "-y", "--no-install-recommends"];
+    args.extend(missing);
+    apt(&args)
+}
+
+fn install_peer(peer: &Peer) -> Result<(), Failure> {
+    let folder = peers_folder();
+    let pinned = format!("\"{} {} ", peer.name, peer.version);
+    let list = std::fs::read_to_string(folder.join(".crates.toml")).unwrap_or_default();
+    if list.contains(&pinned) && folder.join("bin").join(peer.binary).exists() {
+        return Ok(());
+    }
+    println!("Building {} {} into {} (once; a few minutes) …", peer.name, peer.version, folder.display());
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args(["install", "--locked", "--force", "--root"])
+        .arg(&folder)
+        .arg(format!("{}@{}", peer.name, peer.version))
+        .args(peer.flags)
+        // Not as a part of our workspace: neither its settings nor its target folder are theirs.
+        .current_dir("/")
+        .env_remove("CARGO_TARGET_DIR")
+        .env_remove("RUSTFLAGS");
+    show(&mut command)
+}
+
+/// Where a program is, in the path or where Debian keeps those of root.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+}
