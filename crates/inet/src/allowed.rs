@@ -241,3 +241,28 @@ fn remove<B: Bits, V: Clone>(link: &mut Link<B, V>, bits: B, len: u8) {
         *link = left.take().or(right.take());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes<B, V>(link: &Link<B, V>) -> usize {
+        link.as_ref().map_or(0, |node| 1 + node.children.iter().map(nodes).sum::<usize>())
+    }
+
+    #[test]
+    fn removed_prefixes_leave_no_nodes_behind() {
+        let prefix = |i: u32| Cidr::new(IpAddr::from(i.wrapping_mul(0x9e37_79b9).to_be_bytes()), 8 + (i % 25) as u8);
+        let prefixes: Vec<Cidr> = (0..500).filter_map(prefix).collect();
+        let mut table = AllowedIps::new();
+        for &prefix in &prefixes {
+            table.insert(prefix, 'a', &());
+        }
+        for prefix in prefixes {
+            assert!(nodes(&table.tables.v4) < 2 * table.len(), "{} prefixes", table.len());
+            assert!(table.remove(prefix, 'a'));
+        }
+        assert_eq!(nodes(&table.tables.v4), 0);
+        assert!(table.owners.is_empty() && table.order.is_empty());
+    }
+}
