@@ -12,15 +12,20 @@ use crate::cookie::Jar;
 use crate::handshake::{Identity, Initiator};
 use crate::index::ReceiverIndex;
 use crate::key::{PresharedKey, PublicKey, SharedSecret};
+use crate::limits::{KEEPALIVE_TIMEOUT, REKEY_TIMEOUT};
 use crate::session::Session;
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::timestamp::Timestamp;
 
+/// An unconfirmed session of this age is not going to be used any more.
+const UNCONFIRMED_FOR: Duration = KEEPALIVE_TIMEOUT.saturating_add(REKEY_TIMEOUT);
+
 /// An initiation of ours that waits for its response.
 pub(crate) struct Outstanding {
     pub initiator: Initiator,
     pub index: ReceiverIndex,
+    pub sent: Instant,
 }
 
 /// What our identity and the peer's agree on. Found when first needed: 100,000 agreements take seconds.
@@ -114,11 +119,14 @@ impl Sessions {
     pub(crate) fn add(&mut self, session: Arc<Session>) -> Retired {
         if session.is_initiator() {
             // The response proved that the responder has the keys: they can be used at once. An unconfirmed session of a
-            // handshake the other way round becomes the previous one, since the peer may just have begun to use it.
+            // handshake the other way round becomes the previous one, since the peer may just have begun to use it. Only if
+            // that has been possible for long (one retry and a keepalive) it has not: then our response to it was lost, and what is
+            // under way was sealed with the current session.
+            let created = session.created();
             let former = self.current.replace(session);
-            match self.next.take() {
+            match self.next.take_if(|next| created.saturating_since(next.created()) < UNCONFIRMED_FOR) {
                 Some(next) => [self.previous.replace(next), former, None],
-                None => [std::mem::replace(&mut self.previous, former), None, None],
+                None => [std::mem::replace(&mut self.previous, former), self.next.take(), None],
             }
         } else {
             // Not to be sent with before the initiator has shown that it has the keys. Its new handshake says that it does

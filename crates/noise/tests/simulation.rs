@@ -5,7 +5,7 @@
 //! is checked in the end: once the network is well again everything arrives, through at least three rekeys; and
 //! once nobody talks any more, both fall silent, forget their keys and have no deadline.
 //!
-//! `WIRELOOM_SIM_SEEDS` says how many seeds (2000 by default), `WIRELOOM_SIM_SEED` runs one of them again.
+//! `WIRELOOM_SIM_SEEDS` says how many seeds (2000 by default), `WIRELOOM_SIM_SEED` runs one of them again and tells what is sent.
 
 mod support;
 
@@ -22,13 +22,13 @@ const REKEYS: usize = 3;
 fn all_seeds() {
     let number = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().expect("a number"));
     if let Some(seed) = number("WIRELOOM_SIM_SEED") {
-        return one_seed(seed);
+        return one_seed(seed, true);
     }
     let seeds = number("WIRELOOM_SIM_SEEDS").unwrap_or(SEEDS);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     std::thread::scope(|scope| {
         for thread in 0..threads {
-            scope.spawn(move || (thread..seeds).step_by(threads as usize).for_each(one_seed));
+            scope.spawn(move || (thread..seeds).step_by(threads as usize).for_each(|seed| one_seed(seed, false)));
         }
     });
 }
@@ -44,9 +44,10 @@ impl Drop for Name {
     }
 }
 
-fn one_seed(seed: u64) {
+fn one_seed(seed: u64, trace: bool) {
     let _name = Name(seed);
     let mut world = World::new(seed);
+    world.trace = trace;
     let hostile = 30 + u64::from(world.below(300));
     world.run(secs(hostile));
 

@@ -10,7 +10,7 @@ use crate::error::Drop;
 use crate::event::{Destination, Event, Message};
 use crate::handshake::{PROLOGUE, Responder};
 use crate::index::PeerId;
-use crate::limits::INITIATIONS_PER_SECOND;
+use crate::limits::{INITIATIONS_PER_SECOND, REKEY_TIMEOUT};
 use crate::message::{self, CookieReply, Incoming, Initiation, Response, TIMESTAMP_LEN, macs};
 use crate::session::{Session, SessionParts};
 use crate::symmetric::SymmetricState;
@@ -82,16 +82,20 @@ impl Device {
         self.respond(now, id, responder, initiation)
     }
 
-    /// Answers an authentic initiation. If one of ours is under way, they have crossed. The kernel forgets its own, so that between two
-    /// kernels neither is completed, and both try again after REKEY_TIMEOUT. Here the device with the lesser public key forgets
-    /// its own, and the other one's leads to the session. Were both to stay, each side would send with the session that it
-    /// began, and lose what it sends when the other makes room for the next.
+    /// Answers an authentic initiation. If one of ours is under way it is forgotten, as in the kernel: its answer would come
+    /// after a session that was agreed later.
+    ///
+    /// But if ours is so young that both crossed, only the device with the lesser public key forgets it, and the other one's leads to
+    /// the session. If both forgot theirs, as two kernels do, both would try again after REKEY_TIMEOUT. If both kept
+    /// theirs, each would send with the session that it began, and lose what it sends when the other makes room for the next.
     fn respond(&mut self, now: Now, id: PeerId, responder: Responder, initiation: &Initiation<'_>) -> Result<(), Drop> {
         let own = self.public_key();
         let index = self.take_index(id);
         let peer = self.peers.get_mut(&id).ok_or(Drop::UnknownPeer)?;
-        if let Some(crossed) = peer.outstanding.take_if(|_| own < Some(peer.key)) {
-            self.by_index.remove(&crossed.index);
+        let yields = own < Some(peer.key);
+        let is_old = |sent| now.boot.saturating_since(sent) >= REKEY_TIMEOUT;
+        if let Some(forgotten) = peer.outstanding.take_if(|ours| yields || is_old(ours.sent)) {
+            self.by_index.remove(&forgotten.index);
         }
         let (mut ephemeral, mut sealed_nothing) = ([0; 32], [0; aead::TAG_LEN]);
         let secret = self.random.key();

@@ -177,7 +177,7 @@ impl Device {
         peer.last_handshake_sent = Some(now.boot);
         peer.timers.handshake_initiated(now.boot, &mut self.random);
         peer.activity.handshake_sent(now.boot);
-        if let Some(former) = peer.outstanding.replace(Box::new(Outstanding { initiator, index })) {
+        if let Some(former) = peer.outstanding.replace(Box::new(Outstanding { initiator, index, sent: now.boot })) {
             self.by_index.remove(&former.index);
         }
         let message = Message::new(&message);

@@ -30,6 +30,8 @@ const TRANSIT: Duration = millis(20);
 const REMEMBERED: usize = 64;
 
 pub struct World {
+    /// Tell what is sent.
+    pub trace: bool,
     rng: ChaCha8Rng,
     pub time: Duration,
     pub nodes: [Node; 2],
@@ -86,6 +88,7 @@ impl World {
             roam: percent(10),
         };
         Self {
+            trace: false,
             rng,
             time: secs(0),
             nodes,
@@ -198,6 +201,11 @@ impl World {
     fn collect(&mut self, n: usize) {
         while let Some(mut datagram) = self.nodes[n].out.pop_front() {
             self.sent += 1;
+            if self.trace {
+                let told = std::mem::take(&mut self.nodes[n].told);
+                let (kind, len) = (datagram.kind(), datagram.bytes.len());
+                eprintln!("{:?} node {n} {told:?} sends {kind:?} of {len} to {}", self.time, datagram.to);
+            }
             if self.memory.len() < REMEMBERED {
                 self.memory.push(datagram.clone());
             } else if self.hostility.drop != 0 {
