@@ -1,10 +1,11 @@
 //! Waiting: epoll with each of the descriptors that wake it.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use linux::clock::boot_nanos;
-use linux::poll::{BootTimer, Epoll, Event, EventFd, Interest, Signal, SignalFd};
+use linux::poll::{BootTimer, Epoll, Event, EventFd, Interest, Signal, SignalFd, wait_writable};
 
 fn tokens(epoll: &Epoll, timeout: Duration) -> Vec<u64> {
     let mut events = [Event::EMPTY; 8];
@@ -51,6 +52,20 @@ fn an_edge_is_told_once_and_writability_when_asked() {
     let ready = epoll.wait(&mut events, Some(LONG)).expect("wait");
     assert!(ready[0].readable());
     assert_eq!(tokens(&epoll, Duration::ZERO), []);
+}
+
+#[test]
+fn room_to_write_is_waited_for() {
+    let (mut ours, mut theirs) = std::os::unix::net::UnixStream::pair().expect("pair");
+    assert!(wait_writable(&ours, LONG));
+    ours.set_nonblocking(true).expect("nonblocking");
+    while ours.write(&[0; 4096]).is_ok() {}
+    assert!(!wait_writable(&ours, Duration::from_millis(1)));
+    std::thread::scope(|scope| {
+        scope.spawn(move || std::io::copy(&mut theirs, &mut std::io::sink()));
+        assert!(wait_writable(&ours, LONG));
+        ours.shutdown(std::net::Shutdown::Write).expect("shutdown");
+    });
 }
 
 #[test]

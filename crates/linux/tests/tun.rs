@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use common::{LONG, Room, in_new_netns, ip};
+use common::{LONG, Room, in_new_netns, ip, once_free};
 use linux::link::Monitor;
 use linux::poll::{Epoll, Event, EventFd, Interest};
 use linux::tun::{self, Offloads, Queue, Tun, TunError, VNET_LEN};
@@ -33,7 +33,7 @@ fn a_pattern_is_filled_in_and_a_name_is_had_once() {
         assert!(matches!(create("wl9", 0), Err(TunError::Queues(0))));
         assert!(matches!(create("wl9", 257), Err(TunError::Queues(257))));
         drop(first);
-        assert_eq!(create("wl0", 1).expect("free again").name, "wl0");
+        assert_eq!(once_free(|| create("wl0", 1)).name, "wl0");
     });
 }
 
@@ -44,8 +44,9 @@ fn a_persistent_device_is_taken_over_unless_it_is_in_use() {
         let many = create("many0", 3).expect("take over");
         assert_eq!((many.name.as_str(), many.queues.len()), ("many0", 3));
         assert!(matches!(create("many0", 1), Err(TunError::InUse(_))));
+        let index = many.index;
         drop(many);
-        drop(create("many0", 2).expect("it stays, and is free"));
+        assert_eq!(once_free(|| create("many0", 2)).index, index, "it has stayed");
         ip("tuntap add one0 mode tun");
         let one = create("one0", 3).expect("take over");
         assert_eq!(one.queues.len(), 1);

@@ -92,6 +92,19 @@ pub fn ip(arguments: &str) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+/// Tries until it works. For what is free once a descriptor is closed: a program that another test's thread is just starting
+/// holds a copy of it between fork and exec.
+pub fn once_free<T, E: std::fmt::Debug>(mut attempt: impl FnMut() -> Result<T, E>) -> T {
+    let since = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return value,
+            Err(error) => assert!(since.elapsed() < LONG, "{error:?}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// Adds an IPv6 address, and waits for its route: the kernel adds that a little later, from a work queue.
 pub fn add_v6(address: &str, device: &str) {
     ip(&format!("address add {address} dev {device} nodad"));
