@@ -169,3 +169,7 @@ fn stamp(now: Instant) -> u64 {
 fn instant(nanos: u64) -> Option<Instant> {
     (nanos != 0).then(|| Instant::from_nanos(nanos))
 }
+
+#[cfg(test)]
+#[path = "activity/tests.rs"]
+mod tests;

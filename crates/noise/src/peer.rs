@@ -155,3 +155,15 @@ impl Sessions {
         [self.current.take(), self.previous.take(), self.next.take()]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_without_a_session_is_small() {
+        // The rest are three entries in trees (peers, keys, deadlines) of some 50 bytes each, and the data plane's part.
+        let size = size_of::<Peer>() + size_of::<Activity>() + size_of::<SharedSecret>();
+        assert!(size < 800, "{size} bytes");
+    }
+}

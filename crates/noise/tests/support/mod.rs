@@ -2,6 +2,7 @@
 //! checks for replays, and reports what happened. Also keeps books on what no data plane may do twice.
 
 #![allow(dead_code)] // Each test file uses its own part of this.
+#![allow(clippy::unwrap_used)] // Only tests are behind this.
 
 pub mod world;
 
