@@ -111,6 +111,8 @@ impl Run {
             Load::Udp { size, rate } => {
                 let bits = rate.map_or(0, |rate| rate * u64::from(size) * 8);
                 command.args(["-u", "-l", &size.to_string(), "-b", &bits.to_string()]);
+                // As large as every kernel allows: the receiver's naps are not the tunnel's losses.
+                command.args(["-w", "208K"]);
             }
         }
         Ok(Run { client: Process::spawn(&mut command)?, _server: server, seconds })

@@ -25,13 +25,18 @@ pub fn process_cpu(pid: u32) -> Result<Duration, LabError> {
     parse_process_cpu(&text).map(from_ticks).ok_or(LabError::Unreadable { what: "the CPU time of a process", text })
 }
 
-/// The CPU time that the whole machine has spent on anything but idling, interrupts included.
+/// The CPU time that the whole machine has not spent idling since it started, over all its processors.
+///
+/// Taken as what is left over from the idle time, which the kernel measures: what it counts as busy it only samples, at each
+/// tick, and a virtual machine misses ticks. What the hypervisor took away counts as busy.
 ///
 /// # Errors
-/// `/proc/stat` cannot be read.
+/// `/proc/stat` or `/proc/uptime` cannot be read.
 pub fn machine_cpu() -> Result<Duration, LabError> {
-    let text = read("/proc/stat")?;
-    parse_machine_cpu(&text).map(from_ticks).ok_or(LabError::Unreadable { what: "the CPU time of the machine", text })
+    let uptime = read("/proc/uptime")?;
+    let stat = read("/proc/stat")?;
+    parse_machine_cpu(&uptime, &stat, *TICKS)
+        .ok_or(LabError::Unreadable { what: "the CPU time of the machine", text: format!("{uptime}{stat}") })
 }
 
 /// The resident memory of a process in KiB.
@@ -94,14 +99,18 @@ fn parse_process_cpu(text: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// user + nice + system + irq + softirq of the first line; idle, iowait and what a hypervisor stole are not work.
-fn parse_machine_cpu(text: &str) -> Option<u64> {
-    let line = text.lines().next()?.strip_prefix("cpu ")?;
-    let fields: Vec<u64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();
-    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = fields[..] else {
+/// The time since the start, once for each processor, less what they idled (and idled waiting for a disk).
+fn parse_machine_cpu(uptime: &str, stat: &str, ticks: u64) -> Option<Duration> {
+    let up: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    let mut lines = stat.lines();
+    let fields: Vec<u64> =
+        lines.next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|field| field.parse().ok()).collect();
+    let [_user, _nice, _system, idle, iowait, ..] = fields[..] else {
         return None;
     };
-    Some(user + nice + system + irq + softirq)
+    let processors = lines.take_while(|line| line.starts_with("cpu")).count();
+    let idle = (idle + iowait) as f64 / ticks as f64;
+    Duration::try_from_secs_f64((up * processors as f64 - idle).max(0.0)).ok()
 }
 
 #[cfg(test)]
@@ -112,8 +121,10 @@ mod tests {
     fn reads_cpu_times() {
         let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 100 23 0 0 20";
         assert_eq!(parse_process_cpu(stat), Some(123));
-        assert_eq!(parse_machine_cpu("cpu  1 2 4 1000 999 8 16 5 0 0\ncpu0 1\n"), Some(31));
-        assert_eq!(parse_machine_cpu("intr 5\n"), None);
+        let lines = "cpu  1 2 4 300 50 8 16 5 0 0\ncpu0 1\ncpu1 1\nintr 5\n";
+        let busy = parse_machine_cpu("10.25 3.00\n", lines, 100);
+        assert_eq!(busy, Some(Duration::from_millis(17_000)));
+        assert_eq!(parse_machine_cpu("10.25 3.00\n", "intr 5\n", 100), None);
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Plan {
     pub fn estimate(&self) -> Duration {
         let probes = u64::from(usize::BITS - RATES.len().leading_zeros());
         let tcp = 4 * (u64::from(self.seconds) + 1);
-        let udp = 2 * (u64::from(self.flood) + 1 + probes * 3 / 2);
+        let udp = 2 * (u64::from(self.flood) + 1 + probes * 2);
         Duration::from_secs(2 + tcp + udp + u64::from(self.pings) / 100)
     }
 }
@@ -156,9 +156,13 @@ fn udp(bed: &Bed, plan: &Plan, sample: &mut Sample, size: u32, keys: [&'static s
     while clean < dirty {
         let middle = clean.midpoint(dirty);
         let rate = RATES[middle] * 1000;
-        let run = try_rate(Some(rate), 1)?;
-        let reached = run.sent as f64 / run.seconds.max(1e-9) >= rate as f64 * 0.95;
-        if reached && run.loss() <= CLEAN {
+        let is_clean = || -> Result<bool, LabError> {
+            let run = try_rate(Some(rate), 1)?;
+            let reached = run.sent as f64 / run.seconds.max(1e-9) >= rate as f64 * 0.95;
+            Ok(reached && run.loss() <= CLEAN)
+        };
+        // A second try, because what else the machine does in that second may cost a rate its name.
+        if is_clean()? || is_clean()? {
             clean = middle + 1;
         } else {
             dirty = middle;

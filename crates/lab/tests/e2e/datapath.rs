@@ -5,7 +5,7 @@ use std::time::Duration;
 use lab::traffic::{Service, UdpPlan, exchange_tcp, exchange_udp, finish_udp, start_udp};
 use lab::{Gso, Outer, TunnelSpec, iperf, ping, usage};
 
-use crate::common::{BYTES, LIMIT, check_traffic, our_tunnel, spec};
+use crate::common::{BYTES, LIMIT, check_pings, check_traffic, our_tunnel, spec};
 
 /// Far above what any single packet has here.
 const SUPER_PACKET: u64 = 8000;
@@ -60,7 +60,7 @@ const SEND_SEGMENTS: &str = r#"
 fn a_udp_super_packet_arrives_as_its_datagrams() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
-    crate::common::check_pings(left, right);
+    check_pings(left, right);
     let _service = Service::start(right.namespace()).unwrap();
     for address in right.inner() {
         let before = right.namespace().clone();
@@ -85,6 +85,8 @@ fn flows_stay_in_order() {
     // With GRO at the receiver a veth has one queue: the link itself does not reorder, whichever core sends.
     let tunnel = TunnelSpec { gso: Gso::Off, ..spec() }.build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);
+    // The handshake happens before the flood, which could drown it.
+    check_pings(left, right);
     let _there = Service::start(right.namespace()).unwrap();
     let _back = Service::start(left.namespace()).unwrap();
     // Both directions at once and echoes as well, so that the TUN sees each flow from either side and may steer it about.

@@ -8,7 +8,7 @@ use std::process::Command;
 use lab::{Daemon, Namespace, System, run, socket_path, unique_interface, wait_until};
 use rustix::process::Signal;
 
-use crate::common::{LIMIT, SOON, check_pings, our_tunnel, wireloom};
+use crate::common::{LIMIT, SOON, check_pings, check_traffic, our_tunnel, wireloom};
 
 fn program() -> PathBuf {
     wireloom().program().unwrap()
@@ -154,7 +154,7 @@ fn an_open_tun_is_taken_over() {
         left.bring_up(1420).unwrap();
         let endpoint = right.endpoint(lab::Outer::V4);
         left.add_peer(right, Some(endpoint), None).unwrap();
-        crate::common::check_traffic(left, right);
+        check_traffic(left, right);
     }
 }
 
