@@ -281,6 +281,11 @@ impl Queue {
         Ok(())
     }
 
+    /// Another descriptor of the same queue.
+    pub fn try_clone(&self) -> io::Result<Queue> {
+        Ok(Queue { fd: self.fd.try_clone()? })
+    }
+
     /// Whether the device still exists, in whichever network namespace.
     pub fn is_attached(&self) -> bool {
         self.identity().is_ok()

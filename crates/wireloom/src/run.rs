@@ -1,10 +1,29 @@
 //! `wireloom run`: an interface, from its creation to its end.
+//!
+//! The order matters: into the background first, while there is one thread; then everything that can be refused (the
+//! device, the socket, the workers); and only when all of it stands does the foreground process end. It behaves as wireguard-go does:
+//! the same environment, the same socket, the same reasons to end.
 
+use std::env;
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use clap::Args;
+use control::{Device, DeviceConfig, DeviceError, Driver, DriverError, uapi::Server};
+use linux::link::Monitor;
+use linux::poll::{Signal, SignalFd};
+use linux::process::{self, DaemoniseError, Output, Readiness};
+use linux::tun::{self, Offloads, Tun, TunError};
+use linux::unix::{self, DeletionWatch, ListenError, Listener};
+use log::LevelFilter;
+use plane::DataPlane;
+use plane::userspace::{PlaneError, Userspace, UserspaceConfig};
 
 use crate::interface::InterfaceName;
+
+/// The MTU of an interface that we make, in bytes: 1500 less IPv6, UDP and what WireGuard adds, as the kernel's WireGuard has it.
+const MTU: u32 = 1420;
 
 /// How to run an interface.
 #[derive(Args)]
@@ -34,12 +53,220 @@ pub struct RunArgs {
 /// Why an interface cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// This build has no data plane.
-    #[error("cannot run {0}: this build has no data plane")]
-    NoDataPlane(InterfaceName),
+    /// An environment variable says something impossible.
+    #[error("{name} is '{value}', expected {expected}")]
+    Environment {
+        /// Which variable.
+        name: &'static str,
+        /// What it says.
+        value: String,
+        /// What it may say.
+        expected: &'static str,
+    },
+    /// The process could not go to the background.
+    #[error("{}", Chain(.0))]
+    Daemonise(#[from] DaemoniseError),
+    /// A descriptor that was to be inherited is not there.
+    #[error("{name} is {number}, which is not an open descriptor of this process: {source}")]
+    Descriptor {
+        /// Which variable named it.
+        name: &'static str,
+        /// Its number.
+        number: i32,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The interface could not be made.
+    #[error("{}", Chain(.0))]
+    Tun(#[from] TunError),
+    /// The configuration socket could not be made.
+    #[error("{}", Chain(.0))]
+    Listen(#[from] ListenError),
+    /// The interface was made, and could not be set up as it should be.
+    #[error("{what}: {source}")]
+    Os {
+        /// What was attempted.
+        what: &'static str,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The data plane could not start.
+    #[error("{}", Chain(.0))]
+    Plane(#[from] PlaneError),
+    /// The device could not be made.
+    #[error("{}", Chain(.0))]
+    Device(#[from] DeviceError),
+    /// The control thread failed.
+    #[error("{}", Chain(.0))]
+    Driver(#[from] DriverError),
+}
+
+/// An error with its causes, in one line.
+struct Chain<'a, E>(&'a E);
+
+impl<E: std::error::Error> std::fmt::Display for Chain<'_, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Some errors tell their cause themselves.
+            if !said.contains(&text) {
+                write!(f, ": {text}")?;
+            }
+            said = text;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+fn os(what: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
+    move |source| RunError::Os { what, source }
+}
+
+/// What the environment says, in wireguard-go's words.
+struct Environment {
+    foreground: bool,
+    level: LevelFilter,
+    tun: Option<i32>,
+    uapi: Option<i32>,
+}
+
+impl Environment {
+    fn read() -> Result<Self, RunError> {
+        let text = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let descriptor = |name: &'static str| match text(name) {
+            None => Ok(None),
+            Some(value) => match value.parse() {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => Err(RunError::Environment { name, value, expected: "the number of an open descriptor" }),
+            },
+        };
+        let level = match text("LOG_LEVEL").as_deref() {
+            Some("verbose" | "debug") => LevelFilter::Debug,
+            Some("silent") => LevelFilter::Off,
+            // As wireguard-go does, which takes every other word for its default.
+            _ => LevelFilter::Error,
+        };
+        Ok(Self {
+            foreground: text("WG_PROCESS_FOREGROUND").as_deref() == Some("1"),
+            level,
+            tun: descriptor("WG_TUN_FD")?,
+            uapi: descriptor("WG_UAPI_FD")?,
+        })
+    }
 }
 
 /// Runs an interface until it is taken away.
 pub fn run(args: RunArgs) -> Result<(), RunError> {
-    Err(RunError::NoDataPlane(args.interface))
+    let environment = Environment::read()?;
+    if args.foreground || environment.foreground {
+        return Running::start(&args, &environment)?.finish();
+    }
+    let readiness = process::daemonise()?;
+    match Running::start(&args, &environment) {
+        Ok(running) => running.finish_in_background(readiness, environment.level),
+        Err(error) => {
+            readiness.fail(&format!("wireloom: {error}"));
+            std::process::exit(1);
+        }
+    }
+}
+
+/// An interface that is ready. The fields are dropped in order: the socket goes first, the workers last.
+struct Running {
+    server: Server,
+    driver: Driver,
+    plane: Arc<Userspace>,
+    interface: InterfaceName,
+}
+
+impl Running {
+    fn start(args: &RunArgs, environment: &Environment) -> Result<Self, RunError> {
+        log_to_stderr(&args.interface, environment.level);
+        process::no_dump().map_err(os("making the process undumpable"))?;
+        // Before the first thread, so that no thread takes the signals in another way.
+        let signals = SignalFd::new(&[Signal::Interrupt, Signal::Terminate]).map_err(os("taking over signals"))?;
+        let tun = open_tun(args, environment)?;
+        let queue = tun.queues[0].try_clone().map_err(os("duplicating the TUN descriptor"))?;
+        let listener = match environment.uapi {
+            Some(number) => {
+                Listener::from_fd(adopt("WG_UAPI_FD", number)?).map_err(os("taking over the socket of WG_UAPI_FD"))?
+            }
+            None => Listener::bind(&unix::socket_path(&tun.name))?,
+        };
+        let deletion = DeletionWatch::new(&listener).map_err(os("watching the socket"))?;
+
+        let workers = tun.queues.len();
+        let offloads = tun.offloads;
+        let config = UserspaceConfig { offloads, udp_gso: !args.no_udp_gso, mtu: MTU };
+        let plane = Arc::new(Userspace::start(tun.queues, config)?);
+        let config = DeviceConfig { workers, udp_gso: !args.no_udp_gso, udp_gro: !args.no_udp_gro };
+        let device = Arc::new(Device::new(config, plane.clone())?);
+        let driver = Driver::new(device.clone(), queue, offloads, signals, deletion)?;
+        let server = Server::start(listener, device).map_err(os("serving the socket"))?;
+        log::debug!("{workers} workers, {offloads:?}");
+        Ok(Self { server, driver, plane, interface: args.interface.clone() })
+    }
+
+    fn finish(self) -> Result<(), RunError> {
+        let Self { server, driver, plane, interface } = self;
+        let end = driver.run();
+        drop(server);
+        plane.shutdown();
+        log::debug!("{interface} ended: {end:?}");
+        for (reason, packets) in plane.drops().into_iter().filter(|(_, packets)| *packets > 0) {
+            log::debug!("{packets} packets dropped: {reason}");
+        }
+        end?;
+        Ok(())
+    }
+
+    fn finish_in_background(self, readiness: Readiness, level: LevelFilter) -> Result<(), RunError> {
+        // Who asks for debug lines wants to see them where the command was given; otherwise whoever waits for the end of
+        // our output must not wait for the end of the daemon.
+        let output = if level == LevelFilter::Debug { Output::Keep } else { Output::Discard };
+        readiness.ready(output).map_err(os("going to the background"))?;
+        self.finish()
+    }
+}
+
+/// Makes the interface, or takes over the one that was inherited.
+fn open_tun(args: &RunArgs, environment: &Environment) -> Result<Tun, RunError> {
+    let want = if args.no_tun_offload { Offloads::default() } else { Offloads::ALL };
+    let (tun, ours) = match environment.tun {
+        Some(number) => (tun::from_fd(adopt("WG_TUN_FD", number)?, want)?, false),
+        None => {
+            let workers = args.workers.map_or_else(process::cpus, NonZeroUsize::get).min(tun::QUEUES_MAX);
+            (tun::create(args.interface.as_str(), workers, want)?, true)
+        }
+    };
+    if tun.queues.len() > 1 {
+        // Without it a flow may change its queue in mid-stream; that costs order, not function.
+        if let Err(error) = tun.queues[0].set_steering_by_flow() {
+            log::debug!("flows are steered by the kernel's own rule: {error}");
+        }
+    }
+    let mtu = args.mtu.map(u32::from).or(ours.then_some(MTU));
+    if let Some(mtu) = mtu {
+        let monitor = Monitor::follow(&tun.queues[0]).map_err(os("looking at the interface"))?;
+        monitor.set_mtu(tun.index, mtu).map_err(os("setting the MTU"))?;
+    }
+    Ok(tun)
+}
+
+fn adopt(name: &'static str, number: i32) -> Result<OwnedFd, RunError> {
+    process::adopt_fd(number).map_err(|source| RunError::Descriptor { name, number, source })
+}
+
+/// Log lines on standard error, with the interface's name, as far as the level lets them.
+fn log_to_stderr(interface: &InterfaceName, level: LevelFilter) {
+    use std::io::Write;
+    let interface = interface.clone();
+    env_logger::Builder::new()
+        .filter_level(level)
+        .format(move |out, record| writeln!(out, "{}: ({interface}) {}", record.level(), record.args()))
+        .init();
 }

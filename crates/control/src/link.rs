@@ -1,0 +1,134 @@
+//! The inner interface: what its user does to it, and the few settings that we make.
+
+use crate::device::Device;
+use linux::{
+    link::{LinkEvent, Monitor},
+    tun::{Offloads, Queue},
+};
+use std::{io, net::IpAddr};
+
+/// Super-packets that the interface's own queue holds. The kernel's default of 500 is 20 ms at 12 Gb/s: a queue so long
+/// only adds delay. See `docs/performance.md`.
+const QUEUE_LEN: u32 = 128;
+/// The most that one outer send carries, in bytes.
+const SEND_MAX: u32 = 65_507;
+/// What WireGuard adds to an inner packet, in bytes.
+const OVERHEAD: u32 = 32;
+/// Datagrams in one send.
+const SEGMENTS_MAX: u32 = 64;
+
+/// Follows the interface, wherever it is moved.
+pub(crate) struct Link {
+    pub(crate) monitor: Monitor,
+    /// A descriptor of the device, by which it is found again.
+    queue: Queue,
+    offloads: Offloads,
+}
+
+/// What the control thread must do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum LinkNews {
+    /// Nothing.
+    None,
+    /// The interface is in another network namespace, and followed by another monitor: wait on its descriptor.
+    Moved,
+    /// The interface has gone.
+    Gone,
+}
+
+impl Link {
+    /// Starts to follow the interface of this queue, and applies its state to the device.
+    pub(crate) fn new(queue: Queue, offloads: Offloads, device: &Device) -> io::Result<Self> {
+        let link = Self { monitor: Monitor::follow(&queue)?, queue, offloads };
+        link.state(device);
+        Ok(link)
+    }
+
+    fn state(&self, device: &Device) {
+        let state = self.monitor.known();
+        self.set_mtu(device, state.mtu);
+        self.set_addresses(device);
+        if let Err(error) = self.monitor.set_txqueuelen(self.monitor.index(), QUEUE_LEN) {
+            log::debug!("the interface's queue keeps its length: {error}");
+        }
+        device.set_up(state.up);
+    }
+
+    /// Hands on what has happened to the interface.
+    pub(crate) fn news(&mut self, device: &Device) -> LinkNews {
+        while let Some(event) = self.monitor.next() {
+            match event {
+                LinkEvent::Up => device.set_up(true),
+                LinkEvent::Down => device.set_up(false),
+                LinkEvent::Mtu(mtu) => self.set_mtu(device, mtu),
+                LinkEvent::Renamed(name) => log::debug!("the interface is called {name} now"),
+                LinkEvent::Addresses => self.set_addresses(device),
+                LinkEvent::Removed => return self.follow(device),
+            }
+        }
+        LinkNews::None
+    }
+
+    fn follow(&mut self, device: &Device) -> LinkNews {
+        if !self.queue.is_attached() {
+            return LinkNews::Gone;
+        }
+        match Monitor::follow(&self.queue) {
+            Ok(monitor) => {
+                self.monitor = monitor;
+                self.state(device);
+                LinkNews::Moved
+            }
+            Err(error) => {
+                log::error!("the interface was moved and cannot be followed: {error}");
+                LinkNews::Gone
+            }
+        }
+    }
+
+    /// One super-packet of the kernel's is to fit one send of ours: of the segments, and of the bytes that they become.
+    fn set_mtu(&self, device: &Device, mtu: u32) {
+        device.plane.set_mtu(mtu);
+        if !self.offloads.tso {
+            return;
+        }
+        let (size, segments) = gso_max(mtu);
+        if let Err(error) = self.monitor.set_gso_max(self.monitor.index(), size, segments) {
+            log::debug!("the interface's super-packets keep their size: {error}");
+        }
+    }
+
+    fn set_addresses(&self, device: &Device) {
+        let addresses: io::Result<Vec<IpAddr>> = self.monitor.addresses(self.monitor.index());
+        match addresses {
+            Ok(addresses) => device.plane.set_addresses(addresses),
+            Err(error) => log::debug!("the interface's addresses cannot be read: {error}"),
+        }
+    }
+}
+
+/// How large a super-packet may be so that it fits one send: in bytes, and in segments.
+fn gso_max(mtu: u32) -> (u32, u32) {
+    let segments = (SEND_MAX / (mtu + OVERHEAD)).clamp(1, SEGMENTS_MAX);
+    // Headers are at least 40 bytes, once for the super-packet and once for each segment.
+    let size = segments * mtu.saturating_sub(40) + 40;
+    (size.clamp(mtu, 65_535.max(mtu)), segments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_super_packet_fits_one_send() {
+        assert_eq!(gso_max(1420), (45 * 1380 + 40, 45));
+        assert_eq!(gso_max(1280).1, 49);
+        assert_eq!(gso_max(65_455), (65_455, 1));
+        assert_eq!(gso_max(576).1, 64);
+        for mtu in 68..=65_535 {
+            let (size, segments) = gso_max(mtu);
+            assert!((1..=64).contains(&segments) && size >= mtu && size <= 65_535);
+            assert!(segments == 1 || segments * (mtu + OVERHEAD) <= SEND_MAX);
+        }
+    }
+}
