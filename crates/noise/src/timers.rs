@@ -95,7 +95,6 @@ impl Timers {
     pub(crate) fn handshake_completed(&mut self) {
         self.retransmit = None;
         self.deferred = None;
-        self.attempts = 0;
     }
 
     pub(crate) fn handshake_abandoned(&mut self, now: Instant, activity: &Activity) {

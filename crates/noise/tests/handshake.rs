@@ -393,3 +393,54 @@ fn many_peers_are_quick_to_change() {
     assert_eq!(device.peers().count(), 0);
     assert_eq!(device.poll_timeout(), None);
 }
+
+#[test]
+fn a_response_that_does_not_decrypt_does_not_end_the_handshake() {
+    // Its mac1 is good, unlike that of a simple forgery; only the preshared key differs.
+    let now = at(secs(0));
+    let (mut a, mut b) = pair(now);
+    let (in_a, in_b) = (a.peer(), b.peer());
+    b.device.set_preshared_key(now, in_b, PresharedKey::from_bytes([1; 32]));
+    a.send(now, b"data");
+    b.receive(now, &a.out.pop_front().unwrap());
+    let response = b.out.pop_front().unwrap();
+    a.receive(now, &response);
+    assert_eq!(a.drops, [Drop::NotAuthentic]);
+    a.device.set_preshared_key(now, in_a, PresharedKey::from_bytes([1; 32]));
+    a.receive(now, &response);
+    assert!(a.current().is_some());
+}
+
+#[test]
+fn an_index_is_forgotten_with_what_it_named() {
+    let (mut a, _) = pair(at(secs(0)));
+    a.send(at(secs(0)), b"data");
+    let index_of = |initiation: &Datagram| initiation.bytes[4..8].to_vec();
+    let first = index_of(&a.out.pop_front().unwrap());
+    a.timeout(at(secs(6)));
+    let second = index_of(&a.out.pop_front().unwrap());
+    for (index, reason) in [(second, Drop::NotAuthentic), (first, Drop::UnknownIndex)] {
+        let mut reply = [0; 64];
+        reply[0] = 3;
+        reply[4..8].copy_from_slice(&index);
+        assert_eq!(a.device.handle_datagram(at(secs(6)), address(2), &reply, false), Err(reason));
+    }
+}
+
+#[test]
+fn a_session_that_was_never_confirmed_does_not_displace_the_current_one() {
+    let (mut a, mut b) = connected(at(secs(0)));
+    let id = b.peer();
+    // b asks for a new session, and a's answer is lost.
+    b.device.handle_rekey_due(at(secs(10)), id);
+    b.settle(at(secs(10)));
+    a.receive(at(secs(10)), &b.out.pop_front().unwrap());
+    a.out.clear();
+    // Much later a renews; what b sent meanwhile is still under way.
+    b.send(at(secs(120)), b"under way");
+    let data = b.out.pop_front().unwrap();
+    a.send(at(secs(120)), b"data");
+    exchange(at(secs(120)), &mut a, &mut b);
+    a.receive(at(secs(121)), &data);
+    assert_eq!(a.arrived, [b"under way".to_vec()]);
+}

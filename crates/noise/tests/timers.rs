@@ -347,3 +347,21 @@ fn a_device_that_slept_finds_its_keys_dead() {
     assert!(b.arrived.contains(&b"good morning".to_vec()));
     assert_eq!(a.current().unwrap().local_index(), b.current().unwrap().remote_index());
 }
+
+#[test]
+fn a_report_that_is_late_loses_nothing() {
+    let (mut a, mut b) = connected(at(secs(0)));
+    let keepalive = run(&mut b, secs(12));
+    a.receive(at(secs(12)), &keepalive[0].1);
+    run(&mut a, secs(40));
+    // Data is sent and answered before the device hears of it.
+    let id = a.peer();
+    let activity = a.links[&id].activity.clone();
+    assert!(activity.data_sent(at(secs(50)).boot));
+    assert!(!activity.keepalive_received(at(secs(51)).boot));
+    a.device.handle_activity(at(secs(52)), id);
+    a.send(at(secs(60)), b"data");
+    a.out.clear();
+    let sent = run(&mut a, secs(80));
+    assert_about(sent.first().expect("the data is watched").0, secs(75));
+}
