@@ -42,6 +42,8 @@ pub struct TunnelSpec {
     pub gso: Gso,
     /// The MTU inside.
     pub mtu: u32,
+    /// More arguments for our own daemons.
+    pub arguments: Vec<&'static str>,
 }
 
 impl TunnelSpec {
@@ -55,6 +57,7 @@ impl TunnelSpec {
             endpoints: Endpoints::Both,
             gso: Gso::Through,
             mtu: 1420,
+            arguments: Vec::new(),
         }
     }
 
@@ -65,8 +68,14 @@ impl TunnelSpec {
     pub fn build(&self) -> Result<Tunnel, LabError> {
         let (a, b) = (Namespace::new()?, Namespace::new()?);
         let link = Link::new(&a, &b, self.gso)?;
-        let left = End::new(self.left.start(&a)?, &link.left, 1)?;
-        let right = End::new(self.right.start(&b)?, &link.right, 2)?;
+        let start = |system: &System, namespace| match system {
+            System::Wireloom(_) => system.start_with(namespace, |command| {
+                command.args(&self.arguments);
+            }),
+            _ => system.start(namespace),
+        };
+        let left = End::new(start(&self.left, &a)?, &link.left, 1)?;
+        let right = End::new(start(&self.right, &b)?, &link.right, 2)?;
         let tunnel = Tunnel { preshared: self.preshared.then(wg::preshared_key).transpose()?, left, right, link };
         tunnel.configure(self)?;
         Ok(tunnel)

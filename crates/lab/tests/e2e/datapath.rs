@@ -39,6 +39,38 @@ fn tcp_moves_in_super_packets() {
     }
 }
 
+#[test]
+fn every_offload_can_be_switched_off() {
+    for arguments in [
+        vec!["--no-udp-gso"],
+        vec!["--no-udp-gro"],
+        vec!["--no-tun-offload"],
+        vec!["--no-udp-gso", "--no-udp-gro", "--no-tun-offload"],
+    ] {
+        eprintln!("{arguments:?}");
+        let plain_out = arguments.contains(&"--no-udp-gso");
+        let plain_in = arguments.contains(&"--no-tun-offload");
+        let tunnel = TunnelSpec { arguments, ..spec() }.build().unwrap();
+        let (left, right) = (&tunnel.left, &tunnel.right);
+        check_traffic(left, right);
+        let before = (left.counters().unwrap(), left.port.counters().unwrap());
+        iperf::tcp(left.namespace(), right.namespace(), right.v4.into(), 1, 1).unwrap();
+        let into = left.counters().unwrap().since(before.0).mean_sent();
+        let across = left.port.counters().unwrap().since(before.1).mean_sent();
+        assert_eq!(across <= FRAME, plain_out, "{across} bytes across the link");
+        assert_eq!(into <= FRAME, plain_in, "{into} bytes into the tunnel");
+    }
+}
+
+#[test]
+fn any_number_of_workers_will_do() {
+    for workers in ["1", "2", "5"] {
+        let arguments = vec!["--workers", workers];
+        let tunnel = TunnelSpec { arguments, ..spec() }.build().unwrap();
+        check_traffic(&tunnel.left, &tunnel.right);
+    }
+}
+
 /// Sends a hundred super-packets of forty datagrams each, through one UDP socket with UDP_SEGMENT. Each datagram is one of
 /// `lab-traffic`'s kind but for its body, and so is found corrupt there: the count is what matters.
 const SEND_SEGMENTS: &str = r#"
