@@ -1,9 +1,9 @@
 //! Applying a change from outside.
 //!
-//! In the kernel's order: mark, port, removal of all peers, private key, peers. What can fail (the port, the mark) comes first, so
-//! that a change that is refused has changed nothing. Peers are applied a hundred at a time, and the lock is free in
-//! between: timers and handshakes of a device with 100,000 peers do not wait for its configuration. A peer that a change does not
-//! mention keeps its session and its counters.
+//! In the kernel's order: mark, port, removal of all peers, private key, peers. What can fail (the mark, the port) comes first, so
+//! that a change that is refused has changed nothing else. The state is locked for one peer at a time, and its routes, which can be
+//! many, are published outside of that lock: timers and handshakes of a device with 100,000 peers do not wait for its
+//! configuration. A peer that a change does not mention keeps its session and its counters.
 
 use crate::device::{Device, State};
 use config::{
@@ -12,127 +12,133 @@ use config::{
 };
 use inet::Endpoint;
 use linux::udp::BindError;
-use noise::{AddPeerError, Now, PeerId};
+use noise::{AddPeerError, Now, PeerId, PrivateKey, PublicKey};
 use plane::AllowedIpChange as RouteChange;
+use rustix::io::Errno as Os;
 use std::time::Duration;
 
-/// Peers that are applied under one hold of the lock.
-const CHUNK: usize = 100;
-
 impl Device {
-    /// Applies a change.
+    /// Applies a change, and no other one meanwhile.
+    ///
+    /// # Errors
+    /// The mark or the port was refused. What comes before it in the kernel's order has been applied.
     pub fn apply(&self, change: DeviceChange) -> Result<(), Errno> {
-        self.change(None, |state, now| {
-            self.apply_mark(state, change.fwmark)?;
-            self.apply_port(state, change.listen_port)?;
-            if change.replace_peers {
-                let peers: Vec<PeerId> = state.noise.peers().collect();
-                for peer in peers {
-                    state.noise.remove_peer(now, peer);
-                }
+        let _configuration = self.configuration();
+        if let Some(mark) = change.fwmark {
+            self.change(|state, _| self.apply_mark(state, mark))?;
+        }
+        if let Some(port) = change.listen_port {
+            self.change(|state, _| self.apply_port(state, port))?;
+        }
+        if change.replace_peers {
+            let peers: Vec<PeerId> = self.state().noise.peers().collect();
+            for peer in peers {
+                self.change(|state, now| state.noise.remove_peer(now, peer));
             }
-            if let Some(key) = change.private_key {
-                state.noise.set_private_key(now, key);
-                self.publish_mac1(state);
-                // The control thread has a checker of its own.
-                self.wake.signal();
-            }
-            Ok::<(), Errno>(())
-        })?;
-        for chunk in change.peers.chunks(CHUNK) {
-            self.change(None, |state, now| {
-                let mut routes = Vec::new();
-                for peer in chunk {
-                    self.apply_peer(state, now, peer, &mut routes);
-                }
-                self.publish_routes(&mut routes);
-            });
+        }
+        if let Some(key) = change.private_key {
+            self.change(|state, now| self.apply_private_key(state, now, key));
+        }
+        for peer in change.peers {
+            self.apply_peer(peer);
         }
         Ok(())
     }
 
-    fn apply_mark(&self, state: &mut State, mark: Option<u32>) -> Result<(), Errno> {
-        let Some(mark) = mark.filter(|mark| *mark != state.mark) else { return Ok(()) };
+    fn apply_mark(&self, state: &mut State, mark: u32) -> Result<(), Errno> {
+        if mark == state.mark {
+            return Ok(());
+        }
         if let Some(group) = &state.group {
             group.set_mark(mark).map_err(|error| Errno::from(&error))?;
         }
         state.mark = mark;
+        // Marked packets may be routed by other rules.
+        self.forget_sources(state);
         Ok(())
     }
 
-    fn apply_port(&self, state: &mut State, port: Option<u16>) -> Result<(), Errno> {
-        let Some(port) = port.filter(|port| *port != state.port) else { return Ok(()) };
+    fn apply_port(&self, state: &mut State, port: u16) -> Result<(), Errno> {
+        if port == state.port && (state.group.is_some() || !state.up) {
+            return Ok(());
+        }
         if !state.up {
             state.port = port;
             return Ok(());
         }
         self.bind(state, port).map_err(|error| {
-            log::error!("{error}");
-            match error {
-                BindError::InUse(_) => Errno::ADDRESS_IN_USE,
-                BindError::Os { source, .. } => Errno::from(&source),
-                BindError::Forbidden(_) | BindError::Mark(_) | BindError::NoFamily => Errno::IO,
-            }
+            log::debug!("{}", crate::Chain(&error));
+            errno(&error)
         })
     }
 
-    fn apply_peer(&self, state: &mut State, now: Now, change: &PeerChange, routes: &mut Vec<RouteChange>) {
-        let existing = state.noise.find_peer(&change.public_key);
-        if change.remove {
-            if let Some(peer) = existing {
-                // The routes so far may name this peer, or be taken by it from another.
-                self.publish_routes(routes);
-                state.noise.remove_peer(now, peer);
-                self.settle(state, None);
-            }
-            return;
-        }
-        let peer = match existing {
-            Some(peer) => peer,
-            None if change.update_only => return,
-            None => match self.create_peer(state, now, change) {
+    fn apply_private_key(&self, state: &mut State, now: Now, key: Option<PrivateKey>) {
+        state.noise.set_private_key(now, key);
+        state.mac1 = state.noise.mac1_checker();
+        self.plane.set_mac1_checker(state.mac1.clone());
+    }
+
+    fn apply_peer(&self, change: PeerChange) {
+        let PeerChange { public_key, preshared_key, endpoint, .. } = change;
+        let peer = self.change(|state, now| {
+            let peer = match state.noise.find_peer(&public_key) {
+                Some(peer) if change.remove => {
+                    state.noise.remove_peer(now, peer);
+                    return None;
+                }
+                None if change.remove || change.update_only => return None,
+                None => self.add_peer(state, now, public_key)?,
                 Some(peer) => peer,
-                None => return,
-            },
-        };
-        if let Some(key) = &change.preshared_key {
-            state.noise.set_preshared_key(now, peer, key.clone());
-        }
-        if let Some(addr) = change.endpoint {
-            self.plane.set_endpoint(peer, Some(Endpoint::new(addr)));
-        }
-        if change.replace_allowed_ips {
-            routes.push(RouteChange::Clear(peer));
-        }
-        routes.extend(change.allowed_ips.iter().map(|change| match *change {
+            };
+            if let Some(key) = preshared_key {
+                state.noise.set_preshared_key(now, peer, key);
+            }
+            if let Some(addr) = endpoint {
+                self.plane.set_endpoint(peer, Some(Endpoint::new(addr)));
+            }
+            Some(peer)
+        });
+        let Some(peer) = peer else { return };
+        let cleared = change.replace_allowed_ips.then_some(RouteChange::Clear(peer));
+        let changed = change.allowed_ips.iter().map(|change| match *change {
             AllowedIpChange::Add(prefix) => RouteChange::Insert(prefix, peer),
             AllowedIpChange::Remove(prefix) => RouteChange::Remove(prefix, peer),
-        }));
+        });
+        let routes: Vec<RouteChange> = cleared.into_iter().chain(changed).collect();
+        if !routes.is_empty() {
+            self.plane.change_allowed_ips(&routes);
+        }
+        // Last, because turning it on sends something.
         if let Some(seconds) = change.persistent_keepalive {
-            let interval = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
-            state.noise.set_persistent_keepalive(now, peer, interval);
+            let interval = Duration::from_secs(seconds.into());
+            self.change(|state, now| state.noise.set_persistent_keepalive(now, peer, Some(interval)));
         }
     }
 
-    /// Adds a peer; our own key is passed over, as the kernel does.
-    fn create_peer(&self, state: &mut State, now: Now, change: &PeerChange) -> Option<PeerId> {
-        match state.noise.add_peer(now, change.public_key) {
+    /// Adds a peer. Our own key is passed over, as in the kernel.
+    fn add_peer(&self, state: &mut State, now: Now, key: PublicKey) -> Option<PeerId> {
+        match state.noise.add_peer(now, key) {
             Ok(peer) => {
                 self.plane.add_peer(peer, state.noise.activity(peer)?);
                 Some(peer)
             }
             Err(AddPeerError::Exists(peer)) => Some(peer),
             Err(error) => {
-                log::debug!("a peer was not added: {error}");
+                log::debug!("{key:?} was not added: {error}");
                 None
             }
         }
     }
+}
 
-    fn publish_routes(&self, routes: &mut Vec<RouteChange>) {
-        if !routes.is_empty() {
-            self.plane.change_allowed_ips(routes);
-            routes.clear();
-        }
+/// What a client hears of a port that could not be bound.
+fn errno(error: &BindError) -> Errno {
+    let os = |error: Os| Errno::new(error.raw_os_error()).unwrap_or(Errno::IO);
+    match error {
+        BindError::InUse(_) => Errno::ADDRESS_IN_USE,
+        BindError::Forbidden(_) => os(Os::ACCESS),
+        BindError::Mark(_) => os(Os::PERM),
+        BindError::NoFamily => os(Os::AFNOSUPPORT),
+        BindError::Os { source, .. } => Errno::from(source),
     }
 }

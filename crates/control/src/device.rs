@@ -2,18 +2,24 @@
 //!
 //! A device is *down* (no sockets, no sessions) or *up*. The link decides: when the interface is set up, the port is bound;
 //! when it is set down, the sockets are closed. A port that is taken leaves the device up without sockets until another is set.
+//!
+//! Two locks, in this order. The *configuration* belongs to one client at a time, for as long as its request takes. The
+//! *state* is what the control thread needs too: it is held for one peer or one event, and whoever holds it carries out what
+//! follows before letting go, so that the data plane and the network see everything in order.
 
+use crate::lock::{Turnstile, lock};
+use crate::sockets::send;
 use inet::Endpoint;
 use linux::{
     clock,
-    poll::{BootTimer, EventFd},
-    udp::{BindError, Outgoing, SendError, Socket, SocketGroup, UdpOptions},
+    poll::{BootTimer, Epoll},
+    udp::{SendError, SocketGroup},
 };
 use noise::{Destination, Event, Instant, Mac1Checker, Now, PeerId};
 use plane::DataPlane;
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 /// How a device is made.
@@ -32,45 +38,52 @@ pub enum DeviceError {
     /// The kernel gave no random bytes.
     #[error("the kernel has no random bytes: {0}")]
     Random(getrandom::Error),
-    /// A timer or wake-up descriptor was refused.
+    /// A timer or a wait queue was refused.
     #[error("cannot make a timer: {0}")]
     Os(#[from] io::Error),
 }
 
 /// A WireGuard device.
 pub struct Device {
-    state: Mutex<State>,
+    configuration: Mutex<()>,
+    state: Turnstile<State>,
     pub(crate) plane: Arc<dyn DataPlane>,
+    /// What the control thread waits for: here, because whoever binds sockets adds them.
+    pub(crate) epoll: Epoll,
     /// Due when the protocol wants to be called.
     pub(crate) timer: BootTimer,
-    /// Wakes the control thread: the sockets have changed.
-    pub(crate) wake: EventFd,
-    config: DeviceConfig,
+    pub(crate) config: DeviceConfig,
 }
 
-/// What the lock guards.
+/// What the inner lock guards.
 pub(crate) struct State {
     pub(crate) noise: noise::Device,
-    /// The port that was asked for; 0 for any.
+    /// For whom handshake messages must be meant; `None` without a private key.
+    pub(crate) mac1: Option<Mac1Checker>,
+    /// The port that was asked for, or was picked by the kernel; 0 for any.
     pub(crate) port: u16,
     pub(crate) mark: u32,
     pub(crate) up: bool,
     /// The sockets, while the device is up.
-    pub(crate) group: Option<Arc<SocketGroup>>,
+    pub(crate) group: Option<SocketGroup>,
     /// For which time the timer is set.
     armed: Option<Instant>,
 }
 
-/// The datagram that is being handled: where it came from, and its bytes.
+/// The datagram that is being handled: where it came from, and how long it is.
 #[derive(Clone, Copy)]
-pub(crate) struct Origin {
-    pub(crate) from: Endpoint,
-    pub(crate) len: u64,
+struct Origin {
+    from: Endpoint,
+    len: u64,
 }
 
-/// Both clocks, now.
-pub(crate) fn now() -> Now {
-    Now { boot: Instant::from_nanos(clock::boot_nanos()), wall: clock::wall() }
+fn now() -> Now {
+    Now { boot: boot(), wall: clock::wall() }
+}
+
+/// CLOCK_BOOTTIME, now.
+pub(crate) fn boot() -> Instant {
+    Instant::from_nanos(clock::boot_nanos())
 }
 
 impl Device {
@@ -78,25 +91,88 @@ impl Device {
     pub fn new(config: DeviceConfig, plane: Arc<dyn DataPlane>) -> Result<Self, DeviceError> {
         let mut seed = zeroize::Zeroizing::new([0; 32]);
         getrandom::fill(&mut *seed).map_err(DeviceError::Random)?;
-        let state = State { noise: noise::Device::new(*seed), port: 0, mark: 0, up: false, group: None, armed: None };
-        Ok(Self { state: Mutex::new(state), plane, timer: BootTimer::new()?, wake: EventFd::new()?, config })
+        let state = State {
+            noise: noise::Device::new(*seed),
+            mac1: None,
+            port: 0,
+            mark: 0,
+            up: false,
+            group: None,
+            armed: None,
+        };
+        let (epoll, timer) = (Epoll::new()?, BootTimer::new()?);
+        Ok(Self { configuration: Mutex::new(()), state: Turnstile::new(state), plane, epoll, timer, config })
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while the lock was held ends the process in a release build; a test has nothing to save.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Keeps other clients from changing the configuration. Taken before the state.
+    pub(crate) fn configuration(&self) -> MutexGuard<'_, ()> {
+        lock(&self.configuration)
     }
 
-    /// Changes the protocol's state, carries out what follows from it and sets the timer.
-    pub(crate) fn change<T>(&self, origin: Option<Origin>, f: impl FnOnce(&mut State, Now) -> T) -> T {
-        let mut state = self.lock();
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Changes the state, carries out what follows from it and sets the timer.
+    pub(crate) fn change<T>(&self, f: impl FnOnce(&mut State, Now) -> T) -> T {
+        let mut state = self.state();
         let result = f(&mut state, now());
-        self.settle(&mut state, origin);
+        self.settle(&mut state, None);
         result
     }
 
+    /// A handshake message came.
+    pub(crate) fn handle_handshake(&self, from: Endpoint, message: &[u8], under_load: bool) {
+        let mut state = self.state();
+        if let Err(reason) = state.noise.handle_datagram(now(), from.addr, message, under_load) {
+            log::debug!("a handshake message was dropped: {reason}");
+        }
+        self.settle(&mut state, Some(Origin { from, len: message.len() as u64 }));
+    }
+
+    /// The timer fired: whatever it was set for has passed.
+    pub(crate) fn handle_timeout(&self) {
+        self.timer.drain();
+        self.change(|state, now| {
+            // Even if the next deadline is the same, because more was due at once than one call sees to.
+            state.armed = None;
+            state.noise.handle_timeout(now);
+        });
+    }
+
+    /// The link was set up or down.
+    pub(crate) fn set_up(&self, up: bool) {
+        self.change(|state, now| {
+            if state.up == up {
+                return;
+            }
+            state.up = up;
+            if up {
+                if let Err(error) = self.bind(state, state.port) {
+                    log::error!("{}: set another listen port", crate::Chain(&error));
+                }
+                state.noise.set_up(now, true);
+            } else {
+                state.noise.set_up(now, false);
+                // The sessions end before the sockets are closed, so that nothing is sealed in vain.
+                self.settle(state, None);
+                for peer in state.noise.peers() {
+                    self.plane.drop_waiting(peer);
+                }
+                self.close(state);
+            }
+        });
+    }
+
+    /// Lets the kernel choose the source address of all peers again.
+    pub(crate) fn forget_sources(&self, state: &State) {
+        for peer in state.noise.peers() {
+            self.plane.forget_source(peer);
+        }
+    }
+
     /// Carries out the protocol's events and sets the timer.
-    pub(crate) fn settle(&self, state: &mut State, origin: Option<Origin>) {
+    fn settle(&self, state: &mut State, origin: Option<Origin>) {
         while let Some(event) = state.noise.poll_event() {
             self.carry_out(state, event, origin);
         }
@@ -109,22 +185,12 @@ impl Device {
         }
     }
 
-    /// The timer fired: whatever it was set for has passed.
-    pub(crate) fn timeout(&self) {
-        self.timer.drain();
-        self.change(None, |state, now| {
-            state.armed = None;
-            state.noise.handle_timeout(now);
-        });
-    }
-
     fn carry_out(&self, state: &State, event: Event, origin: Option<Origin>) {
         match event {
             Event::Transmit { to: Destination::Peer(peer), message } => self.transmit(state, peer, &message),
             Event::Transmit { to: Destination::Source, message } => {
-                if let Some(origin) = origin {
-                    // A reply to somebody unknown is a courtesy: if it cannot be sent, so be it.
-                    let _ = send(state, origin.from, &message);
+                if let Some(Err(error)) = origin.map(|origin| send(state, origin.from, &message)) {
+                    log::debug!("a cookie was not sent: {error}");
                 }
             }
             Event::EndpointConfirmed { peer } => {
@@ -145,7 +211,8 @@ impl Device {
         }
     }
 
-    /// Sends a handshake message to a peer's endpoint.
+    /// Sends a handshake message to a peer's endpoint. That it could not be sent is no more than a loss on the way: the
+    /// protocol tries again.
     fn transmit(&self, state: &State, peer: PeerId, message: &[u8]) {
         let Some(endpoint) = self.plane.endpoint(peer) else {
             return log::debug!("peer {}: no endpoint to send a handshake to", peer.as_u32());
@@ -161,86 +228,5 @@ impl Device {
             Ok(()) => self.plane.count_handshake(peer, message.len() as u64, 0),
             Err(error) => log::debug!("peer {}: handshake not sent: {error}", peer.as_u32()),
         }
-    }
-
-    /// Tells the workers which handshake messages are meant for us, after the private key changed.
-    pub(crate) fn publish_mac1(&self, state: &State) {
-        self.plane.set_mac1_checker(state.noise.mac1_checker());
-    }
-
-    /// A checker of handshake messages, as of now.
-    pub(crate) fn mac1_checker(&self) -> Option<Mac1Checker> {
-        self.lock().noise.mac1_checker()
-    }
-
-    /// Binds the port that was asked for and hands the workers their sockets.
-    pub(crate) fn bind(&self, state: &mut State, port: u16) -> Result<(), BindError> {
-        let options = UdpOptions {
-            mark: state.mark,
-            gso: self.config.udp_gso,
-            gro: self.config.udp_gro,
-            ..UdpOptions::default()
-        };
-        let group = SocketGroup::bind(port, self.config.workers, &options)?;
-        log::debug!("listening on UDP port {}", group.port);
-        state.port = group.port;
-        self.plane.set_sockets(Some(group.workers.clone()));
-        state.group = Some(Arc::new(group));
-        self.forget_sources(state);
-        self.wake.signal();
-        Ok(())
-    }
-
-    /// Closes all sockets.
-    pub(crate) fn close(&self, state: &mut State) {
-        self.plane.set_sockets(None);
-        state.group = None;
-        self.wake.signal();
-    }
-
-    fn forget_sources(&self, state: &State) {
-        for peer in state.noise.peers() {
-            self.plane.forget_source(peer);
-        }
-    }
-
-    /// The sockets on which handshakes come, while there are any.
-    pub(crate) fn sockets(&self) -> Option<Arc<SocketGroup>> {
-        self.lock().group.clone()
-    }
-
-    /// The link was set up or down.
-    pub(crate) fn set_up(&self, up: bool) {
-        self.change(None, |state, now| {
-            if state.up == up {
-                return;
-            }
-            state.up = up;
-            if up {
-                if let Err(error) = self.bind(state, state.port) {
-                    log::error!("{error}: set another listen port");
-                }
-                state.noise.set_up(now, true);
-            } else {
-                state.noise.set_up(now, false);
-                // The sessions' ends before the sockets': nothing is sealed in between for nobody.
-                while let Some(event) = state.noise.poll_event() {
-                    self.carry_out(state, event, None);
-                }
-                self.close(state);
-            }
-        });
-    }
-}
-
-/// Sends one datagram by the control socket of its family.
-fn send(state: &State, to: Endpoint, bytes: &[u8]) -> Result<(), SendError> {
-    let family = |socket: &&Socket| socket.is_v6() == to.addr.is_ipv6();
-    let Some(socket) = state.group.as_ref().and_then(|group| group.control.iter().find(family)) else {
-        return Err(SendError::Unreachable(rustix::io::Errno::AFNOSUPPORT.raw_os_error()));
-    };
-    match socket.send(&[Outgoing { to, ecn: 0, bytes, segment: None }]) {
-        (1.., _) => Ok(()),
-        (_, error) => Err(error.unwrap_or(SendError::WouldBlock)),
     }
 }

@@ -14,9 +14,28 @@ mod device;
 mod driver;
 mod handshakes;
 mod link;
+mod lock;
 mod report;
+mod sockets;
+#[cfg(test)]
+mod tests;
 pub mod uapi;
 mod zones;
 
 pub use device::{Device, DeviceConfig, DeviceError};
 pub use driver::{Driver, DriverError, End};
+
+/// An error with its causes, in one line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

@@ -5,7 +5,10 @@ use linux::{
     link::{LinkEvent, Monitor},
     tun::{Offloads, Queue},
 };
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 /// Super-packets that the interface's own queue holds. The kernel's default of 500 is 20 ms at 12 Gb/s: a queue so long
 /// only adds delay. See `docs/performance.md`.
@@ -19,7 +22,7 @@ const SEGMENTS_MAX: u32 = 64;
 
 /// Follows the interface, wherever it is moved.
 pub(crate) struct Link {
-    pub(crate) monitor: Monitor,
+    monitor: Monitor,
     /// A descriptor of the device, by which it is found again.
     queue: Queue,
     offloads: Offloads,
@@ -40,11 +43,12 @@ impl Link {
     /// Starts to follow the interface of this queue, and applies its state to the device.
     pub(crate) fn new(queue: Queue, offloads: Offloads, device: &Device) -> io::Result<Self> {
         let link = Self { monitor: Monitor::follow(&queue)?, queue, offloads };
-        link.state(device);
+        link.apply(device);
         Ok(link)
     }
 
-    fn state(&self, device: &Device) {
+    /// Makes our settings, and hands on the interface's state.
+    fn apply(&self, device: &Device) {
         let state = self.monitor.known();
         self.set_mtu(device, state.mtu);
         self.set_addresses(device);
@@ -76,12 +80,13 @@ impl Link {
         match Monitor::follow(&self.queue) {
             Ok(monitor) => {
                 self.monitor = monitor;
-                self.state(device);
+                self.apply(device);
                 LinkNews::Moved
             }
+            // It may be in a network namespace that is closed to us. Packets go on; when it is removed, the workers notice.
             Err(error) => {
                 log::error!("the interface was moved and cannot be followed: {error}");
-                LinkNews::Gone
+                LinkNews::None
             }
         }
     }
@@ -99,11 +104,17 @@ impl Link {
     }
 
     fn set_addresses(&self, device: &Device) {
-        let addresses: io::Result<Vec<IpAddr>> = self.monitor.addresses(self.monitor.index());
-        match addresses {
+        match self.monitor.addresses(self.monitor.index()) {
             Ok(addresses) => device.plane.set_addresses(addresses),
             Err(error) => log::debug!("the interface's addresses cannot be read: {error}"),
         }
+    }
+}
+
+impl AsFd for Link {
+    /// Readable when there may be news.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.monitor.as_fd()
     }
 }
 

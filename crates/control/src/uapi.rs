@@ -1,11 +1,11 @@
 //! Serving the configuration socket.
 //!
 //! A thread accepts; each connection gets a thread of its own, of which there is a bounded number, and serves several
-//! requests one after the other. A request is read to its end before the device is touched, so a client that stalls in the
-//! middle of one holds up nobody.
+//! requests one after the other. A request is read to its end before the device is touched, and no lock is held while a
+//! reply is written, so a client that stalls holds up nobody.
 
 use crate::{device::Device, zones::SystemZones};
-use config::uapi::{Request, RequestReader, reply_to_get, reply_to_set};
+use config::uapi::{Request, RequestError, RequestReader, reply_to_get, reply_to_set};
 use linux::{
     poll::{Epoll, Event, EventFd, Interest},
     unix::Listener,
@@ -17,7 +17,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -25,6 +25,8 @@ use std::{
 const CONNECTIONS: usize = 32;
 /// How long a client may take to read what it asked for.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of stack of a connection's thread.
+const STACK: usize = 256 * 1024;
 
 /// The server. Dropped, it stops to accept and closes the socket; connections end with the process or their clients.
 pub struct Server {
@@ -34,14 +36,20 @@ pub struct Server {
 
 impl Server {
     /// Serves the device on this socket.
+    ///
+    /// # Errors
+    /// A descriptor or a thread was refused.
     pub fn start(listener: Listener, device: Arc<Device>) -> io::Result<Self> {
         let quit = Arc::new(EventFd::new()?);
         let epoll = Epoll::new()?;
-        epoll.add(listener.as_fd(), 0, Interest::READ)?;
+        // Edge-triggered: when the process has no descriptor left for a connection, it is tried again with the next one, not
+        // again and again.
+        epoll.add(listener.as_fd(), 0, Interest::READ | Interest::EDGE)?;
         epoll.add(quit.as_fd(), 1, Interest::READ)?;
         let accepting = quit.clone();
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("uapi".into())
+            .stack_size(STACK)
             .spawn(move || accept(&listener, &epoll, &accepting, &device))?;
         Ok(Self { quit, thread: Some(thread) })
     }
@@ -58,8 +66,24 @@ impl Drop for Server {
     }
 }
 
+/// One of the places for connections, given back on drop.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(taken: &Arc<AtomicUsize>) -> Option<Place> {
+        let place = Place(taken.clone());
+        (taken.fetch_add(1, Ordering::AcqRel) < CONNECTIONS).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 fn accept(listener: &Listener, epoll: &Epoll, quit: &EventFd, device: &Arc<Device>) {
-    let connections = Arc::new(AtomicUsize::new(0));
+    let taken = Arc::new(AtomicUsize::new(0));
     let mut events = [Event::EMPTY; 2];
     loop {
         if let Err(error) = epoll.wait(&mut events, None) {
@@ -68,24 +92,34 @@ fn accept(listener: &Listener, epoll: &Epoll, quit: &EventFd, device: &Arc<Devic
         if quit.drain() {
             return;
         }
-        while let Ok(stream) = listener.accept() {
-            if connections.fetch_add(1, Ordering::AcqRel) >= CONNECTIONS {
-                connections.fetch_sub(1, Ordering::AcqRel);
-                log::debug!("a configuration client was turned away: there are {CONNECTIONS} already");
-                continue;
-            }
-            let (count, device) = (connections.clone(), device.clone());
-            let serving = std::thread::Builder::new().name("uapi-client".into()).spawn(move || {
-                if let Err(error) = serve(&stream, &device) {
-                    log::debug!("a configuration client: {error}");
+        loop {
+            match listener.accept() {
+                Ok(stream) => admit(stream, &taken, device),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // Given up before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => (),
+                Err(error) => {
+                    log::error!("a configuration client cannot be accepted: {error}");
+                    break;
                 }
-                count.fetch_sub(1, Ordering::AcqRel);
-            });
-            if let Err(error) = serving {
-                connections.fetch_sub(1, Ordering::AcqRel);
-                log::error!("a configuration client cannot be served: {error}");
             }
         }
+    }
+}
+
+fn admit(stream: UnixStream, taken: &Arc<AtomicUsize>, device: &Arc<Device>) {
+    let Some(place) = Place::take(taken) else {
+        return log::error!("a configuration client was turned away: there are {CONNECTIONS} already");
+    };
+    let device = device.clone();
+    let serving = thread::Builder::new().name("uapi-client".into()).stack_size(STACK).spawn(move || {
+        if let Err(error) = serve(&stream, &device) {
+            log::debug!("a configuration client has gone: {error}");
+        }
+        drop(place);
+    });
+    if let Err(error) = serving {
+        log::error!("a configuration client cannot be served: {error}");
     }
 }
 
@@ -95,28 +129,26 @@ fn serve(stream: &UnixStream, device: &Device) -> io::Result<()> {
     let mut requests = RequestReader::new(stream);
     loop {
         let mut out = stream;
-        match requests.read(&SystemZones) {
+        let reply = match requests.read(&SystemZones) {
             Ok(None) => return Ok(()),
             Ok(Some(Request::Get)) => {
                 device.report(&mut out)?;
-                out.write_all(reply_to_get(Ok(())).as_bytes())?;
+                reply_to_get(Ok(()))
             }
-            Ok(Some(Request::Set(change))) => {
-                let result = device.apply(change);
-                // Written at once: some clients read once.
-                out.write_all(reply_to_set(result).as_bytes())?;
-            }
+            Ok(Some(Request::Set(change))) => reply_to_set(device.apply(change)),
             Err(error) => {
                 log::debug!("a configuration request was refused: {error}");
                 let reply = match error {
-                    config::uapi::RequestError::Get => reply_to_get(Err(error.errno())),
+                    RequestError::Get => reply_to_get(Err(error.errno())),
                     _ => reply_to_set(Err(error.errno())),
                 };
-                out.write_all(reply.as_bytes())?;
                 if error.ends_connection() {
-                    return Ok(());
+                    return out.write_all(reply.as_bytes());
                 }
+                reply
             }
-        }
+        };
+        // In one write: some clients read the reply to a set in one read.
+        out.write_all(reply.as_bytes())?;
     }
 }

@@ -1,0 +1,105 @@
+//! The outer sockets: when they are bound and closed, and how handshakes come and go through the control sockets.
+//!
+//! New sockets are bound before the old ones are closed, so that a port that is taken changes nothing. What changes is
+//! complete when the lock is let go: the workers have their sockets, the control thread waits on the new ones, and of the old
+//! ones no descriptor is left, so that their port is free.
+
+use crate::device::{Device, State};
+use crate::driver::token;
+use inet::Endpoint;
+use linux::{
+    poll::Interest,
+    udp::{BindError, Outgoing, Received, SendError, Socket, SocketGroup, UdpOptions},
+};
+use plane::HandshakeBytes;
+use std::io;
+
+/// Datagrams, or coalesced runs of them, of one receive.
+const RECEIVE: usize = 16;
+/// Bytes of each. Handshake messages have at most 148; a run of more than fit comes only from somebody who floods us.
+const BUFFER_LEN: usize = 2048;
+/// Receives before the control thread does something else.
+const RECEIVES: usize = 8;
+
+/// Where the control thread receives.
+pub(crate) type Buffers = Box<[[u8; BUFFER_LEN]; RECEIVE]>;
+
+/// Memory to receive in.
+pub(crate) fn buffers() -> Buffers {
+    Box::new([[0; BUFFER_LEN]; RECEIVE])
+}
+
+impl Device {
+    /// Binds the port (0: any) in place of the one before, and hands the workers their sockets.
+    pub(crate) fn bind(&self, state: &mut State, port: u16) -> Result<(), BindError> {
+        let (gso, gro) = (self.config.udp_gso, self.config.udp_gro);
+        let options = UdpOptions { mark: state.mark, gso, gro, ..UdpOptions::default() };
+        let group = SocketGroup::bind(port, self.config.workers, &options)?;
+        for socket in &group.control {
+            let failed = |source| BindError::Os { what: "waiting for a UDP socket", source };
+            self.epoll.add(socket, token::SOCKETS, Interest::READ).map_err(failed)?;
+        }
+        log::debug!("listening on UDP port {}", group.port);
+        self.plane.set_sockets(Some(group.workers.clone()));
+        state.port = group.port;
+        let old = state.group.replace(group);
+        self.forget(old);
+        self.forget_sources(state);
+        Ok(())
+    }
+
+    /// Closes all sockets.
+    pub(crate) fn close(&self, state: &mut State) {
+        self.plane.set_sockets(None);
+        self.forget(state.group.take());
+    }
+
+    fn forget(&self, group: Option<SocketGroup>) {
+        for socket in group.iter().flat_map(|group| &group.control) {
+            if let Err(error) = self.epoll.remove(socket) {
+                log::error!("an old socket stays open: {error}");
+            }
+        }
+    }
+
+    /// Takes in what has come to the control sockets, as far as it is meant for us, but no more than can be seen to in a
+    /// moment: the rest is there at the next look.
+    pub(crate) fn receive(&self, buffers: &mut Buffers, mut take: impl FnMut(Endpoint, HandshakeBytes)) {
+        let state = self.state();
+        for socket in state.group.iter().flat_map(|group| &group.control) {
+            for _ in 0..RECEIVES {
+                let mut received = [Received::default(); RECEIVE];
+                let count = match socket.recv(&mut buffers.each_mut().map(|buffer| &mut buffer[..]), &mut received) {
+                    Ok(count) => count,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // It stands for one datagram that did not come: a report from the network.
+                    Err(error) => {
+                        log::debug!("control socket: {error}");
+                        continue;
+                    }
+                };
+                for (received, buffer) in received[..count].iter().zip(buffers.iter()) {
+                    let from = Endpoint { addr: received.from, source: received.source };
+                    for message in buffer[..received.len].chunks(received.segment) {
+                        let ours = state.mac1.as_ref().is_some_and(|mac1| mac1.check(message));
+                        if let Some(bytes) = HandshakeBytes::new(message).filter(|_| ours) {
+                            take(from, bytes);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Sends one datagram by the control socket of its family.
+pub(crate) fn send(state: &State, to: Endpoint, bytes: &[u8]) -> Result<(), SendError> {
+    let family = |socket: &&Socket| socket.is_v6() == to.addr.is_ipv6();
+    let Some(socket) = state.group.as_ref().and_then(|group| group.control.iter().find(family)) else {
+        return Err(SendError::Unreachable(rustix::io::Errno::AFNOSUPPORT.raw_os_error()));
+    };
+    match socket.send(&[Outgoing { to, ecn: 0, bytes, segment: None }]) {
+        (1.., _) => Ok(()),
+        (_, error) => Err(error.unwrap_or(SendError::WouldBlock)),
+    }
+}

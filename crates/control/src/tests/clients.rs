@@ -1,0 +1,180 @@
+//! Clients of the configuration socket, over a real one.
+
+use super::{device, report};
+use crate::device::Device;
+use crate::uapi::Server;
+use linux::unix::Listener;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+const KEY: &str = "b111111111111111111111111111111111111111111111111111111111111111";
+
+/// So long a test waits for what must come, before it fails.
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Served {
+    device: Arc<Device>,
+    path: PathBuf,
+    // Dropped in this order.
+    _server: Server,
+    _folder: tempfile::TempDir,
+}
+
+fn serve() -> Served {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wg0.sock");
+    let (device, _) = device();
+    let server = Server::start(Listener::bind(&path).unwrap(), device.clone()).unwrap();
+    Served { device, path, _server: server, _folder: folder }
+}
+
+impl Served {
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.path).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream
+    }
+}
+
+/// Sends a request, and reads up to the empty line.
+fn ask(stream: &mut UnixStream, request: &str) -> String {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut reply = String::new();
+    while !reply.ends_with("\n\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        reply.push(char::from(byte[0]));
+    }
+    reply
+}
+
+/// What one request on a connection of its own is answered, and whether it may go on.
+fn refused(served: &Served, request: &str) -> (String, bool) {
+    let mut stream = served.connect();
+    let reply = ask(&mut stream, request);
+    stream.write_all(b"get=1\n\n").ok();
+    let goes_on = stream.read(&mut [0]).is_ok_and(|len| len == 1);
+    (reply, goes_on)
+}
+
+#[test]
+fn a_connection_serves_several_requests() {
+    let served = serve();
+    let mut stream = served.connect();
+    assert_eq!(ask(&mut stream, "get=1\n\n"), "errno=0\n\n");
+    let set = format!("set=1\nlisten_port=7\nfwmark=8\npublic_key={KEY}\nallowed_ip=10.0.0.0/8\n\n");
+    assert_eq!(ask(&mut stream, &set), "errno=0\n\n");
+    let expected = format!(
+        "listen_port=7\nfwmark=8\npublic_key={KEY}\npreshared_key={:0>64}\nprotocol_version=1\n\
+         last_handshake_time_sec=0\nlast_handshake_time_nsec=0\ntx_bytes=0\nrx_bytes=0\n\
+         persistent_keepalive_interval=0\nallowed_ip=10.0.0.0/8\nerrno=0\n\n",
+        ""
+    );
+    assert_eq!(ask(&mut stream, "get=1\n\n"), expected);
+    // Two at once are answered one after the other.
+    stream.write_all(b"get=1\n\nset=1\nlisten_port=9\n\nget=1\n\n").unwrap();
+    assert_eq!(ask(&mut stream, ""), expected);
+    assert_eq!(ask(&mut stream, ""), "errno=0\n\n");
+    assert_eq!(ask(&mut stream, ""), expected.replace("listen_port=7", "listen_port=9"));
+}
+
+#[test]
+fn the_reply_to_a_set_comes_in_one_piece() {
+    let served = serve();
+    let mut stream = served.connect();
+    stream.write_all(b"set=1\nlisten_port=7\n\n").unwrap();
+    let mut reply = [0; 32];
+    let len = stream.read(&mut reply).unwrap();
+    assert_eq!(&reply[..len], b"errno=0\n\n");
+}
+
+#[test]
+fn a_refused_set_has_changed_nothing() {
+    let served = serve();
+    for (request, reply, goes_on) in [
+        (format!("set=1\nlisten_port=7\npublic_key={KEY}\nallowed_ip=nonsense\n\n"), "errno=-22\n\n", true),
+        ("set=1\nlisten_port=7\nno_such_key=1\n\n".to_owned(), "errno=-22\n\n", true),
+        ("set=1\nlisten_port=7\nnonsense\n\n".to_owned(), "errno=-71\n\n", true),
+        ("get=1\nlisten_port=7\n\n".to_owned(), "errno=22\n\n", true),
+        ("put=1\n\n".to_owned(), "errno=-71\n\n", false),
+        (format!("set=1\nlisten_port=7\n{}", "x".repeat(600)), "errno=-71\n\n", false),
+    ] {
+        assert_eq!(refused(&served, &request), (reply.to_owned(), goes_on), "{request}");
+        let told = report(&served.device);
+        assert_eq!((told.listen_port, told.peers.len()), (0, 0), "{request}");
+    }
+    // Whoever hangs up in the middle has said nothing.
+    let mut stream = served.connect();
+    stream.write_all(b"set=1\nlisten_port=7\n").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    assert_eq!((reply.as_str(), report(&served.device).listen_port), ("errno=-71\n\n", 0));
+}
+
+#[test]
+fn a_port_in_use_is_told_to_the_client() {
+    let served = serve();
+    served.device.set_up(true);
+    let taken = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let mut stream = served.connect();
+    let before = report(&served.device).listen_port;
+    assert_eq!(ask(&mut stream, &format!("set=1\nlisten_port={port}\n\n")), "errno=-98\n\n");
+    assert_eq!(report(&served.device).listen_port, before);
+    served.device.set_up(false);
+}
+
+#[test]
+fn clients_that_stall_hold_up_nobody() {
+    let served = serve();
+    // One in the middle of a request, and one that asked for more than a socket holds and does not read.
+    let mut half = served.connect();
+    half.write_all(b"set=1\nlisten_port=7\n").unwrap();
+    let mut set = String::from("set=1\n");
+    for number in 0..5000 {
+        set += &format!("public_key={number:0>64}\n");
+    }
+    assert_eq!(ask(&mut served.connect(), &(set + "\n")), "errno=0\n\n");
+    let mut deaf = served.connect();
+    deaf.write_all(b"get=1\n\n").unwrap();
+    let mut first = [0; 8];
+    deaf.read_exact(&mut first).unwrap();
+    // It has begun, and cannot end.
+    let mut third = served.connect();
+    assert_eq!(ask(&mut third, "set=1\nreplace_peers=true\nfwmark=5\n\n"), "errno=0\n\n");
+    assert_eq!(ask(&mut third, "get=1\n\n"), "fwmark=5\nerrno=0\n\n");
+    assert_eq!(ask(&mut half, "\n"), "errno=0\n\n");
+    assert_eq!(ask(&mut third, "get=1\n\n"), "listen_port=7\nfwmark=5\nerrno=0\n\n");
+}
+
+#[test]
+fn one_client_too_many_is_turned_away() {
+    let served = serve();
+    let mut clients: Vec<_> = (0..32).map(|_| served.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(ask(client, "get=1\n\n"), "errno=0\n\n");
+    }
+    let mut last = served.connect();
+    assert_eq!(last.read(&mut [0; 1]).unwrap(), 0, "it is hung up on");
+    // With one gone there is a place again; that its thread has noticed shows in the answer.
+    drop(clients.pop());
+    let again = std::iter::from_fn(|| Some(served.connect())).find_map(|mut stream| {
+        stream.write_all(b"get=1\n\n").ok()?;
+        let mut reply = [0; 9];
+        stream.read_exact(&mut reply).ok()?;
+        Some(reply)
+    });
+    assert_eq!(&again.unwrap(), b"errno=0\n\n");
+}
+
+#[test]
+fn the_socket_goes_with_the_server() {
+    let Served { path, _server, _folder, .. } = serve();
+    drop(_server);
+    assert!(!path.exists());
+    assert!(UnixStream::connect(path).is_err());
+}

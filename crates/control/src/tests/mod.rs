@@ -1,0 +1,192 @@
+//! A device over a data plane that only keeps the books: what control told it is what the tests look at.
+
+mod clients;
+mod configuration;
+mod network;
+
+use crate::device::{Device, DeviceConfig};
+use crate::lock::lock;
+use config::address::NumericZones;
+use config::uapi::{ReplyReader, reply_to_get};
+use inet::allowed::AllowedIps;
+use inet::{Cidr, Endpoint};
+use linux::poll::EventFd;
+use linux::udp::Socket;
+use noise::{Activity, Mac1Checker, PeerId, Session};
+use plane::{AllowedIpChange, DataPlane, PlaneEvent, Traffic};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex};
+
+/// What the data plane knows of a peer.
+#[derive(Default)]
+struct Entry {
+    endpoint: Option<Endpoint>,
+    traffic: Traffic,
+    current: Option<Arc<Session>>,
+    keepalives: usize,
+    dropped: usize,
+}
+
+struct Books {
+    peers: BTreeMap<PeerId, Entry>,
+    allowed: AllowedIps<PeerId, ()>,
+    sessions: BTreeSet<u32>,
+    sockets: Option<Vec<Vec<Socket>>>,
+    /// How often the sockets were changed.
+    rebound: usize,
+}
+
+/// A data plane without packets.
+struct Ledger {
+    books: Mutex<Books>,
+    event: EventFd,
+}
+
+impl Ledger {
+    fn new() -> Arc<Ledger> {
+        let books = Books {
+            peers: BTreeMap::new(),
+            allowed: AllowedIps::new(),
+            sessions: BTreeSet::new(),
+            sockets: None,
+            rebound: 0,
+        };
+        Arc::new(Ledger { books: Mutex::new(books), event: EventFd::new().unwrap() })
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Books) -> T) -> T {
+        f(&mut lock(&self.books))
+    }
+
+    fn entry<T>(&self, peer: PeerId, f: impl FnOnce(&mut Entry) -> T) -> T {
+        self.with(|books| f(books.peers.get_mut(&peer).expect("a peer that was added")))
+    }
+}
+
+impl DataPlane for Ledger {
+    fn add_peer(&self, peer: PeerId, _: Arc<Activity>) {
+        assert!(self.with(|books| books.peers.insert(peer, Entry::default())).is_none(), "added twice");
+    }
+
+    fn remove_peer(&self, peer: PeerId) {
+        self.with(|books| {
+            books.peers.remove(&peer).expect("a peer that was added");
+            books.allowed.remove_owner(peer);
+        });
+    }
+
+    fn set_endpoint(&self, peer: PeerId, endpoint: Option<Endpoint>) {
+        self.entry(peer, |entry| entry.endpoint = endpoint);
+    }
+
+    fn endpoint(&self, peer: PeerId) -> Option<Endpoint> {
+        self.with(|books| books.peers.get(&peer)?.endpoint)
+    }
+
+    fn forget_source(&self, peer: PeerId) {
+        self.entry(peer, |entry| entry.endpoint = entry.endpoint.map(|endpoint| endpoint.addr.into()));
+    }
+
+    fn change_allowed_ips(&self, changes: &[AllowedIpChange]) {
+        self.with(|books| {
+            for change in changes {
+                match *change {
+                    AllowedIpChange::Insert(prefix, peer) => {
+                        assert!(books.peers.contains_key(&peer));
+                        books.allowed.insert(prefix, peer, &());
+                    }
+                    AllowedIpChange::Remove(prefix, peer) => {
+                        books.allowed.remove(prefix, peer);
+                    }
+                    AllowedIpChange::Clear(peer) => {
+                        books.allowed.remove_owner(peer);
+                    }
+                }
+            }
+        });
+    }
+
+    fn allowed_ips(&self, peer: PeerId) -> Vec<Cidr> {
+        self.with(|books| books.allowed.of(peer).collect())
+    }
+
+    fn install_session(&self, session: Arc<Session>) {
+        self.with(|books| books.sessions.insert(session.local_index().as_u32()));
+    }
+
+    fn set_current_session(&self, peer: PeerId, session: Option<Arc<Session>>) {
+        self.entry(peer, |entry| entry.current = session);
+    }
+
+    fn retire_session(&self, session: &Session) {
+        assert!(self.with(|books| books.sessions.remove(&session.local_index().as_u32())), "was installed");
+    }
+
+    fn send_keepalive(&self, peer: PeerId) {
+        self.entry(peer, |entry| entry.keepalives += 1);
+    }
+
+    fn drop_waiting(&self, peer: PeerId) {
+        self.entry(peer, |entry| entry.dropped += 1);
+    }
+
+    fn traffic(&self, peer: PeerId) -> Traffic {
+        self.with(|books| books.peers.get(&peer).map(|entry| entry.traffic).unwrap_or_default())
+    }
+
+    fn count_handshake(&self, peer: PeerId, tx: u64, rx: u64) {
+        self.entry(peer, |entry| {
+            entry.traffic.tx_bytes += tx;
+            entry.traffic.rx_bytes += rx;
+        });
+    }
+
+    fn set_sockets(&self, workers: Option<Vec<Vec<Socket>>>) {
+        self.with(|books| {
+            books.sockets = workers;
+            books.rebound += 1;
+        });
+    }
+
+    fn set_mtu(&self, _: u32) {}
+
+    fn set_addresses(&self, _: Vec<IpAddr>) {}
+
+    fn set_mac1_checker(&self, _: Option<Mac1Checker>) {}
+
+    fn poll_event(&self) -> Option<PlaneEvent> {
+        None
+    }
+
+    fn event_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    fn drops(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    fn shutdown(&self) {}
+}
+
+/// A device that is down, and its books.
+fn device() -> (Arc<Device>, Arc<Ledger>) {
+    let plane = Ledger::new();
+    let config = DeviceConfig { workers: 1, udp_gso: true, udp_gro: true };
+    (Arc::new(Device::new(config, plane.clone()).unwrap()), plane)
+}
+
+/// What a get tells, as it stands in the reply.
+fn reply(device: &Device) -> String {
+    let mut reply = Vec::new();
+    device.report(&mut reply).unwrap();
+    reply.extend_from_slice(reply_to_get(Ok(())).as_bytes());
+    String::from_utf8(reply).unwrap()
+}
+
+/// What a get tells.
+fn report(device: &Device) -> config::device::Device {
+    ReplyReader::new(reply(device).as_bytes()).get(&NumericZones).unwrap()
+}
