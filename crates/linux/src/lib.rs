@@ -13,6 +13,7 @@
 
 pub mod buffer;
 pub mod clock;
+pub mod icmp;
 pub mod link;
 pub mod netns;
 pub mod poll;

@@ -124,7 +124,7 @@ impl Device {
         }
         let id = PeerId::from_u32(self.next_peer);
         self.next_peer = self.next_peer.checked_add(1).ok_or(AddPeerError::Full)?;
-        self.peers.insert(id, Box::new(Peer::new(key)));
+        self.peers.insert(id, Box::new(Peer::new(key, self.random.u32() as u8)));
         self.by_key.insert(key, id);
         Ok(id)
     }
@@ -256,11 +256,13 @@ impl Device {
         }
     }
 
-    /// A new index for something of this peer's.
+    /// A new index for something of this peer's: random, but for the low byte, which is random once for each peer. By that
+    /// byte data finds its worker, and a flow that changed workers with each new session could overtake itself.
     fn take_index(&mut self, peer: PeerId) -> ReceiverIndex {
+        let lane = u32::from(self.peers.get(&peer).map_or(0, |peer| peer.lane));
         loop {
-            let index = ReceiverIndex::from_u32(self.random.u32());
-            // With fewer than 2^19 indices taken, the chance to draw a free one is above 0.999 each time.
+            let index = ReceiverIndex::from_u32(self.random.u32() & !0xff | lane);
+            // With fewer than 2^19 indices taken in all, a free one is drawn nearly always: a lane has 2^24.
             if let std::collections::btree_map::Entry::Vacant(entry) = self.by_index.entry(index) {
                 entry.insert(peer);
                 return index;

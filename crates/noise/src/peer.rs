@@ -57,10 +57,12 @@ pub(crate) struct Peer {
     pub handshake_wanted: bool,
     /// When a handshake last completed, since the Unix epoch.
     pub last_handshake: Option<Duration>,
+    /// The low byte of all receiver indices that we give this peer.
+    pub lane: u8,
 }
 
 impl Peer {
-    pub(crate) fn new(key: PublicKey) -> Self {
+    pub(crate) fn new(key: PublicKey, lane: u8) -> Self {
         Self {
             key,
             preshared: PresharedKey::default(),
@@ -76,6 +78,7 @@ impl Peer {
             last_handshake_sent: None,
             handshake_wanted: false,
             last_handshake: None,
+            lane,
         }
     }
 

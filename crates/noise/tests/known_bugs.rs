@@ -164,6 +164,24 @@ fn indices_are_unpredictable_and_unique() {
     assert_eq!(steps.len(), indices.len() - 1);
 }
 
+/// Sessions of one peer stay on one worker: their indices share the low byte and nothing else.
+#[test]
+fn indices_of_a_peer_keep_their_lane() {
+    let now = at(secs(0));
+    let mut node = Node::new(now, 1);
+    let id = node.add_peer(now, key(2).public(), Some(address(2)));
+    let mut indices = BTreeSet::new();
+    for n in 0..20 {
+        node.device.handle_session_wanted(at(secs(6 * n)), id);
+        node.device.handle_timeout(at(secs(6 * n)));
+        node.settle(at(secs(6 * n)));
+        indices.extend(node.out.drain(..).map(|it| u32::from_le_bytes(it.bytes[4..8].try_into().unwrap())));
+    }
+    assert!(indices.len() >= 15, "{} handshakes", indices.len());
+    assert_eq!(indices.iter().map(|index| index & 0xff).collect::<BTreeSet<_>>().len(), 1);
+    assert_eq!(indices.iter().map(|index| index >> 8).collect::<BTreeSet<_>>().len(), indices.len());
+}
+
 /// More public keys than there are small private ones.
 trait Tweaked {
     fn tweaked(self, n: u8) -> Self;

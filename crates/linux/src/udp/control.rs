@@ -70,13 +70,16 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The address and the interface to send from.
+    /// The address to send from, and for a link-local one the interface.
+    ///
+    /// Any other is not tied to its interface: with one given, the kernel takes the destination for on-link when no route or
+    /// policy rule leads there by that interface, and so past a rule that forbids the way. The kernel's WireGuard leaves it out
+    /// too (`send4` and `send6` in `socket.c`).
     pub fn source(&mut self, source: &Source) {
         match source.ip {
             IpAddr::V4(ip) => {
                 // in_pktinfo: interface, address to use, destination (not read).
                 let mut info = [0; 12];
-                info[..4].copy_from_slice(&source.ifindex.to_ne_bytes());
                 info[4..8].copy_from_slice(&ip.octets());
                 self.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
             }
@@ -84,7 +87,9 @@ impl<'a> Writer<'a> {
                 // in6_pktinfo: address, interface.
                 let mut info = [0; 20];
                 info[..16].copy_from_slice(&ip.octets());
-                info[16..].copy_from_slice(&source.ifindex.to_ne_bytes());
+                if ip.is_unicast_link_local() {
+                    info[16..].copy_from_slice(&source.ifindex.to_ne_bytes());
+                }
                 self.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
             }
         }
@@ -150,7 +155,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_back(v4: u32, v6: u128, ifindex: u32, ecn in 0u8..4) {
-            for ip in [IpAddr::V4(v4.into()), IpAddr::V6(v6.into())] {
+            for ip in [IpAddr::V4(v4.into()), IpAddr::V6(v6.into()), "fe80::1".parse().expect("address")] {
                 let mut buffer = Buffer::EMPTY;
                 let mut writer = Writer::new(&mut buffer);
                 let source = Source { ip, ifindex };
@@ -160,7 +165,9 @@ mod tests {
                 let len = writer.len();
                 prop_assert!(len <= CAPACITY);
                 let received = read(&buffer.0[..len]);
-                prop_assert_eq!(received.source, Some(source));
+                let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+                let ifindex = if link_local { ifindex } else { 0 };
+                prop_assert_eq!(received.source, Some(Source { ip, ifindex }));
                 // In IPv4 the kernel takes an int and gives a byte.
                 if ip.is_ipv6() || cfg!(target_endian = "little") {
                     prop_assert_eq!(received.ecn, ecn);

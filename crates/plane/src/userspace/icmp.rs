@@ -1,29 +1,29 @@
-//! ICMP errors to the senders of inner packets that cannot go on: rate-limited, from an address of ours.
+//! ICMP errors to the senders of inner packets that cannot go on: rate-limited, from an address of ours, and sent as
+//! packets of this host (see `linux::icmp` for why not through the TUN).
 
 use super::shared::Shared;
 use inet::{
     icmp::{self, Reason},
     ip::{IpPacket, Version},
-    vnet,
 };
-use linux::tun::Queue;
+use linux::icmp::RawSockets;
 use noise::Instant;
 use std::{
-    io::IoSlice,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
-/// Addresses of the inner device.
+/// Where errors come from: addresses of the inner device, and sockets in its network namespace.
 #[derive(Default)]
 pub(crate) struct Sources {
     v4: Option<Ipv4Addr>,
     v6: Option<Ipv6Addr>,
+    raw: Option<RawSockets>,
 }
 
 impl Sources {
     /// The first of each family; a link-local one only when there is no other.
-    pub(crate) fn new(addresses: &[IpAddr]) -> Self {
+    pub(crate) fn new(addresses: &[IpAddr], raw: Option<RawSockets>) -> Self {
         let v4 = addresses.iter().find_map(|address| match address {
             IpAddr::V4(address) => Some(*address),
             IpAddr::V6(_) => None,
@@ -34,7 +34,7 @@ impl Sources {
             IpAddr::V4(_) => None,
         }));
         v6.sort_by_key(Ipv6Addr::is_unicast_link_local);
-        Self { v4, v6: v6.first().copied() }
+        Self { v4, v6: v6.first().copied(), raw }
     }
 }
 
@@ -55,22 +55,21 @@ impl Errors {
     }
 
     /// Tells the sender of `packet` why it did not go on, if the rate allows it and there is an address to send from.
-    pub(crate) fn send(&mut self, shared: &Shared, queue: &Queue, header: bool, reason: Reason, packet: &[u8]) {
+    pub(crate) fn send(&mut self, shared: &Shared, reason: Reason, packet: &[u8]) {
         let Ok(ip) = IpPacket::parse(packet) else { return };
         let sources = shared.icmp_sources.load();
         let source = match ip.version() {
             Version::V4 => sources.v4.map(IpAddr::V4),
             Version::V6 => sources.v6.map(IpAddr::V6),
         };
-        let Some(source) = source else { return };
+        let (Some(source), Some(raw)) = (source, &sources.raw) else { return };
         if !self.allows(super::shared::now()) {
             return;
         }
         let mut out = [0; icmp::MAX_LEN];
         if let Some(len) = icmp::error(reason, packet, source, &mut out) {
-            let pieces = [IoSlice::new(&[0; vnet::LEN]), IoSlice::new(&out[..len])];
-            // The TUN not taking it is no news to anybody: an error message is a courtesy.
-            let _ = queue.write_vectored(if header { &pieces } else { &pieces[1..] });
+            // An error message is a courtesy: if it cannot be sent, nobody needs to know.
+            let _ = raw.send(&out[..len], ip.src());
         }
     }
 
@@ -104,7 +103,7 @@ mod tests {
     #[test]
     fn a_global_address_comes_before_a_link_local_one() {
         let sources =
-            Sources::new(&["fe80::1".parse().unwrap(), "fd00::1".parse().unwrap(), "10.0.0.1".parse().unwrap()]);
+            Sources::new(&["fe80::1".parse().unwrap(), "fd00::1".parse().unwrap(), "10.0.0.1".parse().unwrap()], None);
         assert_eq!(sources.v6, Some("fd00::1".parse().unwrap()));
         assert_eq!(sources.v4, Some("10.0.0.1".parse().unwrap()));
     }

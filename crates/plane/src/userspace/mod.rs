@@ -21,6 +21,7 @@ mod writer;
 use crate::{AllowedIpChange, DataPlane, PlaneEvent, Traffic};
 use inet::{Cidr, Endpoint};
 use linux::{
+    icmp::RawSockets,
     tun::{Offloads, Queue},
     udp::Socket,
 };
@@ -30,7 +31,7 @@ use shared::{Command, Shared, Sockets};
 use std::{
     io,
     net::IpAddr,
-    os::fd::BorrowedFd,
+    os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc::sync_channel},
     thread::JoinHandle,
     time::Duration,
@@ -54,6 +55,9 @@ pub struct UserspaceConfig {
 /// Why the data plane could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaneError {
+    /// The TUN has no queue to read from.
+    #[error("the TUN device has no queue")]
+    NoQueue,
     /// Buffers, a wait queue or a thread were refused.
     #[error("cannot start a worker: {0}")]
     Worker(#[from] io::Error),
@@ -62,6 +66,8 @@ pub enum PlaneError {
 /// The userspace data plane.
 pub struct Userspace {
     shared: Arc<Shared>,
+    /// A descriptor of the TUN, by which its network namespace is found.
+    queue: Queue,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -69,7 +75,8 @@ impl Userspace {
     /// Starts one worker for each TUN queue.
     pub fn start(queues: Vec<Queue>, config: UserspaceConfig) -> Result<Self, PlaneError> {
         let shared = Arc::new(Shared::new(queues.len(), config.mtu)?);
-        let plane = Self { shared: shared.clone(), threads: Mutex::default() };
+        let queue = queues.first().ok_or(PlaneError::NoQueue)?.try_clone()?;
+        let plane = Self { shared: shared.clone(), queue, threads: Mutex::default() };
         for (number, queue) in queues.into_iter().enumerate() {
             let parts =
                 WorkerParts { shared: shared.clone(), number, queue, offloads: config.offloads, gso: config.udp_gso };
@@ -213,7 +220,12 @@ impl DataPlane for Userspace {
     }
 
     fn set_addresses(&self, addresses: Vec<IpAddr>) {
-        self.shared.icmp_sources.store(Arc::new(icmp::Sources::new(&addresses)));
+        // Opened anew each time: the device may be in another network namespace by now.
+        let raw = self.queue.netns().and_then(|netns| RawSockets::open_in(netns.as_fd()));
+        if let Err(error) = &raw {
+            log::debug!("no ICMP errors will be sent: {error}");
+        }
+        self.shared.icmp_sources.store(Arc::new(icmp::Sources::new(&addresses, raw.ok())));
     }
 
     fn set_mac1_checker(&self, checker: Option<Mac1Checker>) {

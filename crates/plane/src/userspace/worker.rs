@@ -228,7 +228,7 @@ impl Worker {
                 self.shared.drops.count(reason, 1);
                 if let Some(error) = error {
                     let packet = &job.candidate(len)[vnet::LEN..];
-                    self.errors.send(&self.shared, &self.queue, self.header, error, packet);
+                    self.errors.send(&self.shared, error, packet);
                 }
             }
         }
@@ -276,7 +276,7 @@ impl Worker {
             job.seal(&self.shared);
             for (packet, mtu) in job.too_big() {
                 let reason = icmp::Reason::TooBig(mtu as u32);
-                self.errors.send(&self.shared, &self.queue, self.header, reason, packet);
+                self.errors.send(&self.shared, reason, packet);
             }
         });
         ring.commit();
