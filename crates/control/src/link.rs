@@ -63,6 +63,8 @@ impl Link {
         while let Some(event) = self.monitor.next() {
             match event {
                 LinkEvent::Up => device.set_up(true),
+                // A removal begins with this. The workers are on their way out then, and need not be told.
+                LinkEvent::Down if !self.queue.is_attached() => return LinkNews::Gone,
                 LinkEvent::Down => device.set_up(false),
                 LinkEvent::Mtu(mtu) => self.set_mtu(device, mtu),
                 LinkEvent::Renamed(name) => log::debug!("the interface is called {name} now"),
