@@ -56,6 +56,7 @@ const PEERS: [Peer; 2] = [
 
 /// Installs what is missing.
 pub fn run(options: &Options) -> Result<(), Failure> {
+    tell_of_compiler();
     install_packages()?;
     if !Path::new("/dev/net/tun").exists() {
         // It may be a module that nobody has asked for yet.
@@ -76,6 +77,16 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         println!("  {:<13} {}", system.name(), system.program()?.display());
     }
     Ok(())
+}
+
+/// Tells what `.cargo/cc` had to install before this program could be built, once.
+fn tell_of_compiler() {
+    let note = root().join("target/cc-installed");
+    if let Ok(packages) = std::fs::read_to_string(&note) {
+        println!("Installed the packages {}, since there was no C compiler to build with.", packages.trim());
+        // If it stays, it is told again.
+        let _ = std::fs::remove_file(note);
+    }
 }
 
 fn install_packages() -> Result<(), Failure> {
