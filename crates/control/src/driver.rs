@@ -134,6 +134,7 @@ impl Driver {
                 }
                 PlaneEvent::Activity(peer) => device.change(|state, now| state.noise.handle_activity(now, peer)),
                 PlaneEvent::Handshake { from, bytes } => self.handshakes.push(boot(), from, bytes),
+                PlaneEvent::QueueLen(packets) => self.link.set_queue_len(packets),
                 PlaneEvent::TunGone(error) => {
                     log::debug!("the interface has gone: {error}");
                     return Some(End::InterfaceGone);

@@ -5,14 +5,12 @@ use linux::{
     link::{LinkEvent, Monitor},
     tun::{Offloads, Queue},
 };
+use plane::userspace::QUEUE_LEN;
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
 };
 
-/// Super-packets that the interface's own queue holds. The kernel's default of 500 is 20 ms at 12 Gb/s: a queue so long
-/// only adds delay. See `docs/performance.md`.
-const QUEUE_LEN: u32 = 128;
 /// The most that one outer send carries, in bytes.
 const SEND_MAX: u32 = 65_507;
 /// What WireGuard adds to an inner packet, in bytes.
@@ -52,10 +50,15 @@ impl Link {
         let state = self.monitor.known();
         self.set_mtu(device, state.mtu);
         self.set_addresses(device);
-        if let Err(error) = self.monitor.set_txqueuelen(self.monitor.index(), QUEUE_LEN) {
+        self.set_queue_len(QUEUE_LEN);
+        device.set_up(state.up);
+    }
+
+    /// Sets how many packets the interface's own queue holds.
+    pub(crate) fn set_queue_len(&self, packets: u32) {
+        if let Err(error) = self.monitor.set_txqueuelen(self.monitor.index(), packets) {
             log::debug!("the interface's queue keeps its length: {error}");
         }
-        device.set_up(state.up);
     }
 
     /// Hands on what has happened to the interface.

@@ -3,6 +3,7 @@
 //! One worker for each core ([`worker`]); what they share is in `shared`. The way of a packet, function by function, is
 //! told in `docs/packet-flow.md`.
 
+mod backlog;
 mod drops;
 mod events;
 mod icmp;
@@ -17,6 +18,8 @@ mod tests;
 mod waiting;
 mod worker;
 mod writer;
+
+pub use backlog::QUEUE_LEN;
 
 use crate::{AllowedIpChange, DataPlane, PlaneEvent, Traffic};
 use inet::{Cidr, Endpoint};

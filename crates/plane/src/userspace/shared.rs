@@ -1,6 +1,6 @@
 //! What all workers share: peers, sessions, routes, and the way to each other.
 
-use super::{drops::Drops, events::Events, icmp::Sources, peer::Peer};
+use super::{backlog::Backlog, drops::Drops, events::Events, icmp::Sources, peer::Peer};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use inet::allowed::{AllowedIps, Snapshot};
 use linux::{clock, poll::EventFd, udp::Socket};
@@ -104,6 +104,7 @@ pub(crate) struct Shared {
     pub(crate) icmp_sources: ArcSwap<Sources>,
     pub(crate) events: Events,
     pub(crate) drops: Drops,
+    pub(crate) backlog: Backlog,
     pub(crate) links: Box<[Link]>,
 }
 
@@ -122,6 +123,7 @@ impl Shared {
             icmp_sources: ArcSwap::from_pointee(Sources::default()),
             events: Events::new()?,
             drops: Drops::new(),
+            backlog: Backlog::new(workers),
             links: links?,
         })
     }

@@ -9,6 +9,7 @@
 //! ```
 
 use super::{
+    backlog::Meter,
     drops::Reason,
     events::SESSION_WANTED,
     icmp::Errors,
@@ -29,6 +30,7 @@ use linux::{
     tun::{Offloads, Queue},
     udp::{Received, Socket},
 };
+use noise::Instant;
 use std::{io, os::fd::AsFd, sync::Arc};
 
 /// Jobs in each ring, and in each pool.
@@ -66,6 +68,7 @@ pub(crate) struct Worker {
     inbound_pool: Pool<Inbound>,
     waiting: Waiting,
     errors: Errors,
+    meter: Meter,
     /// What may have something to read.
     ready: Ready,
     running: bool,
@@ -114,6 +117,7 @@ impl Worker {
             inbound_pool,
             waiting: Waiting::default(),
             errors: Errors::new(now()),
+            meter: Meter::new(),
             ready: Ready::default(),
             running: true,
             shared,
@@ -195,12 +199,25 @@ impl Worker {
     /// Fills a job from the TUN. Returns whether there may be more to read.
     fn fill(&mut self, job: &mut Outbound) -> bool {
         let shared = self.shared.clone();
-        let routes = shared.routes();
+        let (routes, now) = (shared.routes(), now());
+        let more = self.fill_from_tun(job, &routes, now);
+        if !job.is_empty()
+            && let Some(packets) = shared.backlog.renew(self.number, &self.meter, now)
+        {
+            shared.events.queue_len(packets);
+        }
+        more
+    }
+
+    fn fill_from_tun(&mut self, job: &mut Outbound, routes: &Snapshot<Arc<Peer>>, now: Instant) -> bool {
         while let Some(room) = job.room() {
             let offset = if self.header { 0 } else { vnet::LEN };
             room[..offset].fill(0);
             match self.queue.read(&mut room[offset..PACKET_MAX]) {
-                Ok(len) => self.admit(job, offset + len, &routes),
+                Ok(len) => {
+                    self.meter.note(len);
+                    self.admit(job, offset + len, routes, now);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
                 Err(error) => {
@@ -216,8 +233,8 @@ impl Worker {
     }
 
     /// Decides what becomes of the packet of `len` bytes (virtio header and all) that was just read into the job's room.
-    fn admit(&mut self, job: &mut Outbound, len: usize, routes: &Snapshot<Arc<Peer>>) {
-        match self.admission(job.candidate(len), routes) {
+    fn admit(&mut self, job: &mut Outbound, len: usize, routes: &Snapshot<Arc<Peer>>, now: Instant) {
+        match self.admission(job.candidate(len), routes, now) {
             Admission::Seal(peer) => job.admit(len, &peer),
             Admission::Wait(peer) => {
                 let dropped = self.waiting.push(&peer, job.candidate(len));
@@ -234,7 +251,7 @@ impl Worker {
         }
     }
 
-    fn admission(&self, packet: &[u8], routes: &Snapshot<Arc<Peer>>) -> Admission {
+    fn admission(&self, packet: &[u8], routes: &Snapshot<Arc<Peer>>, now: Instant) -> Admission {
         let Some((header, packet)) = packet.split_at_checked(vnet::LEN) else {
             return Admission::Refuse(Reason::InnerMalformed, None);
         };
@@ -248,7 +265,7 @@ impl Worker {
         if peer.path.load().is_none() {
             return Admission::Refuse(Reason::NoEndpoint, Some(icmp::Reason::NoEndpoint));
         }
-        let has_session = peer.current.load().as_ref().is_some_and(|session| session.may_send(now()));
+        let has_session = peer.current.load().as_ref().is_some_and(|session| session.may_send(now));
         // While others wait, waiting keeps the order.
         if has_session && !self.waiting.holds(peer) {
             Admission::Seal(peer.clone())
