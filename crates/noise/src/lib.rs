@@ -40,5 +40,5 @@ pub use event::{Destination, Event, Message};
 pub use index::{Counter, PeerId, ReceiverIndex};
 pub use key::{KEY_LEN, PresharedKey, PrivateKey, PublicKey, SharedSecret};
 pub use replay::ReplayWindow;
-pub use session::{ReserveError, Session};
+pub use session::{BLOCK, ReserveError, Session};
 pub use time::{Instant, Now};

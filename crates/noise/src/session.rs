@@ -7,8 +7,9 @@
 //! device's private key changes, and with everything else when REJECT_AFTER_TIME has passed or the device revokes it.
 //!
 //! A nonce is never used twice: [`Session::reserve`] hands out each counter once, by a compare-and-swap that cannot
-//! pass the limit (a bare addition would wrap). How many counters are reserved but not yet on their way is bounded,
-//! since a receiver with a small window would drop what falls too far behind.
+//! pass the limit (a bare addition would wrap). How far apart the counters are that are reserved but not yet on their way is
+//! bounded, since a receiver with a small window would drop what falls too far behind: counters come in blocks of half that
+//! bound, and a block begins only when the one before the last is empty.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,17 @@ use crate::limits::{
 };
 use crate::replay::{ReplayWindow, in_window};
 use crate::time::Instant;
+
+/// Counters of one block. Two blocks may have outstanding counters, so that these are at most [`MAX_OUTSTANDING`] apart.
+pub const BLOCK: u64 = MAX_OUTSTANDING as u64 / 2;
+
+/// The counters from `first` on, as numbers of them in its block and in the next.
+fn parts(first: u64, n: u32) -> [(u64, u32); 2] {
+    let block = first / BLOCK;
+    let left = BLOCK - first % BLOCK;
+    let own = u64::from(n).min(left) as u32;
+    [(block, own), (block + 1, n - own)]
+}
 
 /// Why no counters could be reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +69,8 @@ pub struct Session {
     sealing: aead::SealingKey,
     opening: aead::OpeningKey,
     next_counter: AtomicU64,
-    outstanding: AtomicU32,
+    /// Reserved and not yet released, of the even and the odd one of the two newest blocks.
+    outstanding: [AtomicU32; 2],
     may_send: AtomicBool,
     revoked: AtomicBool,
     awaits_confirmation: AtomicBool,
@@ -80,7 +93,7 @@ impl Session {
             sealing: aead::SealingKey::new(parts.sending.as_bytes()),
             opening: aead::OpeningKey::new(parts.receiving.as_bytes()),
             next_counter: AtomicU64::new(0),
-            outstanding: AtomicU32::new(0),
+            outstanding: [AtomicU32::new(0), AtomicU32::new(0)],
             may_send: AtomicBool::new(true),
             revoked: AtomicBool::new(false),
             awaits_confirmation: AtomicBool::new(!parts.is_initiator),
@@ -126,8 +139,8 @@ impl Session {
         &self.opening
     }
 
-    /// Reserves `n` consecutive counters and returns the first. Each is used once or skipped, and [`Session::release`]d
-    /// either way.
+    /// Reserves `n` consecutive counters, at most [`BLOCK`] of them, and returns the first. Each is used once or skipped, and
+    /// [`Session::release`]d either way.
     ///
     /// # Errors
     /// See [`ReserveError`]; nothing is reserved then.
@@ -135,25 +148,56 @@ impl Session {
         if !self.may_send(now) {
             return Err(ReserveError::Expired);
         }
-        self.outstanding
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |outstanding| {
-                outstanding.checked_add(n).filter(|&sum| sum <= MAX_OUTSTANDING)
-            })
-            .map_err(|_| ReserveError::Busy)?;
-        self.next_counter
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |next| {
-                next.checked_add(n.into()).filter(|&end| end <= REJECT_AFTER_MESSAGES)
-            })
-            .map_err(|_| {
-                self.release(n);
-                ReserveError::Exhausted
-            })
+        loop {
+            let first = self.next_counter.load(Ordering::Acquire);
+            let end = first.checked_add(n.into()).filter(|&end| end <= REJECT_AFTER_MESSAGES);
+            let end = end.ok_or(ReserveError::Exhausted)?;
+            // Counted before they are taken, so that nobody passes them unseen.
+            if !self.count_out(first, n) {
+                return Err(ReserveError::Busy);
+            }
+            if self.next_counter.compare_exchange(first, end, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return Ok(first);
+            }
+            self.release(first, n);
+        }
     }
 
-    /// `n` reserved counters left, or were skipped: they are no longer outstanding.
-    pub fn release(&self, n: u32) {
-        let before = self.outstanding.fetch_sub(n, Ordering::AcqRel);
-        debug_assert!(before >= n, "more counters released than reserved");
+    /// These `n` counters left, or were skipped: they are no longer outstanding.
+    pub fn release(&self, first: u64, n: u32) {
+        for (block, n) in parts(first, n).into_iter().filter(|part| part.1 > 0) {
+            let before = self.outstanding(block).fetch_sub(n, Ordering::AcqRel);
+            debug_assert!(before >= n, "more counters released than reserved");
+        }
+    }
+
+    /// Counts `n` counters as outstanding; false, and nothing is counted, if the first of a block is among them and the block
+    /// before the last is not empty yet.
+    fn count_out(&self, first: u64, n: u32) -> bool {
+        if u64::from(n) > BLOCK {
+            return false;
+        }
+        let [own, next] = parts(first, n);
+        let count = |(block, n): (u64, u32), begins: bool| {
+            let before = self.outstanding(block).fetch_add(n, Ordering::AcqRel);
+            let fits = !begins || before == 0;
+            if !fits {
+                self.outstanding(block).fetch_sub(n, Ordering::AcqRel);
+            }
+            fits
+        };
+        if !count(own, first.is_multiple_of(BLOCK)) {
+            return false;
+        }
+        if next.1 > 0 && !count(next, true) {
+            self.outstanding(own.0).fetch_sub(own.1, Ordering::AcqRel);
+            return false;
+        }
+        true
+    }
+
+    fn outstanding(&self, block: u64) -> &AtomicU32 {
+        &self.outstanding[(block % 2) as usize]
     }
 
     /// Whether it may still seal: not revoked, not closed by a change of our private key, young enough, counters left.

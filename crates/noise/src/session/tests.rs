@@ -32,12 +32,51 @@ fn counters_are_consecutive_and_bounded_while_under_way() {
     let session = session(true);
     assert_eq!(session.reserve(start(), 1), Ok(0));
     assert_eq!(session.reserve(start(), 45), Ok(1));
-    assert_eq!(session.reserve(start(), 850), Ok(46), "896 are under way now");
+    assert_eq!(session.reserve(start(), 448), Ok(46), "the second block has begun");
+    assert_eq!(session.reserve(start(), 402), Ok(494), "896 are under way now");
     assert_eq!(session.reserve(start(), 1), Err(ReserveError::Busy));
-    session.release(46);
-    assert_eq!(session.reserve(start(), 47), Err(ReserveError::Busy));
-    assert_eq!(session.reserve(start(), 46), Ok(896));
+    session.release(1, 45);
+    assert_eq!(session.reserve(start(), 1), Err(ReserveError::Busy), "the very first is still under way");
+    session.release(46, 448);
+    session.release(494, 402);
+    assert_eq!(session.reserve(start(), 1), Err(ReserveError::Busy), "however many others have left");
+    session.release(0, 1);
+    assert_eq!(session.reserve(start(), 448), Ok(896));
     assert_eq!(session.reserve(start(), u32::MAX), Err(ReserveError::Busy));
+}
+
+#[test]
+fn what_is_under_way_is_never_far_apart() {
+    let session = session(true);
+    let held = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    std::thread::scope(|scope| {
+        for thread in 0..3u32 {
+            let (session, held) = (&session, &held);
+            scope.spawn(move || {
+                for round in 0..3000u32 {
+                    let n = 1 + (round * 7 + thread * 13) % 64;
+                    let Ok(first) = session.reserve(start(), n) else {
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    let last = first + u64::from(n) - 1;
+                    {
+                        let mut held = held.lock().unwrap();
+                        held.extend([first, last]);
+                        let span = held.last().unwrap() - held.first().unwrap();
+                        assert!(span < u64::from(MAX_OUTSTANDING), "{span} apart");
+                    }
+                    if round % 5 == 0 {
+                        std::thread::yield_now();
+                    }
+                    // Out of the books first: whoever reserves next must not find it there.
+                    held.lock().unwrap().retain(|counter| !(first..=last).contains(counter));
+                    session.release(first, n);
+                }
+            });
+        }
+    });
+    assert!(session.outstanding.iter().all(|outstanding| outstanding.load(Ordering::Relaxed) == 0));
 }
 
 #[test]
@@ -54,13 +93,14 @@ fn reject_after_messages_is_never_passed() {
     session.next_counter.store(REJECT_AFTER_MESSAGES - 3, Ordering::Relaxed);
     assert_eq!(session.reserve(start(), 4), Err(ReserveError::Exhausted));
     assert_eq!(session.reserve(start(), 3), Ok(REJECT_AFTER_MESSAGES - 3));
-    session.release(3);
+    session.release(REJECT_AFTER_MESSAGES - 3, 3);
     for _ in 0..1000 {
         assert!(session.reserve(start(), 1).is_err());
     }
     assert!(!session.may_send(start()));
     assert!(session.may_receive(start()));
-    assert_eq!(session.outstanding.load(Ordering::Relaxed), 0, "what was refused is not under way");
+    let outstanding: u32 = session.outstanding.iter().map(|outstanding| outstanding.load(Ordering::Relaxed)).sum();
+    assert_eq!(outstanding, 0, "what was refused is not under way");
 }
 
 #[test]
@@ -74,7 +114,7 @@ fn no_two_threads_get_one_counter() {
                     for n in (1..6).cycle().take(2000) {
                         if let Ok(first) = session.reserve(start(), n) {
                             taken.extend(first..first + u64::from(n));
-                            session.release(n);
+                            session.release(first, n);
                         }
                     }
                     taken

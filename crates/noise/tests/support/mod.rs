@@ -269,7 +269,7 @@ impl Node {
             body: data,
             out: &mut bytes[TRANSPORT_HEADER_LEN..],
         }]);
-        session.release(1);
+        session.release(counter, 1);
         if let Some(to) = link.endpoint {
             self.out.push_back(Datagram { from: self.address, to, bytes });
         }
