@@ -23,6 +23,8 @@ reasons! {
     Unsent = "no-session",
     /// The session ended between admission and sealing, or between sealing and sending.
     SessionEnded = "session-ended",
+    /// Other workers held the session's counters for too long.
+    CountersBusy = "counters-busy",
     /// A super-packet fell into more segments than a job holds.
     TooManySegments = "too-many-segments",
     /// The outer network did not take it.

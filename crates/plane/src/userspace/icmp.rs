@@ -63,11 +63,9 @@ impl Errors {
             Version::V6 => sources.v6.map(IpAddr::V6),
         };
         let (Some(source), Some(raw)) = (source, &sources.raw) else { return };
-        if !self.allows(super::shared::now()) {
-            return;
-        }
         let mut out = [0; icmp::MAX_LEN];
-        if let Some(len) = icmp::error(reason, packet, source, &mut out) {
+        // First whether the packet deserves an error: those that do not must not use up the rate.
+        if let Some(len) = icmp::error(reason, packet, source, &mut out).filter(|_| self.allows(super::shared::now())) {
             // An error message is a courtesy: if it cannot be sent, nobody needs to know.
             let _ = raw.send(&out[..len], ip.src());
         }
@@ -76,8 +74,10 @@ impl Errors {
     fn allows(&mut self, now: Instant) -> bool {
         let steps = now.saturating_since(self.refilled).as_nanos() / INTERVAL.as_nanos();
         if steps > 0 {
-            self.tokens = BURST.min(self.tokens.saturating_add(steps.min(u128::from(BURST)) as u32));
-            self.refilled = now;
+            let steps = steps.min(u128::from(BURST)) as u32;
+            self.tokens = BURST.min(self.tokens.saturating_add(steps));
+            // What is left of an interval counts towards the next token, but not what a long silence would have given.
+            self.refilled = if self.tokens == BURST { now } else { self.refilled + steps * INTERVAL };
         }
         let allowed = self.tokens > 0;
         self.tokens = self.tokens.saturating_sub(1);

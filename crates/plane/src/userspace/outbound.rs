@@ -29,6 +29,11 @@ use std::{io, sync::Arc};
 
 /// Packets in one job.
 pub(crate) const PACKETS_MAX: usize = 128;
+/// Segments of one packet. The TUN is told to give at most 64; where it could not be told, any usual segment size stays below.
+pub(crate) const SEGMENTS_IN_PACKET: usize = 192;
+/// A job takes another packet while it has fewer segments than this. A job holds its counters until it is committed, and so must
+/// not need more than a session lets out at a time, or it would wait for itself.
+const SEGMENTS_FULL: usize = 256;
 /// The largest packet that a TUN gives, with its virtio header.
 pub(crate) const PACKET_MAX: usize = vnet::LEN + 65_535;
 /// A job takes another packet while less than this is in it.
@@ -57,6 +62,8 @@ pub(crate) struct Run {
     pub(crate) peer: Arc<Peer>,
     pub(crate) session: Arc<Session>,
     pub(crate) path: Arc<Path>,
+    /// The counter of its first datagram.
+    pub(crate) counter: u64,
     /// Where in the output it begins.
     pub(crate) at: usize,
     /// Its bytes.
@@ -77,6 +84,7 @@ pub(crate) struct Outbound {
     used: usize,
     packets: ArrayVec<Packet, PACKETS_MAX>,
     peers: ArrayVec<Arc<Peer>, PACKETS_MAX>,
+    segments: usize,
     output: Buffer,
     runs: ArrayVec<Run, { PACKETS_MAX + 32 }>,
     /// Packets (by index) that are larger than their path, with the inner MTU that would fit.
@@ -90,6 +98,7 @@ impl Outbound {
             used: 0,
             packets: ArrayVec::new(),
             peers: ArrayVec::new(),
+            segments: 0,
             output: Buffer::new(OUTPUT_LEN)?,
             runs: ArrayVec::new(),
             too_big: ArrayVec::new(),
@@ -98,7 +107,8 @@ impl Outbound {
 
     /// Room for one more packet with its virtio header, or `None` when the job is full.
     pub(crate) fn room(&mut self) -> Option<&mut [u8]> {
-        (self.used < FULL && !self.packets.is_full()).then(|| &mut self.input[self.used..self.used + PACKET_MAX])
+        let full = self.used >= FULL || self.segments >= SEGMENTS_FULL || self.packets.is_full();
+        (!full).then(|| &mut self.input[self.used..self.used + PACKET_MAX])
     }
 
     /// What was just written into the room: `len` bytes with the virtio header.
@@ -106,8 +116,9 @@ impl Outbound {
         &self.input[self.used..self.used + len]
     }
 
-    /// Admits what was just written into the room for the peer.
-    pub(crate) fn admit(&mut self, len: usize, peer: &Arc<Peer>) {
+    /// Admits what was just written into the room for the peer: so many bytes, and so many segments.
+    pub(crate) fn admit(&mut self, len: usize, peer: &Arc<Peer>, segments: usize) {
+        self.segments += segments;
         let known = self.peers.iter().rposition(|known| Arc::ptr_eq(known, peer));
         let index = known.unwrap_or_else(|| {
             self.peers.push(peer.clone());
@@ -119,7 +130,7 @@ impl Outbound {
 
     /// Admits an empty packet.
     pub(crate) fn admit_keepalive(&mut self, peer: &Arc<Peer>) {
-        self.admit(vnet::LEN, peer);
+        self.admit(vnet::LEN, peer, 1);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -131,6 +142,7 @@ impl Outbound {
         self.used = 0;
         self.packets.clear();
         self.peers.clear();
+        self.segments = 0;
         self.runs.clear();
         self.too_big.clear();
     }
@@ -243,8 +255,10 @@ impl<'a> Sealer<'a> {
             self.data = true;
         }
         let path_mtu = self.path.mtu().filter(|path_mtu| largest + self.path.overhead() > *path_mtu)?;
-        // What fits, padding and all.
-        Some((path_mtu - self.path.overhead()).saturating_sub(TRANSPORT_HEADER_LEN + TAG_LEN) & !15)
+        // What fits, padding and all; but no less than what every link must carry (RFC 791, RFC 8200).
+        let fits = (path_mtu - self.path.overhead()).saturating_sub(TRANSPORT_HEADER_LEN + TAG_LEN) & !15;
+        let least = if cut.destination().is_ipv6() { 1280 } else { 576 };
+        Some(fits.max(least))
     }
 
     /// Adds a segment of `wire` bytes; `write` writes its inner headers and says what follows them. False: no room.
@@ -272,17 +286,16 @@ impl<'a> Sealer<'a> {
         if count == 0 {
             return;
         }
-        if let Some(mut counter) = self.reserve(count) {
+        if let Some(first) = self.reserve(count) {
             let index = self.session.remote_index();
             let mut rest = &mut self.output[self.at..self.at + self.len];
             let mut batch = ArrayVec::<SealSegment<'_>, SEGMENTS_MAX>::new();
-            for piece in &self.pieces {
+            for (counter, piece) in (first..).zip(&self.pieces) {
                 let (datagram, behind) = rest.split_at_mut(piece.wire);
                 let (header, out) = datagram.split_at_mut(TRANSPORT_HEADER_LEN);
                 write_transport_header(header, index, counter);
                 let nonce = counter_nonce(counter);
                 batch.push(SealSegment { nonce, aad: &[], head: piece.head, body: piece.body, out });
-                counter += 1;
                 rest = behind;
             }
             self.session.sealing_key().seal(&mut batch);
@@ -290,6 +303,7 @@ impl<'a> Sealer<'a> {
                 peer: self.peer.clone(),
                 session: self.session.clone(),
                 path: self.path.clone(),
+                counter: first,
                 at: self.at,
                 len: self.len,
                 stride: self.pieces[0].wire,
@@ -310,11 +324,14 @@ impl<'a> Sealer<'a> {
             match self.session.reserve(now(), count as u32) {
                 Ok(first) => return Some(first),
                 Err(ReserveError::Busy) => std::thread::yield_now(),
-                Err(ReserveError::Expired | ReserveError::Exhausted) => break,
+                Err(ReserveError::Expired | ReserveError::Exhausted) => {
+                    self.shared.drops.count(Reason::SessionEnded, count);
+                    self.shared.events.raise(self.peer, REKEY_DUE);
+                    return None;
+                }
             }
         }
-        self.shared.drops.count(Reason::SessionEnded, count);
-        self.shared.events.raise(self.peer, REKEY_DUE);
+        self.shared.drops.count(Reason::CountersBusy, count);
         None
     }
 }

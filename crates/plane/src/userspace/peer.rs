@@ -3,16 +3,18 @@
 //! Everything that a packet needs is read without a lock. Control writes it; the workers write back the counters, the
 //! notes for the timers, and the endpoint when an authentic packet came from elsewhere.
 
+use super::shared::now;
 use crate::Traffic;
 use arc_swap::ArcSwapOption;
 use inet::Endpoint;
-use noise::{Activity, PeerId, Session};
+use noise::{Activity, Instant, PeerId, Session};
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 /// A peer of the userspace data plane.
@@ -49,38 +51,44 @@ impl Peer {
 
     /// From now on nothing is sent to the peer or taken from it.
     pub(crate) fn remove(&self) {
-        self.removed.store(true, Ordering::Release);
+        // Before `waiting` is looked at; see `Worker::admit` for the other side.
+        self.removed.store(true, Ordering::SeqCst);
         self.current.store(None);
     }
 
     #[inline]
     pub(crate) fn is_removed(&self) -> bool {
-        self.removed.load(Ordering::Acquire)
+        self.removed.load(Ordering::SeqCst)
     }
 
     pub(crate) fn endpoint(&self) -> Option<Endpoint> {
         self.path.load().as_ref().map(|path| path.endpoint)
     }
 
-    /// Sends to `endpoint` from now on. What was learnt of the path stays while only our own address changes.
+    /// Sends to `endpoint` from now on.
     pub(crate) fn set_endpoint(&self, endpoint: Option<Endpoint>) {
+        let endpoint = endpoint.map(without_interface);
         let old = self.path.load();
-        if old.as_ref().map(|path| path.endpoint) == endpoint {
-            return;
+        if old.as_ref().map(|path| path.endpoint) != endpoint {
+            self.path.store(endpoint.map(|endpoint| Arc::new(Path::after(old.as_deref(), endpoint))));
         }
-        self.path.store(endpoint.map(|endpoint| {
-            let path = Path::new(endpoint);
-            if let Some(old) = old.as_ref().filter(|old| old.endpoint.addr == endpoint.addr) {
-                path.limit.store(old.limit.load(Ordering::Relaxed), Ordering::Relaxed);
-            }
-            Arc::new(path)
-        }));
     }
 
-    /// Lets the kernel choose our address again.
+    /// Lets the kernel choose our address again. An endpoint that somebody sets at this moment stands.
     pub(crate) fn forget_source(&self) {
-        if let Some(endpoint) = self.endpoint().filter(|endpoint| endpoint.source.is_some()) {
-            self.set_endpoint(Some(Endpoint { source: None, ..endpoint }));
+        let old = self.path.load();
+        if let Some(path) = old.as_ref().filter(|path| path.endpoint.source.is_some()) {
+            let endpoint = Endpoint { source: None, ..path.endpoint };
+            self.path.compare_and_swap(&*old, Some(Arc::new(Path::after(Some(path), endpoint))));
+        }
+    }
+
+    /// The peer's newest packet came from `here`.
+    #[inline]
+    pub(crate) fn roam(&self, here: Endpoint) {
+        let here = without_interface(here);
+        if self.path.load().as_ref().is_none_or(|path| path.endpoint != here) {
+            self.set_endpoint(Some(here));
         }
     }
 
@@ -99,16 +107,42 @@ impl Peer {
     }
 }
 
+/// An endpoint whose source names no interface, unless the address means nothing without one: no other is sent by it, and a
+/// peer that reaches us by two interfaces is not two places.
+fn without_interface(mut endpoint: Endpoint) -> Endpoint {
+    if let Some(source) = &mut endpoint.source
+        && !matches!(source.ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+    {
+        source.ifindex = 0;
+    }
+    endpoint
+}
+
+/// How long it is remembered what a path does not carry: as long as Linux remembers a path's MTU.
+const LESSON_LASTS: Duration = Duration::from_secs(600);
+
 /// An endpoint, and what sending there has taught.
 pub(crate) struct Path {
     pub(crate) endpoint: Endpoint,
+    lesson: Arc<Lesson>,
+}
+
+/// What sending to an address has taught; the same whichever address of ours we send from.
+struct Lesson {
     /// The largest outer IP packet in bytes that may be one segment of a GSO send; 0 when the device does none.
     limit: AtomicU32,
+    /// When that was learnt, in nanoseconds of boot time.
+    learnt: AtomicU64,
 }
 
 impl Path {
-    fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, limit: AtomicU32::new(u32::MAX) }
+    /// A path to `endpoint`, which remembers what `old` has taught if that led to the same address.
+    fn after(old: Option<&Path>, endpoint: Endpoint) -> Self {
+        let lesson = match old {
+            Some(old) if old.endpoint.addr == endpoint.addr => old.lesson.clone(),
+            _ => Arc::new(Lesson { limit: AtomicU32::new(u32::MAX), learnt: AtomicU64::new(0) }),
+        };
+        Self { endpoint, lesson }
     }
 
     /// Bytes of IP and UDP header around a datagram on this path.
@@ -123,24 +157,88 @@ impl Path {
     /// Whether datagrams of `len` bytes may go as segments of one send.
     #[inline]
     pub(crate) fn takes_segments_of(&self, len: usize) -> bool {
-        len + self.overhead() <= self.limit.load(Ordering::Relaxed) as usize
+        let limit = self.lesson.limit.load(Ordering::Relaxed);
+        if limit == u32::MAX || len + self.overhead() <= limit as usize {
+            return true;
+        }
+        let learnt = Instant::from_nanos(self.lesson.learnt.load(Ordering::Relaxed));
+        let stale = now().saturating_since(learnt) > LESSON_LASTS;
+        if stale {
+            self.lesson.limit.store(u32::MAX, Ordering::Relaxed);
+        }
+        stale
     }
 
     /// The path's MTU in bytes, once a send was refused for its size.
     #[inline]
     pub(crate) fn mtu(&self) -> Option<usize> {
-        let limit = self.limit.load(Ordering::Relaxed);
+        let limit = self.lesson.limit.load(Ordering::Relaxed);
         (limit != u32::MAX && limit != 0).then_some(limit as usize)
     }
 
-    /// A send with segments of `len` bytes was refused: the path is smaller.
-    pub(crate) fn refuse_segments_of(&self, len: usize) {
+    /// Datagrams of `len` bytes were refused: the path is smaller.
+    pub(crate) fn refuse_datagrams_of(&self, len: usize, now: Instant) {
         let limit = (len + self.overhead()).saturating_sub(1) as u32;
-        self.limit.fetch_min(limit, Ordering::Relaxed);
+        self.lesson.learnt.store(now.as_nanos(), Ordering::Relaxed);
+        self.lesson.limit.fetch_min(limit, Ordering::Relaxed);
     }
 
     /// The device on this path cuts no segments.
-    pub(crate) fn refuse_segments(&self) {
-        self.limit.store(0, Ordering::Relaxed);
+    pub(crate) fn refuse_segments(&self, now: Instant) {
+        self.lesson.learnt.store(now.as_nanos(), Ordering::Relaxed);
+        self.lesson.limit.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inet::Source;
+
+    fn endpoint(source: Option<(&str, u32)>) -> Endpoint {
+        let source = source.map(|(ip, ifindex)| Source { ip: ip.parse().unwrap(), ifindex });
+        Endpoint { addr: "192.0.2.1:51820".parse().unwrap(), source }
+    }
+
+    fn peer() -> Peer {
+        Peer::new(PeerId::from_u32(1), Arc::default())
+    }
+
+    #[test]
+    fn what_a_path_taught_outlasts_our_address_but_not_the_peers() {
+        let peer = peer();
+        peer.set_endpoint(Some(endpoint(Some(("192.0.2.9", 3)))));
+        let path = peer.path.load_full().unwrap();
+        assert!(path.takes_segments_of(1452));
+        path.refuse_datagrams_of(1452, now());
+        assert!(!path.takes_segments_of(1452) && path.takes_segments_of(1451));
+        peer.forget_source();
+        let path = peer.path.load_full().unwrap();
+        assert_eq!((path.endpoint.source, path.mtu()), (None, Some(1479)));
+        peer.set_endpoint(Some(Endpoint::new("192.0.2.2:51820".parse().unwrap())));
+        assert!(peer.path.load_full().unwrap().takes_segments_of(1452));
+    }
+
+    #[test]
+    fn what_a_path_taught_is_forgotten_in_time() {
+        let peer = peer();
+        peer.set_endpoint(Some(endpoint(None)));
+        let path = peer.path.load_full().unwrap();
+        path.refuse_segments(Instant::from_nanos(1));
+        let uptime = now().saturating_since(Instant::from_nanos(1));
+        assert_eq!(path.takes_segments_of(100), uptime > LESSON_LASTS);
+        path.refuse_segments(now());
+        assert!(!path.takes_segments_of(100));
+    }
+
+    #[test]
+    fn the_interface_counts_for_link_local_addresses_only() {
+        let peer = peer();
+        peer.roam(endpoint(Some(("192.0.2.9", 3))));
+        let path = peer.path.load_full().unwrap();
+        peer.roam(endpoint(Some(("192.0.2.9", 4))));
+        assert!(Arc::ptr_eq(&path, &peer.path.load_full().unwrap()), "the same place");
+        peer.roam(endpoint(Some(("fe80::1", 4))));
+        assert_eq!(peer.endpoint(), Some(endpoint(Some(("fe80::1", 4)))));
     }
 }

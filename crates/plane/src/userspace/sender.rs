@@ -20,7 +20,7 @@ use linux::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// How long a full socket buffer may hold up a worker before packets are dropped.
+/// How long a full socket buffer may hold up a commit before packets are dropped.
 const FULL_BUFFER_WAIT: Duration = Duration::from_millis(5);
 
 /// The committer of a worker's outbound ring.
@@ -50,7 +50,7 @@ impl Committer<Box<Outbound>> for Sender {
     fn flush(&mut self) {
         let sockets = self.shared.links[self.worker].sockets.load();
         let sockets = sockets.as_deref();
-        let mut batch = Batch { shared: &self.shared, entries: ArrayVec::new(), socket: None };
+        let mut batch = Batch { shared: &self.shared, entries: ArrayVec::new(), socket: None, patient: true };
         for job in &self.jobs {
             let (runs, output) = job.sealed();
             for run in runs {
@@ -62,7 +62,7 @@ impl Committer<Box<Outbound>> for Sender {
         for job in &self.jobs {
             for run in job.sealed().0 {
                 // Sent or not, these counters are no longer on their way.
-                run.session.release(run.count as u32);
+                run.session.release(run.counter, run.count as u32);
             }
         }
         for mut job in self.jobs.drain(..) {
@@ -84,6 +84,8 @@ struct Batch<'a> {
     shared: &'a Shared,
     entries: ArrayVec<Entry<'a>, BATCH>,
     socket: Option<&'a Socket>,
+    /// Whether a full socket buffer is still waited for: once in a commit.
+    patient: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -136,12 +138,16 @@ impl<'a> Batch<'a> {
     }
 
     /// Sends a refused message in the way that the refusal suggests, or drops it.
-    fn again(&self, socket: &Socket, entry: &Entry<'_>, error: SendError) {
+    fn again(&mut self, socket: &Socket, entry: &Entry<'_>, error: SendError) {
         let Entry { run, outgoing, datagrams } = entry;
         let segmented = outgoing.segment.is_some();
         match error {
-            SendError::WouldBlock if poll::wait_writable(socket, FULL_BUFFER_WAIT) => {
-                return self.retry(socket, entry, *outgoing);
+            SendError::WouldBlock if self.patient => {
+                self.patient = poll::wait_writable(socket, FULL_BUFFER_WAIT);
+                if self.patient {
+                    self.retry(socket, entry, *outgoing);
+                    return;
+                }
             }
             SendError::Invalid if outgoing.to.source.is_some() => {
                 run.peer.forget_source();
@@ -152,38 +158,51 @@ impl<'a> Batch<'a> {
                 }
                 // Kernels before 6.14 say EINVAL for a segment that is larger than the path, too.
                 if matches!(error, Some(SendError::Invalid | SendError::TooLarge)) && segmented {
-                    run.path.refuse_segments_of(run.stride);
-                    return self.one_by_one(socket, entry, to);
+                    if self.one_by_one(socket, entry, to) {
+                        run.path.refuse_datagrams_of(run.stride, now());
+                    }
+                    return;
                 }
             }
             SendError::Invalid | SendError::TooLarge if segmented => {
-                run.path.refuse_segments_of(run.stride);
-                return self.one_by_one(socket, entry, outgoing.to);
+                if self.one_by_one(socket, entry, outgoing.to) {
+                    run.path.refuse_datagrams_of(run.stride, now());
+                }
+                return;
             }
             SendError::NoOffload if segmented => {
-                run.path.refuse_segments();
-                return self.one_by_one(socket, entry, outgoing.to);
+                if self.one_by_one(socket, entry, outgoing.to) {
+                    run.path.refuse_segments(now());
+                }
+                return;
             }
+            // Larger than IP can carry: the next one's sender will hear of it.
+            SendError::TooLarge => run.path.refuse_datagrams_of(outgoing.bytes.len(), now()),
             _ => (),
         }
         log::trace!("{datagrams} datagrams not sent: {error}");
         self.shared.drops.count(Reason::SendFailed, *datagrams);
     }
 
-    /// Sends a run without the kernel cutting it.
-    fn one_by_one(&self, socket: &Socket, entry: &Entry<'_>, to: Endpoint) {
+    /// Sends a run without the kernel cutting it. Whether any of it left: only then was the cutting what was refused.
+    fn one_by_one(&self, socket: &Socket, entry: &Entry<'_>, to: Endpoint) -> bool {
+        let mut any = false;
         for bytes in entry.outgoing.bytes.chunks(entry.run.stride) {
             let outgoing = Outgoing { to, bytes, segment: None, ..entry.outgoing };
-            self.retry(socket, &Entry { run: entry.run, outgoing, datagrams: 1 }, outgoing);
+            any |= self.retry(socket, &Entry { run: entry.run, outgoing, datagrams: 1 }, outgoing);
         }
+        any
     }
 
-    /// One more try, the last.
-    fn retry(&self, socket: &Socket, entry: &Entry<'_>, outgoing: Outgoing<'_>) {
-        match socket.send(&[outgoing]) {
-            (1, _) => self.sent(std::slice::from_ref(entry)),
-            _ => self.shared.drops.count(Reason::SendFailed, entry.datagrams),
+    /// One more try, the last. Whether it left.
+    fn retry(&self, socket: &Socket, entry: &Entry<'_>, outgoing: Outgoing<'_>) -> bool {
+        let (sent, _) = socket.send(&[outgoing]);
+        if sent == 1 {
+            self.sent(std::slice::from_ref(entry));
+        } else {
+            self.shared.drops.count(Reason::SendFailed, entry.datagrams);
         }
+        sent == 1
     }
 
     /// Accounts for what has left.

@@ -28,6 +28,13 @@ pub(crate) struct Installed {
     pub(crate) peer: Arc<Peer>,
 }
 
+/// What a receiver index leads to. The map frees what was removed from it at its leisure; the slot is emptied at once, so that a
+/// retired session's keys are wiped when its last packet has gone.
+struct Slot {
+    session: ArcSwapOption<Session>,
+    peer: Arc<Peer>,
+}
+
 /// The allowed IPs: the half that is written.
 struct Allowed {
     table: AllowedIps<PeerId, Arc<Peer>>,
@@ -96,7 +103,7 @@ impl Link {
 /// What all workers share.
 pub(crate) struct Shared {
     peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
-    sessions: papaya::HashMap<u32, Installed>,
+    sessions: papaya::HashMap<u32, Slot>,
     routes: ArcSwap<Snapshot<Arc<Peer>>>,
     allowed: Mutex<Allowed>,
     mtu: AtomicU32,
@@ -153,19 +160,26 @@ impl Shared {
     /// The session with this receiver index.
     #[inline]
     pub(crate) fn session(&self, index: u32) -> Option<Installed> {
-        self.sessions.pin().get(&index).cloned()
+        let sessions = self.sessions.pin();
+        let slot = sessions.get(&index)?;
+        Some(Installed { session: slot.session.load_full()?, peer: slot.peer.clone() })
     }
 
     pub(crate) fn install(&self, session: Arc<Session>) {
         if let Some(peer) = self.peer(session.peer()) {
-            self.sessions.pin().insert(session.local_index().as_u32(), Installed { session, peer });
+            let index = session.local_index().as_u32();
+            self.sessions.pin().insert(index, Slot { session: ArcSwapOption::new(Some(session)), peer });
         }
     }
 
     pub(crate) fn retire(&self, session: &Session) {
-        let is_it = |_: &u32, installed: &Installed| std::ptr::eq(&*installed.session, session);
+        let (sessions, index) = (self.sessions.pin(), session.local_index().as_u32());
+        let is_it = |slot: &Slot| slot.session.load().as_ref().is_some_and(|it| std::ptr::eq(&**it, session));
         // Somebody else's session has the index already if it is not this one.
-        let _ = self.sessions.pin().remove_if(&session.local_index().as_u32(), is_it);
+        if let Some(slot) = sessions.get(&index).filter(|slot| is_it(slot)) {
+            slot.session.store(None);
+            sessions.remove(&index);
+        }
     }
 
     /// The routes as they are now, to look at for the time of a batch.

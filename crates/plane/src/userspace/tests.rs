@@ -106,7 +106,7 @@ fn tcp(number: u32, payload: usize, size: u16) -> Vec<u8> {
 fn admit(job: &mut Outbound, packet: &[u8], peer: &Arc<Peer>) -> bool {
     let Some(room) = job.room() else { return false };
     room[..packet.len()].copy_from_slice(packet);
-    job.admit(packet.len(), peer);
+    job.admit(packet.len(), peer, super::worker::segments(packet));
     true
 }
 
@@ -275,7 +275,7 @@ fn counters_are_used_once() {
                     for datagram in output[run.at..run.at + run.len].chunks(run.stride) {
                         counters.push(u64::from_le_bytes(datagram[8..16].try_into().unwrap()));
                     }
-                    run.session.release(run.count as u32);
+                    run.session.release(run.counter, run.count as u32);
                 }
             }
             counters

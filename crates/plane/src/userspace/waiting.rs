@@ -2,7 +2,7 @@
 //!
 //! Each worker keeps those that its own TUN queue gave it. While any wait for a peer, later ones of the same worker join
 //! them, so that the order within a flow holds; when control says that there is a session, each worker sends its own.
-//! Bounded in packets and bytes; the oldest of the same peer goes first.
+//! Bounded in packets and bytes; the oldest goes first.
 
 use super::peer::Peer;
 use noise::PeerId;
@@ -24,6 +24,12 @@ struct Queue {
     bytes: usize,
 }
 
+impl Queue {
+    fn is_full_for(&self, packet: &[u8]) -> bool {
+        self.packets.len() >= PACKETS_MAX || self.bytes + packet.len() > PEER_BYTES_MAX
+    }
+}
+
 /// What waits in one worker.
 #[derive(Default)]
 pub(crate) struct Waiting {
@@ -38,34 +44,28 @@ impl Waiting {
         !self.queues.is_empty() && self.queues.contains_key(&peer.id)
     }
 
-    /// Lets a packet (virtio header and all) wait. Returns how many were dropped to make room, itself perhaps.
+    /// Lets a packet (virtio header and all) wait. Returns how many were dropped to make room.
     pub(crate) fn push(&mut self, peer: &Arc<Peer>, packet: &[u8]) -> usize {
+        let mut dropped = 0;
+        // Of the peer's own packets the oldest goes first; of the worker's share, the oldest of whoever has most of it.
+        while self.queues.get(&peer.id).is_some_and(|queue| queue.is_full_for(packet)) {
+            dropped += usize::from(self.pop(peer.id).is_some());
+        }
+        while self.bytes + packet.len() > BYTES_MAX {
+            let Some(largest) = self.queues.values().max_by_key(|queue| queue.bytes).map(|queue| queue.peer.id) else {
+                break;
+            };
+            dropped += usize::from(self.pop(largest).is_some());
+        }
         let queue = self.queues.entry(peer.id).or_insert_with(|| Queue {
             peer: peer.clone(),
             packets: VecDeque::new(),
             bytes: 0,
         });
-        let mut dropped = 0;
-        while queue.packets.len() >= PACKETS_MAX
-            || queue.bytes + packet.len() > PEER_BYTES_MAX
-            || self.bytes + packet.len() > BYTES_MAX
-        {
-            let Some(oldest) = queue.packets.pop_front() else {
-                // Others fill the worker's share, and nothing of this peer's can make room.
-                if queue.packets.is_empty() {
-                    self.queues.remove(&peer.id);
-                }
-                return dropped + 1;
-            };
-            queue.bytes -= oldest.len();
-            self.bytes -= oldest.len();
-            peer.waiting.fetch_sub(1, Ordering::Relaxed);
-            dropped += 1;
-        }
         queue.packets.push_back(packet.into());
         queue.bytes += packet.len();
         self.bytes += packet.len();
-        peer.waiting.fetch_add(1, Ordering::Relaxed);
+        peer.waiting.fetch_add(1, Ordering::SeqCst);
         dropped
     }
 
@@ -130,9 +130,11 @@ mod tests {
             for _ in 0..100 {
                 waiting.push(&peer, &packet);
             }
+            assert!(waiting.holds(&peer));
             assert!(waiting.queues.get(&peer.id).is_none_or(|queue| queue.bytes <= PEER_BYTES_MAX));
         }
         assert!(waiting.bytes <= BYTES_MAX);
+        assert!(waiting.queues.len() == 10, "nobody is kept out by those who came before");
         assert_eq!(waiting.bytes, waiting.queues.values().map(|queue| queue.bytes).sum::<usize>());
         assert!(waiting.queues.values().all(|queue| !queue.packets.is_empty()));
     }

@@ -14,7 +14,7 @@ use super::{
     events::SESSION_WANTED,
     icmp::Errors,
     inbound::Inbound,
-    outbound::{Outbound, PACKET_MAX},
+    outbound::{Outbound, PACKET_MAX, PACKETS_MAX, SEGMENTS_IN_PACKET},
     peer::Peer,
     pool::Pool,
     sender::Sender,
@@ -31,14 +31,14 @@ use linux::{
     udp::{Received, Socket},
 };
 use noise::Instant;
-use std::{io, os::fd::AsFd, sync::Arc};
+use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 
 /// Jobs in each ring, and in each pool.
 const RING: usize = 16;
 /// Messages taken by one receive.
 const RECEIVE: usize = 4;
-/// Jobs of one direction before the other has its turn.
-const TURN: usize = 4;
+/// Outbound jobs before the other direction has its turn: as many as one receive gives.
+const TURN: usize = RECEIVE;
 
 const TUN: u64 = 0;
 const WAKE: u64 = 1;
@@ -82,9 +82,17 @@ struct Ready {
 
 /// What becomes of a packet from the TUN.
 enum Admission {
-    Seal(Arc<Peer>),
+    /// It is sealed for this peer, in so many segments.
+    Seal(Arc<Peer>, usize),
     Wait(Arc<Peer>),
     Refuse(Reason, Option<icmp::Reason>),
+}
+
+/// Into how many segments a packet (virtio header first) is cut; one if that cannot be told.
+pub(super) fn segments(packet: &[u8]) -> usize {
+    let split = packet.split_at_checked(vnet::LEN);
+    let cut = split.and_then(|(header, packet)| Cut::new(&VnetHeader::parse(header).ok()?, packet).ok());
+    cut.map_or(1, |cut| cut.segments())
 }
 
 impl Worker {
@@ -128,7 +136,9 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let mut events = [Event::EMPTY; 8];
         while self.running {
-            match self.epoll.wait(&mut events, None) {
+            // While there is work, a look at what else has come, so that neither direction nor a command waits for the other.
+            let timeout = if self.ready.tun || self.ready.udp { Some(Duration::ZERO) } else { None };
+            match self.epoll.wait(&mut events, timeout) {
                 Ok(events) => {
                     for event in events {
                         match event.token() {
@@ -140,13 +150,11 @@ impl Worker {
                 }
                 Err(error) => return self.shared.events.tun_gone(error),
             }
-            while self.running && (self.ready.tun || self.ready.udp) {
-                if self.ready.udp {
-                    self.ready.udp = self.receive();
-                }
-                if self.ready.tun {
-                    self.ready.tun = self.read();
-                }
+            if self.running && self.ready.udp {
+                self.ready.udp = self.receive();
+            }
+            if self.running && self.ready.tun {
+                self.ready.tun = self.read();
             }
         }
     }
@@ -210,7 +218,9 @@ impl Worker {
     }
 
     fn fill_from_tun(&mut self, job: &mut Outbound, routes: &Snapshot<Arc<Peer>>, now: Instant) -> bool {
-        while let Some(room) = job.room() {
+        // A bound on reads, not only on what is admitted: packets that are refused or wait take no room.
+        for _ in 0..PACKETS_MAX {
+            let Some(room) = job.room() else { break };
             let offset = if self.header { 0 } else { vnet::LEN };
             room[..offset].fill(0);
             match self.queue.read(&mut room[offset..PACKET_MAX]) {
@@ -235,9 +245,13 @@ impl Worker {
     /// Decides what becomes of the packet of `len` bytes (virtio header and all) that was just read into the job's room.
     fn admit(&mut self, job: &mut Outbound, len: usize, routes: &Snapshot<Arc<Peer>>, now: Instant) {
         match self.admission(job.candidate(len), routes, now) {
-            Admission::Seal(peer) => job.admit(len, &peer),
+            Admission::Seal(peer, segments) => job.admit(len, &peer, segments),
             Admission::Wait(peer) => {
-                let dropped = self.waiting.push(&peer, job.candidate(len));
+                let mut dropped = self.waiting.push(&peer, job.candidate(len));
+                if peer.is_removed() {
+                    // Removed since the routes were looked at: nobody will ask for these packets again.
+                    dropped += self.waiting.clear(peer.id);
+                }
                 self.shared.drops.count(Reason::Unsent, dropped);
                 self.shared.events.raise(&peer, SESSION_WANTED);
             }
@@ -259,6 +273,9 @@ impl Worker {
         let Some(cut) = cut else {
             return Admission::Refuse(Reason::InnerMalformed, None);
         };
+        if cut.segments() > SEGMENTS_IN_PACKET {
+            return Admission::Refuse(Reason::TooManySegments, None);
+        }
         let Some(peer) = routes.lookup(cut.destination()) else {
             return Admission::Refuse(Reason::NoRoute, Some(icmp::Reason::NoRoute));
         };
@@ -268,7 +285,7 @@ impl Worker {
         let has_session = peer.current.load().as_ref().is_some_and(|session| session.may_send(now));
         // While others wait, waiting keeps the order.
         if has_session && !self.waiting.holds(peer) {
-            Admission::Seal(peer.clone())
+            Admission::Seal(peer.clone(), cut.segments())
         } else {
             Admission::Wait(peer.clone())
         }
@@ -302,20 +319,18 @@ impl Worker {
     /// Sends what waits for the peer, if there is a session by now.
     fn flush_waiting(&mut self, peer: &Arc<Peer>) {
         while self.waiting.holds(peer) {
-            if peer.is_removed() {
-                self.shared.drops.count(Reason::Unsent, self.waiting.clear(peer.id));
-                return;
+            // Without an endpoint the same would be asked again and again.
+            if peer.is_removed() || peer.path.load().is_none() {
+                return self.shared.drops.count(Reason::Unsent, self.waiting.clear(peer.id));
             }
-            if !peer.current.load().as_ref().is_some_and(|session| session.may_send(now()))
-                || peer.path.load().is_none()
-            {
+            if !peer.current.load().as_ref().is_some_and(|session| session.may_send(now())) {
                 return self.shared.events.raise(peer, SESSION_WANTED);
             }
             let Some(mut job) = self.outbound_pool.take() else { return };
             while let Some(room) = job.room() {
                 let Some(packet) = self.waiting.pop(peer.id) else { break };
                 room[..packet.len()].copy_from_slice(&packet);
-                job.admit(packet.len(), peer);
+                job.admit(packet.len(), peer, segments(&packet));
             }
             self.dispatch(job);
         }
@@ -338,7 +353,7 @@ impl Worker {
     }
 
     fn receive_from(&mut self, socket: &Socket) -> bool {
-        for _ in 0..TURN {
+        {
             let mut jobs = ArrayVec::<Box<Inbound>, RECEIVE>::new();
             jobs.extend(std::iter::from_fn(|| self.inbound_pool.take()).take(RECEIVE));
             let mut received = [Received::default(); RECEIVE];
@@ -369,10 +384,7 @@ impl Worker {
             }
             while self.inbound.ring().work(|job| job.open(&self.shared)) {}
             self.inbound.ring().commit();
-            if !full {
-                return false;
-            }
+            full
         }
-        true
     }
 }

@@ -32,6 +32,9 @@ const PACKETS_MAX: usize = 512;
 /// The longest headers of a super-packet: IPv6 and TCP with options.
 const HEAD_MAX: usize = 40 + 60;
 
+/// The kernel's word for a virtio header that it does not understand.
+const EINVAL: i32 = 22;
+
 /// Where a packet of the commit lies.
 #[derive(Clone, Copy)]
 struct Place {
@@ -48,6 +51,8 @@ pub(crate) struct Writer {
     header: bool,
     /// Joins packets, if the TUN takes super-packets.
     joiner: Option<Joiner>,
+    /// Whether UDP is joined too.
+    udp: bool,
     pool: Pool<Inbound>,
     jobs: Vec<Box<Inbound>>,
     packets: Vec<Place>,
@@ -70,6 +75,7 @@ impl Writer {
             queue: parts.queue,
             header: offloads.vnet,
             joiner: (offloads.vnet && offloads.tso).then(|| Joiner::new(PACKETS_MAX, offloads.uso)),
+            udp: offloads.uso,
             pool: parts.pool,
             jobs: Vec::with_capacity(parts.ring),
             packets: Vec::with_capacity(PACKETS_MAX),
@@ -78,6 +84,7 @@ impl Writer {
 
     /// Writes all packets taken so far, and gives the jobs back.
     fn write(&mut self) {
+        let mut refused = false;
         match &mut self.joiner {
             Some(joiner) => {
                 for group in joiner.groups() {
@@ -104,8 +111,16 @@ impl Writer {
                             IoSlice::new(&self.jobs[place.job].bytes(place.at, place.len)[head_len..])
                         }));
                     }
-                    if self.queue.write_vectored(&pieces).is_err() {
-                        self.shared.drops.count(Reason::TunWrite, group.len());
+                    match self.queue.write_vectored(&pieces) {
+                        Ok(()) => (),
+                        Err(_) if group.len() == 1 => self.shared.drops.count(Reason::TunWrite, 1),
+                        Err(error) => {
+                            refused |= error.raw_os_error() == Some(EINVAL);
+                            for place in group.packets().map(|member| self.packets[member]) {
+                                let packet = self.jobs[place.job].bytes(place.at, place.len);
+                                write_plain(&self.shared, &self.queue, true, packet);
+                            }
+                        }
                     }
                 }
                 joiner.clear();
@@ -113,14 +128,17 @@ impl Writer {
             None => {
                 for place in &self.packets {
                     let packet = self.jobs[place.job].bytes(place.at, place.len);
-                    let pieces = [IoSlice::new(&[0; vnet::LEN]), IoSlice::new(packet)];
-                    if self.queue.write_vectored(if self.header { &pieces } else { &pieces[1..] }).is_err() {
-                        self.shared.drops.count(Reason::TunWrite, 1);
-                    }
+                    write_plain(&self.shared, &self.queue, self.header, packet);
                 }
             }
         }
         self.packets.clear();
+        if refused {
+            // The kernel does not take what it was thought to: first UDP is given up, then all.
+            log::debug!("the interface refuses super-packets");
+            self.joiner = self.udp.then(|| Joiner::new(PACKETS_MAX, false));
+            self.udp = false;
+        }
     }
 
     /// Takes a packet into the commit.
@@ -169,6 +187,14 @@ impl Committer<Box<Inbound>> for Writer {
             job.clear();
             self.pool.put(job);
         }
+    }
+}
+
+/// Writes one packet as it is.
+fn write_plain(shared: &Shared, queue: &Queue, header: bool, packet: &[u8]) {
+    let pieces = [IoSlice::new(&[0; vnet::LEN]), IoSlice::new(packet)];
+    if queue.write_vectored(if header { &pieces } else { &pieces[1..] }).is_err() {
+        shared.drops.count(Reason::TunWrite, 1);
     }
 }
 
@@ -223,10 +249,7 @@ impl Arrivals<'_> {
 
     /// The peer is where its newest packet came from, and reaches us where that packet did.
     fn roam(&self, peer: &Peer) {
-        let here = Endpoint { addr: self.received.from, source: self.received.source };
-        if peer.path.load().as_ref().is_none_or(|path| path.endpoint != here) {
-            peer.set_endpoint(Some(here));
-        }
+        peer.roam(Endpoint { addr: self.received.from, source: self.received.source });
     }
 
     /// Checks the packet in a plaintext; its length without padding, if it may go on.
