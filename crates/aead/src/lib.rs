@@ -1,8 +1,8 @@
 //! ChaCha20-Poly1305 (RFC 8439) over batches of segments.
 //!
 //! The unit of work is a batch, because that is how the data planes meet packets: one super-packet is some 45 segments under
-//! one key with consecutive nonces. A backend ([`BatchAead`]) is given all of them at once and may work on several at a time;
-//! [`ring_backend`] takes them one by one.
+//! one key with consecutive nonces. A backend ([`BatchAead`]) is given all of them at once and may work on several at a time:
+//! `avx512` does, where the machine can; [`ring_backend`] takes them one by one.
 //!
 //! Sealing is *out of place*: the plaintext of a segment is a head that the caller has already written at the start of the
 //! outgoing buffer (inner headers, rewritten for each segment) and a body that still lies in the super-packet. The backend
@@ -10,6 +10,8 @@
 //!
 //! Keys wipe themselves when dropped and never print.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod ring_backend;
 mod wipe;
 
@@ -79,6 +81,12 @@ impl SealingKey {
         Self(backend(key))
     }
 
+    /// A key of one backend, if this machine can use it.
+    #[doc(hidden)]
+    pub fn with_backend(backend: Backend, key: &[u8; KEY_LEN]) -> Option<Self> {
+        backend.key(key).map(Self)
+    }
+
     /// Seals every segment of the batch.
     #[inline]
     pub fn seal(&self, batch: &mut [SealSegment<'_>]) {
@@ -92,6 +100,12 @@ impl OpeningKey {
         Self(backend(key))
     }
 
+    /// A key of one backend, if this machine can use it.
+    #[doc(hidden)]
+    pub fn with_backend(backend: Backend, key: &[u8; KEY_LEN]) -> Option<Self> {
+        backend.key(key).map(Self)
+    }
+
     /// Opens every segment of the batch in place, sets [`OpenSegment::authentic`] on each and returns how many are.
     #[inline]
     pub fn open(&self, batch: &mut [OpenSegment<'_>]) -> usize {
@@ -99,7 +113,51 @@ impl OpeningKey {
     }
 }
 
+/// An implementation of the AEAD, named: for tests and benchmarks, which compare them. Everything else takes what
+/// [`SealingKey::new`] and [`OpeningKey::new`] choose.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backend {
+    /// The best one for this machine and for the shape of each batch.
+    Chosen,
+    /// `ring` for everything.
+    Ring,
+    /// AVX-512 with IFMA for everything that it can do, be it faster or not.
+    Avx512,
+}
+
+impl Backend {
+    /// All that there are, on whatever machine.
+    pub const ALL: [Self; 3] = [Self::Chosen, Self::Ring, Self::Avx512];
+
+    /// Whether this machine can use it.
+    pub fn available(self) -> bool {
+        match self {
+            Self::Chosen | Self::Ring => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => avx512::Avx512Key::available(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512 => false,
+        }
+    }
+
+    fn key(self, key: &[u8; KEY_LEN]) -> Option<Box<dyn BatchAead>> {
+        match self {
+            Self::Chosen => Some(backend(key)),
+            Self::Ring => Some(Box::new(ring_backend::RingKey::new(key))),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Some(Box::new(avx512::Avx512Key::for_all_sizes(key)?)),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512 => None,
+        }
+    }
+}
+
 /// The best implementation for this machine.
 fn backend(key: &[u8; KEY_LEN]) -> Box<dyn BatchAead> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(key) = avx512::Avx512Key::new(key) {
+        return Box::new(key);
+    }
     Box::new(ring_backend::RingKey::new(key))
 }

@@ -4,7 +4,10 @@
 //! value one place on the heap for its whole life and overwrites that place at the end. A transient copy on the stack of the
 //! function that made the value is outside its reach.
 
-use std::{mem::ManuallyDrop, ops::Deref};
+use std::{
+    mem::ManuallyDrop,
+    ops::{Deref, DerefMut},
+};
 
 /// A boxed value that is wiped on drop.
 pub(crate) struct Wiped<T>(Box<ManuallyDrop<T>>);
@@ -21,6 +24,13 @@ impl<T> Deref for Wiped<T> {
     #[inline]
     fn deref(&self) -> &T {
         &self.0
+    }
+}
+
+impl<T> DerefMut for Wiped<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
     }
 }
 
