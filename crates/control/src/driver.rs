@@ -16,7 +16,7 @@ use linux::{
     tun::{Offloads, Queue},
     unix::DeletionWatch,
 };
-use plane::PlaneEvent;
+use plane::{HandshakeDrop, PlaneEvent};
 use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 
 /// Handshakes between two looks at everything else: some milliseconds of work.
@@ -107,7 +107,12 @@ impl Driver {
             token::PLANE => return Ok(self.hear()),
             token::SOCKETS => {
                 let now = boot();
-                self.device.receive(&mut self.buffers, |from, bytes| self.handshakes.push(now, from, bytes));
+                let (device, handshakes) = (&self.device, &mut self.handshakes);
+                device.receive(&mut self.buffers, |from, bytes| {
+                    if !handshakes.push(now, from, bytes) {
+                        device.plane.count_handshake_drop(HandshakeDrop::Flood);
+                    }
+                });
             }
             token::LINK => match self.link.news(&self.device) {
                 LinkNews::None => (),
@@ -133,7 +138,11 @@ impl Driver {
                     device.change(|state, now| state.noise.handle_session_confirmed(now, &session));
                 }
                 PlaneEvent::Activity(peer) => device.change(|state, now| state.noise.handle_activity(now, peer)),
-                PlaneEvent::Handshake { from, bytes } => self.handshakes.push(boot(), from, bytes),
+                PlaneEvent::Handshake { from, bytes } => {
+                    if !self.handshakes.push(boot(), from, bytes) {
+                        device.plane.count_handshake_drop(HandshakeDrop::Flood);
+                    }
+                }
                 PlaneEvent::QueueLen(packets) => self.link.set_queue_len(packets),
                 PlaneEvent::TunGone(error) => {
                     log::debug!("the interface has gone: {error}");

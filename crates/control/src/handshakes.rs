@@ -26,14 +26,17 @@ impl Handshakes {
         Handshakes { queue: VecDeque::with_capacity(MAX), last_load: None }
     }
 
-    pub(crate) fn push(&mut self, now: Instant, from: Endpoint, bytes: HandshakeBytes) {
+    /// Takes a message; false, and it is dropped, if too many wait.
+    #[must_use]
+    pub(crate) fn push(&mut self, now: Instant, from: Endpoint, bytes: HandshakeBytes) -> bool {
         if self.queue.len() == MAX {
-            return log::trace!("a handshake message was dropped: {MAX} wait already");
+            return false;
         }
         self.queue.push_back((from, bytes));
         if self.queue.len() >= LOAD {
             self.last_load = Some(now);
         }
+        true
     }
 
     pub(crate) fn pop(&mut self) -> Option<(Endpoint, HandshakeBytes)> {
@@ -63,7 +66,7 @@ mod tests {
         let mut handshakes = Handshakes::new();
         let bytes = HandshakeBytes::new(&[1; 148]).unwrap();
         for port in 0..len {
-            handshakes.push(at, Endpoint::new(([192, 0, 2, 1], port as u16).into()), bytes);
+            let _ = handshakes.push(at, Endpoint::new(([192, 0, 2, 1], port as u16).into()), bytes);
         }
         handshakes
     }

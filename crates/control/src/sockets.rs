@@ -11,7 +11,7 @@ use linux::{
     poll::Interest,
     udp::{BindError, Outgoing, Received, SendError, Socket, SocketGroup, UdpOptions},
 };
-use plane::HandshakeBytes;
+use plane::{HandshakeBytes, HandshakeDrop};
 use std::io;
 
 /// Datagrams, or coalesced runs of them, of one receive.
@@ -82,8 +82,9 @@ impl Device {
                     let from = Endpoint { addr: received.from, source: received.source };
                     for message in buffer[..received.len].chunks(received.segment) {
                         let ours = state.mac1.as_ref().is_some_and(|mac1| mac1.check(message));
-                        if let Some(bytes) = HandshakeBytes::new(message).filter(|_| ours) {
-                            take(from, bytes);
+                        match HandshakeBytes::new(message).filter(|_| ours) {
+                            Some(bytes) => take(from, bytes),
+                            None => self.plane.count_handshake_drop(HandshakeDrop::Forged),
                         }
                     }
                 }

@@ -54,6 +54,8 @@ pub trait DataPlane: Send + Sync {
     fn poll_event(&self) -> Option<PlaneEvent>;
     /// Readable while there may be events. Reading it is [`DataPlane::poll_event`]'s work.
     fn event_fd(&self) -> BorrowedFd<'_>;
+    /// Counts a handshake message that control dropped.
+    fn count_handshake_drop(&self, drop: HandshakeDrop);
     /// Packets dropped since the start, by reason.
     fn drops(&self) -> Vec<(&'static str, u64)>;
     /// Stops the workers and waits for them.
@@ -78,6 +80,15 @@ pub struct Traffic {
     pub tx_bytes: u64,
     /// Received and authenticated.
     pub rx_bytes: u64,
+}
+
+/// Why control dropped a handshake message unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeDrop {
+    /// It is not meant for us: its mac1 is wrong.
+    Forged,
+    /// Too many wait.
+    Flood,
 }
 
 /// What a data plane hands back.

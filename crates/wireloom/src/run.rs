@@ -236,18 +236,21 @@ impl Running {
 /// Makes the interface, or takes over the one that was inherited.
 fn open_tun(args: &RunArgs, environment: &Environment) -> Result<Tun, RunError> {
     let want = if args.no_tun_offload { Offloads::default() } else { Offloads::ALL };
-    let (tun, ours) = match environment.tun {
+    let (mut tun, ours) = match environment.tun {
         Some(number) => (tun::from_fd(adopt("WG_TUN_FD", number)?, want)?, false),
         None => {
             let workers = args.workers.map_or_else(process::cpus, NonZeroUsize::get).min(tun::QUEUES_MAX);
             (tun::create(args.interface.as_str(), workers, want)?, true)
         }
     };
-    if tun.queues.len() > 1 {
-        // Without it a flow may change its queue in mid-stream; that costs order, not function.
-        if let Err(error) = tun.queues[0].set_steering_by_flow() {
-            log::debug!("flows are steered by the kernel's own rule: {error}");
-        }
+    if ours
+        && tun.queues.len() > 1
+        && let Err(error) = tun.queues[0].set_steering_by_flow()
+    {
+        // The kernel's own rule moves flows from queue to queue in mid-stream, and so out of order. Order comes before speed.
+        log::warn!("one worker only: flows cannot be steered, which takes CAP_BPF ({error})");
+        drop(tun);
+        tun = tun::create(args.interface.as_str(), 1, want)?;
     }
     let mtu = args.mtu.map(u32::from).or(ours.then_some(MTU));
     if let Some(mtu) = mtu {

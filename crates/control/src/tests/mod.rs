@@ -13,7 +13,7 @@ use inet::{Cidr, Endpoint};
 use linux::poll::EventFd;
 use linux::udp::Socket;
 use noise::{Activity, Mac1Checker, PeerId, Session};
-use plane::{AllowedIpChange, DataPlane, PlaneEvent, Traffic};
+use plane::{AllowedIpChange, DataPlane, HandshakeDrop, PlaneEvent, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -163,6 +163,8 @@ impl DataPlane for Ledger {
     fn event_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
+
+    fn count_handshake_drop(&self, _: HandshakeDrop) {}
 
     fn drops(&self) -> Vec<(&'static str, u64)> {
         Vec::new()

@@ -21,7 +21,8 @@ mod writer;
 
 pub use backlog::QUEUE_LEN;
 
-use crate::{AllowedIpChange, DataPlane, PlaneEvent, Traffic};
+use crate::{AllowedIpChange, DataPlane, HandshakeDrop, PlaneEvent, Traffic};
+use drops::Reason;
 use inet::{Cidr, Endpoint};
 use linux::{
     icmp::RawSockets,
@@ -241,6 +242,14 @@ impl DataPlane for Userspace {
 
     fn event_fd(&self) -> BorrowedFd<'_> {
         self.shared.events.fd()
+    }
+
+    fn count_handshake_drop(&self, drop: HandshakeDrop) {
+        let reason = match drop {
+            HandshakeDrop::Forged => Reason::HandshakeForged,
+            HandshakeDrop::Flood => Reason::HandshakeFlood,
+        };
+        self.shared.drops.count(reason, 1);
     }
 
     fn drops(&self) -> Vec<(&'static str, u64)> {

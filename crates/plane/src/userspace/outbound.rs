@@ -25,7 +25,7 @@ use noise::{
     ReserveError, Session,
     message::{TRANSPORT_HEADER_LEN, write_transport_header},
 };
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 /// Packets in one job.
 pub(crate) const PACKETS_MAX: usize = 128;
@@ -44,8 +44,9 @@ const INPUT_LEN: usize = FULL + PACKET_MAX;
 const OUTPUT_LEN: usize = INPUT_LEN + (48 << 10);
 /// The most that one send may carry: an IPv4 packet is 65,535 bytes with 28 of header.
 const SEND_MAX: usize = 65_507;
-/// How often a full window of outstanding counters is tried again before the packets are dropped.
-const BUSY_TRIES: usize = 1 << 14;
+/// How long packets wait for counters that other workers hold, before they are dropped. A worker lets go of them when it has sent
+/// its job: in microseconds, or after it has been preempted.
+const BUSY_WAIT: Duration = Duration::from_millis(50);
 
 /// A packet in a job's input. One without bytes is a keepalive.
 struct Packet {
@@ -320,10 +321,16 @@ impl<'a> Sealer<'a> {
 
     /// Counters for `count` datagrams. When too many are outstanding, other workers are about to send theirs.
     fn reserve(&self, count: usize) -> Option<u64> {
-        for _ in 0..BUSY_TRIES {
-            match self.session.reserve(now(), count as u32) {
+        let start = now();
+        loop {
+            let now = now();
+            match self.session.reserve(now, count as u32) {
                 Ok(first) => return Some(first),
-                Err(ReserveError::Busy) => std::thread::yield_now(),
+                Err(ReserveError::Busy) if now.saturating_since(start) < BUSY_WAIT => std::thread::yield_now(),
+                Err(ReserveError::Busy) => {
+                    self.shared.drops.count(Reason::CountersBusy, count);
+                    return None;
+                }
                 Err(ReserveError::Expired | ReserveError::Exhausted) => {
                     self.shared.drops.count(Reason::SessionEnded, count);
                     self.shared.events.raise(self.peer, REKEY_DUE);
@@ -331,8 +338,6 @@ impl<'a> Sealer<'a> {
                 }
             }
         }
-        self.shared.drops.count(Reason::CountersBusy, count);
-        None
     }
 }
 

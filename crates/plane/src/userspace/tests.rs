@@ -284,5 +284,8 @@ fn counters_are_used_once() {
     let threads = [seal(), seal(), seal()];
     let mut counters: Vec<u64> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
     counters.sort_unstable();
-    assert_eq!(counters, (0..2400).collect::<Vec<u64>>());
+    assert!(counters.windows(2).all(|pair| pair[0] < pair[1]), "a counter twice");
+    // A thread that is kept from running for long may cost the others packets, but never a counter.
+    let dropped: u64 = shared.drops.list().iter().map(|(_, count)| count).sum();
+    assert_eq!(counters.len() as u64 + dropped, 2400);
 }
