@@ -26,11 +26,8 @@ const GROUP: usize = 16;
 /// The longest text taken here; far beyond any packet, far below where a block's number would wrap.
 const LONGEST: usize = 1 << 20;
 
-/// Groups of so many segments are worth it whatever their lengths...
-const ENOUGH_SEGMENTS: usize = 4;
-
-/// ...and so are smaller ones from this much work for `ring` on, in what a block takes it. Measured where the two are even:
-/// 3 segments of 128 bytes, 2 of 576, 1 of 1300.
+/// Groups of less work than this are left to `ring`; the unit is what a block of text costs it. Measured where the two are
+/// even, or a little above: 5 segments of 64 bytes, 4 of 128, 2 of 576, 1 of 1420.
 const ENOUGH_WORK: usize = 28;
 
 /// What `ring` spends on a segment besides its blocks of text.
@@ -74,9 +71,8 @@ impl Avx512Key {
 
     /// Whether a group is for this backend; `lengths` are those of its segments with their tags.
     #[inline]
-    fn takes(&self, lengths: impl ExactSizeIterator<Item = usize>) -> bool {
+    fn takes(&self, lengths: impl Iterator<Item = usize>) -> bool {
         !self.leave_small_groups
-            || lengths.len() >= ENOUGH_SEGMENTS
             || lengths.map(|len| WORK_OF_A_SEGMENT + text_blocks(len)).sum::<usize>() >= ENOUGH_WORK
     }
 }
