@@ -13,8 +13,8 @@ use std::{
 
 /// What the queue may hold, in bytes: 2 ms at 4 Gb/s.
 const BYTES: f32 = 1_048_576.0;
-/// The measure follows what was read in about so many bytes.
-const MEMORY: f32 = 1_048_576.0;
+/// The measure follows what was read in about so many bytes, or packets if those are small.
+const MEMORY: (f32, f32) = (1_048_576.0, 4096.0);
 /// The least and the most, in packets.
 const RANGE: (u32, u32) = (32, 1024);
 /// Its length in packets before anything was measured.
@@ -38,7 +38,7 @@ impl Meter {
     #[inline]
     pub(crate) fn note(&mut self, bytes: usize) {
         let bytes = bytes as f32;
-        self.mean += (bytes - self.mean) * (bytes / MEMORY);
+        self.mean += (bytes - self.mean) * (bytes / MEMORY.0 + 1.0 / MEMORY.1);
     }
 
     /// How many packets the queue should hold: a power of two.
