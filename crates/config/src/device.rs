@@ -23,8 +23,8 @@ pub struct Device {
 pub struct Peer {
     /// Who it is.
     pub public_key: PublicKey,
-    /// The preshared key, if one is set.
-    pub preshared_key: Option<PresharedKey>,
+    /// The preshared key, if one is set. Boxed, so that a list of peers that grows leaves no copies of keys behind.
+    pub preshared_key: Option<Box<PresharedKey>>,
     /// Where it was last seen, or was said to be.
     pub endpoint: Option<SocketAddr>,
     /// Seconds between persistent keepalives; 0 when they are off.
@@ -78,8 +78,8 @@ pub struct PeerChange {
     pub remove: bool,
     /// Whether nothing is done unless the peer is there already.
     pub update_only: bool,
-    /// The preshared key; all zeros take it away.
-    pub preshared_key: Option<PresharedKey>,
+    /// The preshared key; all zeros take it away. Boxed, so that a list of peers that grows leaves no copies of keys behind.
+    pub preshared_key: Option<Box<PresharedKey>>,
     /// Where the peer is.
     pub endpoint: Option<SocketAddr>,
     /// Seconds between persistent keepalives; 0 turns them off.

@@ -32,7 +32,7 @@ pub struct FilePeer {
     /// Who the peer is.
     pub public_key: PublicKey,
     /// The preshared key; all zeros mean none.
-    pub preshared_key: Option<PresharedKey>,
+    pub preshared_key: Option<Box<PresharedKey>>,
     /// Where the peer is.
     pub endpoint: Option<HostPort>,
     /// Seconds between persistent keepalives; 0 for off.
@@ -232,7 +232,7 @@ impl Parser {
             *has_key = true;
         } else if is(name, "PresharedKey") {
             let psk = key::from_base64(value.as_bytes()).map_err(|e| Problem::Key("the preshared key", e))?;
-            peer.preshared_key = Some(psk);
+            peer.preshared_key = Some(Box::new(psk));
         } else if is(name, "Endpoint") {
             peer.endpoint = Some(value::endpoint(value)?);
         } else if is(name, "PersistentKeepalive") {

@@ -101,7 +101,7 @@ pub fn field(
 fn peer_field(out: &mut impl Write, prefix: &str, peer: &Peer, field: Field, zones: &dyn Zones) -> io::Result<()> {
     write!(out, "{prefix}{}", key::to_base64(&peer.public_key))?;
     match field {
-        Field::PresharedKeys => writeln!(out, "\t{}", or_none(peer.preshared_key.as_ref().map(key::to_base64))),
+        Field::PresharedKeys => writeln!(out, "\t{}", or_none(peer.preshared_key.as_deref().map(key::to_base64))),
         Field::Endpoints => writeln!(out, "\t{}", or_none(endpoint(peer, zones))),
         Field::AllowedIps => {
             write!(out, "\t")?;
@@ -120,7 +120,7 @@ fn dump(out: &mut impl Write, prefix: &str, device: &Device, zones: &dyn Zones) 
     write!(out, "{prefix}{private}\t{}\t", or_none(public_key(device)))?;
     writeln!(out, "{}\t{}", device.listen_port, fwmark(device))?;
     for peer in &device.peers {
-        let psk = or_none(peer.preshared_key.as_ref().map(key::to_base64));
+        let psk = or_none(peer.preshared_key.as_deref().map(key::to_base64));
         write!(out, "{prefix}{}\t{psk}\t{}\t", key::to_base64(&peer.public_key), or_none(endpoint(peer, zones)))?;
         allowed_ips(out, peer, ",")?;
         let (rx, tx) = (peer.rx_bytes, peer.tx_bytes);
@@ -186,7 +186,7 @@ pub fn conf(out: &mut impl Write, device: &Device, zones: &dyn Zones) -> io::Res
     }
     for peer in &device.peers {
         writeln!(out, "\n[Peer]\nPublicKey = {}", key::to_base64(&peer.public_key))?;
-        if let Some(psk) = &peer.preshared_key {
+        if let Some(psk) = peer.preshared_key.as_deref() {
             writeln!(out, "PresharedKey = {}", key::to_base64(psk))?;
         }
         if !peer.allowed_ips.is_empty() {
@@ -228,7 +228,7 @@ pub fn pretty(out: &mut impl Write, name: &str, device: &Device, style: &Style<'
     peers.sort_by_key(|peer| Reverse(peer.last_handshake));
     for peer in peers {
         writeln!(out, "\n{yellow}{bold}peer{reset}: {yellow}{}{reset}", key::to_base64(&peer.public_key))?;
-        if let Some(psk) = &peer.preshared_key {
+        if let Some(psk) = peer.preshared_key.as_deref() {
             item(out, "preshared key", &secret(psk, style))?;
         }
         if let Some(endpoint) = endpoint(peer, style.zones) {

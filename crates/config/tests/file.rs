@@ -118,7 +118,7 @@ fn everything_that_a_file_can_say() {
     );
     assert_eq!((file.listen_port, file.fwmark), (Some(51820), Some(7)));
     let [first, second] = &file.peers[..] else { panic!("{} peers", file.peers.len()) };
-    assert_eq!(config::key::to_base64(first.preshared_key.as_ref().unwrap()).as_str(), KEY);
+    assert_eq!(config::key::to_base64(first.preshared_key.as_deref().unwrap()).as_str(), KEY);
     assert_eq!(first.endpoint, Some(HostPort { host: "test.wireguard.com".to_owned(), port: 18981 }));
     assert_eq!(first.persistent_keepalive, Some(0));
     let text = |changes: &[AllowedIpChange]| {

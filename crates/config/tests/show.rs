@@ -13,7 +13,7 @@ use noise::{PresharedKey, PrivateKey, PublicKey};
 
 fn sample() -> Device {
     let mut old = Peer::new(PublicKey::from_bytes([1; 32]));
-    old.preshared_key = Some(PresharedKey::from_bytes([9; 32]));
+    old.preshared_key = Some(Box::new(PresharedKey::from_bytes([9; 32])));
     old.endpoint = Some("[fe80::1%7]:51820".parse().unwrap());
     old.persistent_keepalive = 25;
     old.allowed_ips =

@@ -33,7 +33,7 @@ impl Device {
         if change.replace_peers {
             let peers: Vec<PeerId> = self.state().noise.peers().collect();
             for peer in peers {
-                self.change(|state, now| state.noise.remove_peer(now, peer));
+                self.remove_peer(peer);
             }
         }
         if let Some(key) = change.private_key {
@@ -49,8 +49,14 @@ impl Device {
         if mark == state.mark {
             return Ok(());
         }
-        if let Some(group) = &state.group {
-            group.set_mark(mark).map_err(|error| Errno::from(&error))?;
+        if let Some(group) = &state.group
+            && let Err(error) = group.set_mark(mark)
+        {
+            // Some sockets may have it: all of them get the old one back.
+            if let Err(error) = group.set_mark(state.mark) {
+                log::error!("the sockets have different marks: {error}");
+            }
+            return Err(Errno::from(&error));
         }
         state.mark = mark;
         // Marked packets may be routed by other rules.
@@ -80,18 +86,18 @@ impl Device {
 
     fn apply_peer(&self, change: PeerChange) {
         let PeerChange { public_key, preshared_key, endpoint, .. } = change;
+        if change.remove {
+            let peer = self.state().noise.find_peer(&public_key);
+            return peer.into_iter().for_each(|peer| self.remove_peer(peer));
+        }
         let peer = self.change(|state, now| {
             let peer = match state.noise.find_peer(&public_key) {
-                Some(peer) if change.remove => {
-                    state.noise.remove_peer(now, peer);
-                    return None;
-                }
-                None if change.remove || change.update_only => return None,
+                None if change.update_only => return None,
                 None => self.add_peer(state, now, public_key)?,
                 Some(peer) => peer,
             };
             if let Some(key) = preshared_key {
-                state.noise.set_preshared_key(now, peer, key);
+                state.noise.set_preshared_key(now, peer, *key);
             }
             if let Some(addr) = endpoint {
                 self.plane.set_endpoint(peer, Some(Endpoint::new(addr)));
@@ -113,6 +119,12 @@ impl Device {
             let interval = Duration::from_secs(seconds.into());
             self.change(|state, now| state.noise.set_persistent_keepalive(now, peer, Some(interval)));
         }
+    }
+
+    /// Removes a peer: its routes, which can be many, before the state is locked.
+    fn remove_peer(&self, peer: PeerId) {
+        self.plane.change_allowed_ips(&[RouteChange::Clear(peer)]);
+        self.change(|state, now| state.noise.remove_peer(now, peer));
     }
 
     /// Adds a peer. Our own key is passed over, as in the kernel.

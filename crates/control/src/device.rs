@@ -91,15 +91,9 @@ impl Device {
     pub fn new(config: DeviceConfig, plane: Arc<dyn DataPlane>) -> Result<Self, DeviceError> {
         let mut seed = zeroize::Zeroizing::new([0; 32]);
         getrandom::fill(&mut *seed).map_err(DeviceError::Random)?;
-        let state = State {
-            noise: noise::Device::new(*seed),
-            mac1: None,
-            port: 0,
-            mark: 0,
-            up: false,
-            group: None,
-            armed: None,
-        };
+        let mut noise = noise::Device::new(*seed);
+        noise.set_lanes(config.workers);
+        let state = State { noise, mac1: None, port: 0, mark: 0, up: false, group: None, armed: None };
         let (epoll, timer) = (Epoll::new()?, BootTimer::new()?);
         Ok(Self { configuration: Mutex::new(()), state: Turnstile::new(state), plane, epoll, timer, config })
     }

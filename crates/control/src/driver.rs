@@ -88,6 +88,10 @@ impl Driver {
     /// Runs until the device's end.
     pub fn run(mut self) -> Result<End, DriverError> {
         let mut events = [Event::EMPTY; 16];
+        // The socket may have gone before it was watched.
+        if self.deletion.deleted() {
+            return Ok(End::SocketGone);
+        }
         loop {
             let timeout = if self.handshakes.is_empty() { None } else { Some(Duration::ZERO) };
             let device = self.device.clone();

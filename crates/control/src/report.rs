@@ -57,7 +57,7 @@ impl Device {
         let mut peer = {
             let state = self.state();
             let mut peer = device::Peer::new(state.noise.peer_key(id)?);
-            peer.preshared_key = state.noise.preshared_key(id).filter(|key| !key::is_zero(*key)).cloned();
+            peer.preshared_key = state.noise.preshared_key(id).filter(|key| !key::is_zero(*key)).cloned().map(Box::new);
             peer.persistent_keepalive =
                 state.noise.persistent_keepalive(id).map_or(0, |interval| interval.as_secs() as u16);
             peer.last_handshake = state.noise.last_handshake(id);

@@ -65,11 +65,18 @@ impl Device {
     /// Takes in what has come to the control sockets, as far as it is meant for us, but no more than can be seen to in a
     /// moment: the rest is there at the next look.
     pub(crate) fn receive(&self, buffers: &mut Buffers, mut take: impl FnMut(Endpoint, HandshakeBytes)) {
-        let state = self.state();
-        for socket in state.group.iter().flat_map(|group| &group.control) {
+        for v6 in [false, true] {
             for _ in 0..RECEIVES {
                 let mut received = [Received::default(); RECEIVE];
-                let count = match socket.recv(&mut buffers.each_mut().map(|buffer| &mut buffer[..]), &mut received) {
+                // The lock is not held while the messages are looked at: how many there are, strangers decide.
+                let (result, mac1) = {
+                    let state = self.state();
+                    let mut sockets = state.group.iter().flat_map(|group| &group.control);
+                    let Some(socket) = sockets.find(|socket| socket.is_v6() == v6) else { break };
+                    let mut into = buffers.each_mut().map(|buffer| &mut buffer[..]);
+                    (socket.recv(&mut into, &mut received), state.mac1.clone())
+                };
+                let count = match result {
                     Ok(count) => count,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     // It stands for one datagram that did not come: a report from the network.
@@ -81,7 +88,7 @@ impl Device {
                 for (received, buffer) in received[..count].iter().zip(buffers.iter()) {
                     let from = Endpoint { addr: received.from, source: received.source };
                     for message in buffer[..received.len].chunks(received.segment) {
-                        let ours = state.mac1.as_ref().is_some_and(|mac1| mac1.check(message));
+                        let ours = mac1.as_ref().is_some_and(|mac1| mac1.check(message));
                         match HandshakeBytes::new(message).filter(|_| ours) {
                             Some(bytes) => take(from, bytes),
                             None => self.plane.count_handshake_drop(HandshakeDrop::Forged),

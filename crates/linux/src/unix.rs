@@ -95,16 +95,19 @@ impl Listener {
         Ok(Listener { listener, file: Some(file) })
     }
 
-    /// Takes over a listening socket that was inherited (`WG_UAPI_FD`), and which somebody else will unlink.
+    /// Takes over a listening socket that was inherited (`WG_UAPI_FD`), and with it the care for its file, if it has one.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Listener> {
         if !rustix::net::sockopt::socket_acceptconn(&fd)? {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let listener = UnixListener::from(fd);
         // Fails for a socket of another family.
-        listener.local_addr()?;
+        let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
-        Ok(Listener { listener, file: None })
+        // A file that has gone, or a name that is relative to somebody else's folder, is nobody's to watch.
+        let path = address.as_pathname().filter(|path| path.is_absolute());
+        let file = path.and_then(|path| SocketFile::new(path.to_owned()).ok());
+        Ok(Listener { listener, file })
     }
 
     /// The next connection, in blocking mode. `WouldBlock` when there is none.
@@ -113,7 +116,7 @@ impl Listener {
         Ok(stream)
     }
 
-    /// Where it listens; `None` when it was inherited.
+    /// Where it listens; `None` when it was inherited without a file.
     pub fn path(&self) -> Option<&Path> {
         self.file.as_ref().map(|f| f.path.as_path())
     }
@@ -196,7 +199,7 @@ pub struct DeletionWatch {
 }
 
 impl DeletionWatch {
-    /// Watches the listener's file. Of an inherited listener there is none, and the watch never fires.
+    /// Watches the listener's file. Where there is none, the watch never fires.
     pub fn new(listener: &Listener) -> io::Result<DeletionWatch> {
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
         let inotify = inotify::init(flags)?;

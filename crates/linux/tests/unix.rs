@@ -3,8 +3,9 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
 use common::{readable, readable_now};
@@ -141,7 +142,7 @@ fn a_file_that_was_gone_before_the_watch_is_deleted() {
 }
 
 #[test]
-fn an_inherited_listener_is_used_and_not_unlinked() {
+fn an_inherited_listener_is_used_watched_and_unlinked() {
     let root = tempfile::tempdir().expect("root");
     let path = root.path().join("wg0.sock");
     let listener = Listener::from_fd(UnixListener::bind(&path).expect("bind").into()).expect("from_fd");
@@ -149,9 +150,14 @@ fn an_inherited_listener_is_used_and_not_unlinked() {
     let _client = UnixStream::connect(&path).expect("connect");
     assert!(listener.accept().is_ok());
     assert!(listener.accept().is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock));
-    drop(listener);
-    assert!(path.exists());
     assert!(!watch.deleted());
+    drop(listener);
+    assert!(!path.exists());
+    assert!(watch.deleted());
+    // A name in nobody's folder has no file to care for.
+    let address = SocketAddr::from_abstract_name(format!("wireloom-{}", std::process::id())).expect("name");
+    let listener = Listener::from_fd(UnixListener::bind_addr(&address).expect("bind").into()).expect("from_fd");
+    assert!(!DeletionWatch::new(&listener).expect("watch").deleted());
     let not_listening = UnixStream::pair().expect("pair").0;
     assert!(Listener::from_fd(not_listening.into()).is_err());
 }

@@ -42,6 +42,7 @@ pub struct Device {
     /// Whose handshake or session each of our indices is.
     by_index: BTreeMap<ReceiverIndex, PeerId>,
     next_peer: u32,
+    lanes: u32,
     /// Each peer that has a deadline, under its earliest.
     deadlines: BTreeSet<(Instant, PeerId)>,
     events: VecDeque<Event>,
@@ -59,6 +60,7 @@ impl Device {
             by_key: BTreeMap::new(),
             by_index: BTreeMap::new(),
             next_peer: 0,
+            lanes: 1,
             deadlines: BTreeSet::new(),
             events: VecDeque::new(),
         }
@@ -256,13 +258,24 @@ impl Device {
         }
     }
 
-    /// A new index for something of this peer's: random, but for the low byte, which is random once for each peer. By that
-    /// byte data finds its worker, and a flow that changed workers with each new session could overtake itself.
+    /// Into how many lanes peers are divided: as many as there are workers, at most 256. A peer's indices all have the same
+    /// low byte modulo this number, by which data finds its worker: a flow that changed workers with each new session could
+    /// overtake itself. With one lane, as it is at first, indices are random throughout.
+    pub fn set_lanes(&mut self, lanes: usize) {
+        self.lanes = lanes.clamp(1, 256) as u32;
+    }
+
+    /// A new index for something of this peer's: random, but that it stays in the peer's lane.
     fn take_index(&mut self, peer: PeerId) -> ReceiverIndex {
-        let lane = u32::from(self.peers.get(&peer).map_or(0, |peer| peer.lane));
+        let lane = self.peers.get(&peer).map_or(0, |peer| u32::from(peer.lane)) % self.lanes;
         loop {
-            let index = ReceiverIndex::from_u32(self.random.u32() & !0xff | lane);
-            // With fewer than 2^19 indices taken in all, a free one is drawn nearly always: a lane has 2^24.
+            let random = self.random.u32();
+            let byte = random & 0xff;
+            let byte = byte - byte % self.lanes + lane;
+            // The last round of lanes may be incomplete: the byte before it is in the same lane.
+            let byte = if byte > 0xff { byte - self.lanes } else { byte };
+            let index = ReceiverIndex::from_u32(random & !0xff | byte);
+            // With fewer than 2^19 indices taken in all, a free one is drawn nearly always.
             if let std::collections::btree_map::Entry::Vacant(entry) = self.by_index.entry(index) {
                 entry.insert(peer);
                 return index;

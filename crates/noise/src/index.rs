@@ -18,7 +18,8 @@ impl PeerId {
 }
 
 /// The index by which the receiver of a message finds its session or handshake (whitepaper 5.4: `I_i`, `I_r`). Drawn at
-/// random, so that an observer learns nothing about how many sessions there are or which belong together.
+/// random, so that an observer learns nothing about how many sessions there are; but all of a peer's lie in one lane (see
+/// `Device::set_lanes`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReceiverIndex(u32);
 

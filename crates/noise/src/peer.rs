@@ -57,7 +57,7 @@ pub(crate) struct Peer {
     pub handshake_wanted: bool,
     /// When a handshake last completed, since the Unix epoch.
     pub last_handshake: Option<Duration>,
-    /// The low byte of all receiver indices that we give this peer.
+    /// By which the lane of all receiver indices is found that we give this peer.
     pub lane: u8,
 }
 

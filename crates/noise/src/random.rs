@@ -1,8 +1,8 @@
 //! Randomness that cannot be wound back.
 //!
 //! Every random byte of a device comes from one seed, so that a run can be repeated. Each draw makes a ChaCha20 generator
-//! from the seed, takes a new seed from it first, and only then the bytes asked for: who reads the memory later does not learn the
-//! ephemeral keys of past handshakes.
+//! from the seed, takes a new seed from it first, and only then the bytes asked for: what the device keeps does not tell the ephemeral
+//! keys of past handshakes. (What a draw leaves on the stack, until something else is written there, does.)
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The symmetric half of Noise: a hash of all that was said, and a chain of keys from all that was agreed.
 //!
 //! As in the Noise specification, section 5.2, with BLAKE2s, HMAC and ChaCha20-Poly1305. Each key made here seals one
-//! text only, so the nonce is always zero. Everything wipes itself.
+//! text only, so the nonce is always zero. What is kept wipes itself; what the hash function leaves on the stack of a call does not.
 
 use blake2::digest::Mac;
 use blake2::{Blake2s256, Blake2sMac, Digest};

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use config::device::{Device, DeviceChange, PeerChange};
 use config::file;
-use noise::{PresharedKey, PublicKey};
+use noise::PublicKey;
 use zeroize::Zeroizing;
 
 use crate::cli::ConfArgs;
@@ -109,7 +109,7 @@ fn sync(change: &mut DeviceChange, device: &Device) {
         // What a peer has and the file does not say must be said: an omission would leave it.
         let change = &mut change.peers[at];
         if peer.preshared_key.is_some() && change.preshared_key.is_none() {
-            change.preshared_key = Some(PresharedKey::default());
+            change.preshared_key = Some(Box::default());
         }
         if peer.persistent_keepalive != 0 && change.persistent_keepalive.is_none() {
             change.persistent_keepalive = Some(0);

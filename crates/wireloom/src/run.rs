@@ -8,6 +8,7 @@ use std::env;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use control::{Device, DeviceConfig, DeviceError, Driver, DriverError, uapi::Server};
@@ -24,6 +25,9 @@ use crate::interface::InterfaceName;
 
 /// The MTU of an interface that we make, in bytes: 1500 less IPv6, UDP and what WireGuard adds, as the kernel's WireGuard has it.
 const MTU: u32 = 1420;
+
+/// How long the socket of a daemon that is about to end is waited for.
+const SOCKET_WAIT: Duration = Duration::from_secs(2);
 
 /// How to run an interface.
 #[derive(Args)]
@@ -130,6 +134,8 @@ fn os(what: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
 struct Environment {
     foreground: bool,
     level: LevelFilter,
+    /// Log lines were asked for, and so are wanted where the command is given.
+    keep_output: bool,
     tun: Option<i32>,
     uapi: Option<i32>,
 }
@@ -144,7 +150,8 @@ impl Environment {
                 Err(_) => Err(RunError::Environment { name, value, expected: "the number of an open descriptor" }),
             },
         };
-        let level = match text("LOG_LEVEL").as_deref() {
+        let asked = text("LOG_LEVEL");
+        let level = match asked.as_deref() {
             Some("verbose" | "debug") => LevelFilter::Debug,
             Some("silent") => LevelFilter::Off,
             // As wireguard-go does, which takes every other word for its default.
@@ -153,6 +160,7 @@ impl Environment {
         Ok(Self {
             foreground: text("WG_PROCESS_FOREGROUND").as_deref() == Some("1"),
             level,
+            keep_output: asked.is_some() && level != LevelFilter::Off,
             tun: descriptor("WG_TUN_FD")?,
             uapi: descriptor("WG_UAPI_FD")?,
         })
@@ -167,7 +175,7 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
     }
     let readiness = process::daemonise()?;
     match Running::start(&args, &environment) {
-        Ok(running) => running.finish_in_background(readiness, environment.level),
+        Ok(running) => running.finish_in_background(readiness, environment.keep_output),
         Err(error) => {
             readiness.fail(&format!("wireloom: {error}"));
             std::process::exit(1);
@@ -195,7 +203,7 @@ impl Running {
             Some(number) => {
                 Listener::from_fd(adopt("WG_UAPI_FD", number)?).map_err(os("taking over the socket of WG_UAPI_FD"))?
             }
-            None => Listener::bind(&unix::socket_path(&tun.name))?,
+            None => listen(&tun.name)?,
         };
         let deletion = DeletionWatch::new(&listener).map_err(os("watching the socket"))?;
 
@@ -224,12 +232,26 @@ impl Running {
         Ok(())
     }
 
-    fn finish_in_background(self, readiness: Readiness, level: LevelFilter) -> Result<(), RunError> {
-        // Who asks for debug lines wants to see them where the command was given; otherwise whoever waits for the end of
-        // our output must not wait for the end of the daemon.
-        let output = if level == LevelFilter::Debug { Output::Keep } else { Output::Discard };
+    fn finish_in_background(self, readiness: Readiness, keep_output: bool) -> Result<(), RunError> {
+        // Who asks for log lines wants to see them where the command was given, as with wireguard-go; otherwise whoever waits
+        // for the end of our output must not wait for the end of the daemon.
+        let output = if keep_output { Output::Keep } else { Output::Discard };
         readiness.ready(output).map_err(os("going to the background"))?;
         self.finish()
+    }
+}
+
+/// Makes the configuration socket. The interface of this name is ours already, so a daemon that still answers on its socket is
+/// about to end, as after `ip link delete`: it gets a moment.
+fn listen(interface: &str) -> Result<Listener, ListenError> {
+    let start = Instant::now();
+    loop {
+        match Listener::bind(&unix::socket_path(interface)) {
+            Err(ListenError::InUse(_)) if start.elapsed() < SOCKET_WAIT => {
+                std::thread::sleep(Duration::from_millis(20))
+            }
+            result => return result,
+        }
     }
 }
 
@@ -252,11 +274,9 @@ fn open_tun(args: &RunArgs, environment: &Environment) -> Result<Tun, RunError> 
         drop(tun);
         tun = tun::create(args.interface.as_str(), 1, want)?;
     }
-    let mtu = args.mtu.map(u32::from).or(ours.then_some(MTU));
-    if let Some(mtu) = mtu {
-        let monitor = Monitor::follow(&tun.queues[0]).map_err(os("looking at the interface"))?;
-        monitor.set_mtu(tun.index, mtu).map_err(os("setting the MTU"))?;
-    }
+    let mtu = args.mtu.map_or(MTU, u32::from);
+    let monitor = Monitor::follow(&tun.queues[0]).map_err(os("looking at the interface"))?;
+    monitor.set_mtu(tun.index, mtu).map_err(os("setting the MTU"))?;
     Ok(tun)
 }
 

@@ -65,7 +65,7 @@ fn set_peer(
         "remove" => peer.remove = true,
         "preshared-key" => {
             let path = value(words, "preshared-key", "a file")?;
-            peer.preshared_key = Some(keys::from_file(Path::new(path))?.unwrap_or_default());
+            peer.preshared_key = Some(Box::new(keys::from_file(Path::new(path))?.unwrap_or_default()));
         }
         "endpoint" => {
             let endpoint = value::endpoint(value(words, "endpoint", "HOST:PORT")?)?;

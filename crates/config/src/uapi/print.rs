@@ -40,7 +40,7 @@ pub fn write_device(out: &mut Vec<u8>, device: &Device) {
 pub fn write_peer(out: &mut Vec<u8>, peer: &Peer) {
     out.reserve(PEER_ROOM + peer.allowed_ips.len() * ALLOWED_IP_ROOM);
     line!(out, "public_key={}", key::to_hex(&peer.public_key));
-    match &peer.preshared_key {
+    match peer.preshared_key.as_deref() {
         Some(psk) => line!(out, "preshared_key={}", key::to_hex(psk)),
         None => line!(out, "preshared_key={:0>64}", ""),
     }
@@ -109,7 +109,7 @@ fn write_peer_change(out: &mut Vec<u8>, peer: &PeerChange) {
         line!(out, "remove=true");
         return;
     }
-    if let Some(psk) = &peer.preshared_key {
+    if let Some(psk) = peer.preshared_key.as_deref() {
         line!(out, "preshared_key={}", key::to_hex(psk));
     }
     if let Some(endpoint) = peer.endpoint {

@@ -124,7 +124,7 @@ fn apply(device: &mut Device, name: &[u8], value: &str, zones: &dyn Zones) -> Re
     match name {
         b"preshared_key" => {
             let psk = key::from_hex(value.as_bytes()).map_err(|_| KEY)?;
-            peer.preshared_key = (!key::is_zero(&psk)).then_some(psk);
+            peer.preshared_key = (!key::is_zero(&psk)).then(|| Box::new(psk));
         }
         b"endpoint" => {
             let endpoint = parse_endpoint(value, zones).ok_or(ReplyError::Malformed("an endpoint that is not one"))?;

@@ -192,7 +192,7 @@ fn apply_to_peer(peer: &mut PeerChange, name: &[u8], value: &[u8], zones: &dyn Z
     match name {
         b"remove" => peer.remove = yes(value, "remove")?,
         b"update_only" => peer.update_only = yes(value, "update_only")?,
-        b"preshared_key" => peer.preshared_key = Some(key::from_hex(value)?),
+        b"preshared_key" => peer.preshared_key = Some(Box::new(key::from_hex(value)?)),
         b"endpoint" => {
             let endpoint = parse_endpoint(text(value), zones).ok_or(SetError::Value("endpoint"))?;
             // A mapped address is IPv4 on the wire, and an IPv6 socket of ours would not reach it.

@@ -79,7 +79,7 @@ fn peer() -> impl Strategy<Value = Silent<Peer>> {
         .prop_map(|(key, psk, endpoint, persistent_keepalive, allowed_ips, time, (rx_bytes, tx_bytes))| {
             Silent(Peer {
                 public_key: PublicKey::from_bytes(key),
-                preshared_key: psk.map(|byte| PresharedKey::from_bytes([byte; 32])),
+                preshared_key: psk.map(|byte| Box::new(PresharedKey::from_bytes([byte; 32]))),
                 endpoint,
                 persistent_keepalive,
                 allowed_ips,
@@ -116,7 +116,7 @@ fn peer_change() -> impl Strategy<Value = Silent<PeerChange>> {
                 public_key,
                 remove,
                 update_only,
-                preshared_key,
+                preshared_key: preshared_key.map(Box::new),
                 endpoint,
                 persistent_keepalive,
                 replace_allowed_ips,

@@ -104,7 +104,7 @@ impl Peer {
         PeerChange {
             remove: self.remove,
             update_only: self.update_only,
-            preshared_key: self.psk.map(|number| PresharedKey::from_bytes([number; 32])),
+            preshared_key: self.psk.map(|number| Box::new(PresharedKey::from_bytes([number; 32]))),
             endpoint: self.endpoint.map(endpoint),
             persistent_keepalive: self.keepalive,
             replace_allowed_ips: self.replace,
@@ -194,7 +194,7 @@ impl Model {
         assert_eq!(keys(&told.peers), self.peers.iter().map(|peer| public(peer.key)).collect::<Vec<_>>());
         for (told, peer) in told.peers.iter().zip(&self.peers) {
             let psk = (peer.psk > 0).then(|| PresharedKey::from_bytes([peer.psk; 32]));
-            assert!(told.preshared_key == psk);
+            assert!(told.preshared_key.as_deref() == psk.as_ref());
             assert_eq!(told.endpoint, peer.endpoint.map(endpoint));
             assert_eq!(told.persistent_keepalive, peer.keepalive);
             assert_eq!(told.allowed_ips, peer.allowed.iter().map(|&number| prefix(number)).collect::<Vec<_>>());
@@ -248,7 +248,7 @@ fn many_peers_and_a_peer_with_many_networks_are_told_whole() {
             let mut key = [9; 32];
             key[..4].copy_from_slice(&number.to_be_bytes());
             let mut peer = PeerChange::new(PublicKey::from_bytes(key));
-            peer.preshared_key = Some(PresharedKey::from_bytes(key));
+            peer.preshared_key = Some(Box::new(PresharedKey::from_bytes(key)));
             peer.allowed_ips = vec![AllowedIpChange::Add(network(number))];
             peer
         })

@@ -54,7 +54,8 @@ impl Events {
     /// Says `what` of the peer, unless control has yet to hear it.
     #[inline]
     pub(crate) fn raise(&self, peer: &Arc<Peer>, what: u8) {
-        if peer.raised.load(Ordering::Relaxed) & what != what && peer.raised.fetch_or(what, Ordering::AcqRel) == 0 {
+        // Always written: a look first could miss that control has just taken the bits, and with them what they were about.
+        if peer.raised.fetch_or(what, Ordering::AcqRel) == 0 {
             self.push(Said::Peer(peer.clone()));
         }
     }

@@ -211,12 +211,9 @@ impl DataPlane for Userspace {
             link.tell(Command::Sockets(sender.clone()));
         }
         drop(sender);
-        for _ in 0..self.shared.links.len() {
-            // A worker that has ended dropped its sender, or will never answer: its sockets are gone with it.
-            if done.recv_timeout(SOCKETS_WAIT).is_err() {
-                break;
-            }
-        }
+        // Until all have answered. Those that have ended have dropped their sender.
+        let deadline = std::time::Instant::now() + SOCKETS_WAIT;
+        while done.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())).is_ok() {}
     }
 
     fn set_mtu(&self, mtu: u32) {

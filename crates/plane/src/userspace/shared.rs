@@ -79,24 +79,33 @@ pub(crate) enum Command {
 /// The way to a worker.
 pub(crate) struct Link {
     pub(crate) sockets: ArcSwapOption<Sockets>,
-    commands: Mutex<Vec<Command>>,
+    /// Those that the worker has yet to see; `None` once it has ended.
+    commands: Mutex<Option<Vec<Command>>>,
     pub(crate) wake: EventFd,
 }
 
 impl Link {
     fn new() -> io::Result<Self> {
-        Ok(Self { sockets: ArcSwapOption::empty(), commands: Mutex::new(Vec::new()), wake: EventFd::new()? })
+        Ok(Self { sockets: ArcSwapOption::empty(), commands: Mutex::new(Some(Vec::new())), wake: EventFd::new()? })
     }
 
+    /// Tells the worker; one that has ended hears nothing.
     pub(crate) fn tell(&self, command: Command) {
-        lock(&self.commands).push(command);
-        self.wake.signal();
+        if let Some(commands) = &mut *lock(&self.commands) {
+            commands.push(command);
+            self.wake.signal();
+        }
+    }
+
+    /// The worker has ended: it is told nothing more, and whoever waits for its answer need not.
+    pub(crate) fn end(&self) {
+        *lock(&self.commands) = None;
     }
 
     /// What was told since the last call.
     pub(crate) fn commands(&self) -> Vec<Command> {
         self.wake.drain();
-        std::mem::take(&mut lock(&self.commands))
+        lock(&self.commands).as_mut().map(std::mem::take).unwrap_or_default()
     }
 }
 

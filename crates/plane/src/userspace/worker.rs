@@ -134,6 +134,11 @@ impl Worker {
 
     /// Runs until told to quit, or until the TUN has gone.
     pub(crate) fn run(mut self) {
+        self.work();
+        self.shared.links[self.number].end();
+    }
+
+    fn work(&mut self) {
         let mut events = [Event::EMPTY; 8];
         while self.running {
             // While there is work, a look at what else has come, so that neither direction nor a command waits for the other.
