@@ -3,7 +3,7 @@
 //! The kernel counts it in packets, and a packet is anything from 28 bytes to a super-packet of 62,000: a queue that takes a
 //! burst of small packets holds, with super-packets, tens of milliseconds. So each worker measures how large the packets are
 //! that it reads, weighted by their bytes, and wants as many as [`BYTES`] of them; what the smallest recent wish says is set.
-//! A wish is reported when it differs by a factor of two, and not more often than every [`PAUSE`].
+//! A wish is one of a few lengths, and the length does not change more often than every [`PAUSE`].
 
 use noise::Instant;
 use std::{
@@ -15,23 +15,39 @@ use std::{
 const BYTES: f32 = 1_048_576.0;
 /// The measure follows what was read in about so many bytes, or packets if those are small.
 const MEMORY: (f32, f32) = (1_048_576.0, 4096.0);
-/// The least and the most, in packets.
-const RANGE: (u32, u32) = (32, 1024);
-/// Its length in packets before anything was measured.
+/// Its length in packets before anything was measured, which is also the most.
 pub const QUEUE_LEN: u32 = 512;
+/// The lengths that it may have. Few, since the kernel drops what comes while it changes the length.
+const LENGTHS: [u32; 3] = [32, 128, QUEUE_LEN];
 /// Between two changes.
 const PAUSE: Duration = Duration::from_millis(100);
 /// A wish that was not renewed for so long is forgotten.
 const RECENT: Duration = Duration::from_secs(1);
 
+/// After so long without a packet the measure begins anew: what was sent before says nothing of what comes.
+const SILENCE: Duration = Duration::from_millis(50);
+
+/// A short queue is lengthened again after so long without a packet.
+const REST: Duration = Duration::from_millis(200);
+
 /// One worker's measure.
 pub(crate) struct Meter {
     mean: f32,
+    last: Instant,
 }
 
 impl Meter {
     pub(crate) fn new() -> Self {
-        Self { mean: BYTES / QUEUE_LEN as f32 }
+        Self { mean: BYTES / QUEUE_LEN as f32, last: Instant::from_nanos(0) }
+    }
+
+    /// Packets are about to be read.
+    #[inline]
+    pub(crate) fn begin(&mut self, now: Instant) {
+        if now.saturating_since(self.last) > SILENCE {
+            self.mean = BYTES / QUEUE_LEN as f32;
+        }
+        self.last = now;
     }
 
     /// A packet of so many bytes was read.
@@ -41,9 +57,10 @@ impl Meter {
         self.mean += (bytes - self.mean) * (bytes / MEMORY.0 + 1.0 / MEMORY.1);
     }
 
-    /// How many packets the queue should hold: a power of two.
+    /// How many packets the queue should hold: the length nearest to what is wished, by ratio.
     fn wish(&self) -> u32 {
-        ((BYTES / self.mean.max(1.0)) as u32).clamp(RANGE.0, RANGE.1).next_power_of_two().min(RANGE.1)
+        let packets = BYTES / self.mean.max(1.0);
+        LENGTHS.into_iter().rev().find(|length| packets * 2.0 >= *length as f32).unwrap_or(LENGTHS[0])
     }
 }
 
@@ -68,6 +85,24 @@ impl Backlog {
             set: AtomicU32::new(QUEUE_LEN),
             changed: AtomicU64::new(0),
         }
+    }
+
+    /// How long a worker should sleep at most: for ever, unless the queue is short and is to be lengthened again.
+    #[inline]
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        (self.set.load(Ordering::Relaxed) < QUEUE_LEN).then_some(REST)
+    }
+
+    /// A worker has slept for so long. Returns the length that the queue is to have, if all have been silent: whatever comes
+    /// next is to find it as long as at first.
+    pub(crate) fn rest(&self, now: Instant) -> Option<u32> {
+        let silent = |wish: &Wish| now.saturating_since(Instant::from_nanos(wish.at.load(Ordering::Relaxed))) >= REST;
+        let short = self.set.load(Ordering::Relaxed) < QUEUE_LEN;
+        if !short || !self.wishes.iter().all(silent) {
+            return None;
+        }
+        self.changed.store(now.as_nanos(), Ordering::Relaxed);
+        (self.set.swap(QUEUE_LEN, Ordering::AcqRel) < QUEUE_LEN).then_some(QUEUE_LEN)
     }
 
     /// Renews a worker's wish. Returns the length that the queue is to have, if it should change.
@@ -112,10 +147,33 @@ mod tests {
         }
         assert_eq!(backlog.renew(0, &meter, at(200)), None);
         (0..100_000).for_each(|_| meter.note(92));
-        assert_eq!(backlog.renew(0, &meter, at(250)), Some(1024));
+        assert_eq!(backlog.renew(0, &meter, at(250)), Some(512));
         (0..100).for_each(|_| meter.note(62_000));
         assert_eq!(backlog.renew(0, &meter, at(300)), None, "too soon");
         assert_eq!(backlog.renew(0, &meter, at(350)), Some(32));
+    }
+
+    #[test]
+    fn silence_makes_it_as_long_as_at_first() {
+        let mut meter = Meter::new();
+        meter.begin(at(0));
+        (0..100).for_each(|_| meter.note(62_000));
+        meter.begin(at(50));
+        assert_eq!(meter.wish(), 32);
+        meter.begin(at(101));
+        assert_eq!(meter.wish(), QUEUE_LEN);
+    }
+
+    #[test]
+    fn it_rests_at_its_first_length() {
+        let (backlog, mut meter) = (Backlog::new(2), Meter::new());
+        assert_eq!(backlog.patience(), None);
+        (0..100).for_each(|_| meter.note(62_000));
+        assert_eq!(backlog.renew(0, &meter, at(0)), Some(32));
+        assert_eq!(backlog.patience(), Some(REST));
+        assert_eq!(backlog.rest(at(199)), None);
+        assert_eq!(backlog.rest(at(200)), Some(QUEUE_LEN));
+        assert_eq!((backlog.rest(at(201)), backlog.patience()), (None, None));
     }
 
     #[test]
@@ -123,9 +181,9 @@ mod tests {
         let (backlog, mut bulk, mut small) = (Backlog::new(2), Meter::new(), Meter::new());
         (0..100).for_each(|_| bulk.note(62_000));
         (0..100_000).for_each(|_| small.note(92));
-        assert_eq!(backlog.renew(1, &small, at(0)), Some(1024));
+        assert_eq!(backlog.renew(1, &small, at(0)), None);
         assert_eq!(backlog.renew(0, &bulk, at(200)), Some(32));
         assert_eq!(backlog.renew(1, &small, at(400)), None);
-        assert_eq!(backlog.renew(1, &small, at(1300)), Some(1024), "the other has been silent for a second");
+        assert_eq!(backlog.renew(1, &small, at(1300)), Some(512), "the other has been silent for a second");
     }
 }

@@ -142,8 +142,14 @@ impl Worker {
         let mut events = [Event::EMPTY; 8];
         while self.running {
             // While there is work, a look at what else has come, so that neither direction nor a command waits for the other.
-            let timeout = if self.ready.tun || self.ready.udp { Some(Duration::ZERO) } else { None };
+            let busy = self.ready.tun || self.ready.udp;
+            let timeout = if busy { Some(Duration::ZERO) } else { self.shared.backlog.patience() };
             match self.epoll.wait(&mut events, timeout) {
+                Ok([]) if !busy => {
+                    if let Some(packets) = self.shared.backlog.rest(now()) {
+                        self.shared.events.queue_len(packets);
+                    }
+                }
                 Ok(events) => {
                     for event in events {
                         match event.token() {
@@ -213,6 +219,7 @@ impl Worker {
     fn fill(&mut self, job: &mut Outbound) -> bool {
         let shared = self.shared.clone();
         let (routes, now) = (shared.routes(), now());
+        self.meter.begin(now);
         let more = self.fill_from_tun(job, &routes, now);
         if !job.is_empty()
             && let Some(packets) = shared.backlog.renew(self.number, &self.meter, now)
