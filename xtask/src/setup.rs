@@ -1,14 +1,15 @@
 //! `cargo xtask setup`: installs what the other commands use, and says what.
 //!
 //! Programs of the system come as Debian packages. The peers that are no packages are built by `cargo install` into a cache
-//! in the user's home, once, each at the version that our results speak of.
+//! in the user's home, once, each at the version that our results speak of. The kernels that guests boot are packages too, but
+//! are only unpacked into that cache: nothing of this machine's own kernel changes.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
-use lab::{System, peers_folder};
+use lab::{Image, Kernel, LabError, System, peers_folder};
 
 use crate::cargo::{root, show};
 use crate::error::Failure;
@@ -16,19 +17,22 @@ use crate::error::Failure;
 /// What `setup` may be told.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Leave out boringtun and gotatun, which take a few minutes to build and which only `test` and `bench` use
+    /// Leave out boringtun and gotatun, which take a few minutes to build, and the kernels; only `test` and `bench` use them
     #[arg(long)]
     pub no_peers: bool,
 }
 
 /// Programs that we use and the packages that hold them. What every Debian has (perl, setpriv, getconf) is not listed.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("wg", "wireguard-tools"),
     ("wireguard-go", "wireguard-go"),
     ("iperf3", "iperf3"),
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
     ("ethtool", "ethtool"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
     ("cc", "gcc libc6-dev"),
 ];
 
@@ -72,9 +76,15 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     for peer in &PEERS {
         install_peer(peer)?;
     }
+    for kernel in Kernel::ALL {
+        install_kernel(kernel)?;
+    }
     println!("Set up; these can be driven:");
     for system in System::peers() {
         println!("  {:<13} {}", system.name(), system.program()?.display());
+    }
+    for kernel in Kernel::ALL {
+        println!("  {:<13} {}", "kernel", kernel.image()?.release);
     }
     Ok(())
 }
@@ -109,16 +119,36 @@ fn install_packages() -> Result<(), Failure> {
         return fail("installing needs root: run this with sudo");
     }
     println!("Installing the packages {missing_line} …");
-    let apt = |args: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-o", "DPkg::Lock::Timeout=120"]).args(args);
-        show(&mut command)
-    };
     apt(&["update"])?;
     // Without what they recommend: that of wireguard-tools is a kernel.
     let mut args = vec!["install", "-y", "--no-install-recommends"];
     args.extend(missing);
     apt(&args)
+}
+
+fn apt(args: &[&str]) -> Result<(), Failure> {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-o", "DPkg::Lock::Timeout=120"]).args(args);
+    show(&mut command)
+}
+
+/// The newest kernel of its series, into the cache; one that is there stays as it is.
+fn install_kernel(kernel: Kernel) -> Result<(), Failure> {
+    if kernel.image().is_ok() {
+        return Ok(());
+    }
+    let package = match Image::find_package(kernel) {
+        // The lists of a fresh system are empty.
+        Err(LabError::NoKernel { .. }) if lab::require_root().is_ok() => {
+            apt(&["update"])?;
+            Image::find_package(kernel)?
+        }
+        found => found?,
+    };
+    println!("Downloading the package {} (about 30 MB, to unpack and not to install) …", package.name);
+    let image = package.fetch()?;
+    println!("Linux {} is in {}.", image.release, image.folder().display());
+    Ok(())
 }
 
 fn install_peer(peer: &Peer) -> Result<(), Failure> {

@@ -19,6 +19,14 @@ pub enum LabError {
         /// How to get it.
         hint: &'static str,
     },
+    /// There is no kernel of a series to download for a guest.
+    #[error("no image of Linux {series} to download: {reason}; a Debian 12 with its usual sources has one")]
+    NoKernel {
+        /// The series, such as `6.12`.
+        series: &'static str,
+        /// What was tried, and what came of it.
+        reason: String,
+    },
     /// A command ran and said no.
     #[error("`{command}` failed ({status}): {output}")]
     Failed {

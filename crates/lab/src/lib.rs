@@ -1,7 +1,8 @@
 //! The lab: tunnels between network namespaces of this machine, driven and measured from outside.
 //!
 //! A [`Namespace`] is a host, a [`Link`] a cable between two, a [`Daemon`] one running implementation of WireGuard (a
-//! [`System`]), a [`Tunnel`] two of them configured by Debian's `wg` exactly as a person would. On top of that stand the
+//! [`System`]), a [`Tunnel`] two of them configured by Debian's `wg` exactly as a person would, and a [`Guest`] a host with a
+//! kernel of its own, whose WireGuard is the one that all others are measured by. On top of that stand the
 //! measurements: [`iperf`], [`ping`], [`usage`], and [`traffic`], which checks every byte.
 //!
 //! Everything made here is named after this process, is bounded in time, and is taken away when its value is dropped, on a
@@ -11,6 +12,7 @@
 
 mod command;
 mod error;
+mod guest;
 mod interrupt;
 pub mod iperf;
 mod link;
@@ -26,6 +28,7 @@ pub mod wg;
 
 pub use command::{Finished, run, run_checked};
 pub use error::LabError;
+pub use guest::{Guest, GuestSpec, Image, Job, Kernel, Package};
 pub use interrupt::{interrupt_flag, interrupted};
 pub use link::{Counters, Gso, Link, Port};
 pub use namespace::{Namespace, require_root, sweep};

@@ -57,8 +57,7 @@ impl Link {
     /// # Errors
     /// What `ip` or `ethtool` said.
     pub fn new(left: &Namespace, right: &Namespace, gso: Gso) -> Result<Link, LabError> {
-        static NEXT: AtomicU16 = AtomicU16::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed) % 4096;
+        let number = next_number();
         let interface = format!("link{number}");
         let link = Link {
             left: Port { namespace: left.clone(), interface: interface.clone(), v4: v4(number, 1), v6: v6(number, 1) },
@@ -178,11 +177,19 @@ impl Counters {
     }
 }
 
-fn v4(number: u16, host: u8) -> Ipv4Addr {
+/// The number of a new link, from which its networks follow.
+pub(crate) fn next_number() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed) % 4096
+}
+
+/// The IPv4 address of a host on a link.
+pub(crate) fn v4(number: u16, host: u8) -> Ipv4Addr {
     let [high, low] = number.to_be_bytes();
     Ipv4Addr::new(172, 16 + high, low, host)
 }
 
-fn v6(number: u16, host: u8) -> Ipv6Addr {
+/// The IPv6 address of a host on a link.
+pub(crate) fn v6(number: u16, host: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd16, number, 0, 0, 0, 0, 0, u16::from(host))
 }

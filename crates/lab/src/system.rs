@@ -203,11 +203,16 @@ pub fn peers_folder() -> PathBuf {
     if let Some(folder) = env::var_os("WIRELOOM_PEERS") {
         return PathBuf::from(folder);
     }
+    cache_folder().join("peers")
+}
+
+/// What setup keeps in the user's home.
+pub(crate) fn cache_folder() -> PathBuf {
     let cache = match env::var_os("XDG_CACHE_HOME") {
         Some(folder) => PathBuf::from(folder),
         None => PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache"),
     };
-    cache.join("wireloom/peers")
+    cache.join("wireloom")
 }
 
 /// A binary of the workspace, next to the running one (tests run one folder further down).

@@ -13,4 +13,5 @@ mod configuration;
 mod datapath;
 mod errors;
 mod interop;
+mod kernel;
 mod lifecycle;
