@@ -7,6 +7,7 @@
 use crate::{device::Device, zones::SystemZones};
 use config::uapi::{Request, RequestError, RequestReader, reply_to_get, reply_to_set};
 use linux::{
+    memory::hide_stack,
     poll::{Epoll, Event, EventFd, Interest},
     unix::Listener,
 };
@@ -83,6 +84,7 @@ impl Drop for Place {
 }
 
 fn accept(listener: &Listener, epoll: &Epoll, quit: &EventFd, device: &Arc<Device>) {
+    hide_stack();
     let taken = Arc::new(AtomicUsize::new(0));
     let mut events = [Event::EMPTY; 2];
     loop {
@@ -113,6 +115,7 @@ fn admit(stream: UnixStream, taken: &Arc<AtomicUsize>, device: &Arc<Device>) {
     };
     let device = device.clone();
     let serving = thread::Builder::new().name("uapi-client".into()).stack_size(STACK).spawn(move || {
+        hide_stack();
         if let Err(error) = serve(&stream, &device) {
             log::debug!("a configuration client has gone: {error}");
         }

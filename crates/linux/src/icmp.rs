@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::net::SendFlags;
 
-use crate::netns;
+use crate::steward::{Kind, Task, obtain};
 use crate::sys::check;
 
 /// Sends whole IP packets of either family. Never waits.
@@ -22,9 +22,11 @@ pub struct RawSockets {
 }
 
 impl RawSockets {
-    /// Sockets in a network namespace. Needs CAP_NET_RAW, and for another namespace than the thread's CAP_SYS_ADMIN.
+    /// Sockets in a network namespace. Takes CAP_NET_RAW, and for another namespace than the thread's CAP_SYS_ADMIN: the
+    /// steward's, or ours.
     pub fn open_in(netns: BorrowedFd<'_>) -> io::Result<RawSockets> {
-        netns::run_in(netns, || Ok(RawSockets { v4: open(libc::AF_INET)?, v6: open(libc::AF_INET6).ok() }))
+        let open = |kind| obtain(Task::Open(kind), netns);
+        Ok(RawSockets { v4: open(Kind::Raw4)?, v6: open(Kind::Raw6).ok() })
     }
 
     /// Sends a packet, IP header and all, to its destination.
@@ -39,7 +41,7 @@ impl RawSockets {
 }
 
 /// A raw socket whose packets bring their IP header along, as those of IPPROTO_RAW do, and which receives nothing.
-fn open(family: libc::c_int) -> io::Result<OwnedFd> {
+pub(crate) fn open(family: libc::c_int) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: a plain system call.
     let fd = check(unsafe { libc::socket(family, kind, libc::IPPROTO_RAW) })?;
@@ -51,6 +53,7 @@ fn open(family: libc::c_int) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
     use crate::link::Monitor;
+    use crate::netns;
     use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
     use std::os::fd::{AsFd, AsRawFd};
     use std::time::Duration;

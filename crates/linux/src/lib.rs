@@ -12,12 +12,16 @@
 #![warn(missing_docs)]
 
 pub mod buffer;
+pub mod capabilities;
 pub mod clock;
 pub mod icmp;
 pub mod link;
+pub mod memory;
 pub mod netns;
 pub mod poll;
 pub mod process;
+pub mod sandbox;
+pub mod steward;
 mod sys;
 pub mod tun;
 pub mod udp;

@@ -10,12 +10,13 @@
 
 use std::ffi::CString;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::link;
+use crate::steward::{self, Task};
 use crate::sys::check;
-use crate::{link, netns};
 
 mod steering;
 
@@ -296,22 +297,15 @@ impl Queue {
         Ok(self.identity()?.0)
     }
 
-    /// The network namespace that the device is in now. Before Linux 5.2 (no such ioctl) and without CAP_NET_ADMIN there, it
-    /// is an error.
+    /// The network namespace that the device is in now. Before Linux 5.2 (no such ioctl) and without CAP_NET_ADMIN there (the
+    /// steward's, or ours), it is an error.
     pub fn netns(&self) -> io::Result<OwnedFd> {
-        // SAFETY: this ioctl takes no argument and returns a new descriptor.
-        let fd = check(unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TUNGETDEVNETNS as _) })?;
-        // SAFETY: the descriptor was just made and belongs to nobody else.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        steward::obtain(Task::Netns, self.as_fd())
     }
 
-    /// The device's interface index, in the network namespace that it is in now.
+    /// The device's interface index, in the network namespace of the calling thread, where it was made.
     pub fn index(&self) -> io::Result<u32> {
-        let name = self.name()?;
-        match self.netns() {
-            Ok(netns) => netns::run_in(netns.as_fd(), || index_of(&name)),
-            Err(_) => index_of(&name),
-        }
+        index_of(&self.name()?)
     }
 
     /// Sends each flow (addresses, protocol, ports) to one queue for good, by a program of ours.

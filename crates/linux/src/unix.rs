@@ -13,6 +13,8 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use crate::steward;
+
 use rustix::fs::{FlockOperation, Mode, flock, inotify};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -58,13 +60,13 @@ pub struct Listener {
 
 /// The file of a socket, by which it is known again: device and inode.
 #[derive(Clone, Debug)]
-struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     id: (u64, u64),
 }
 
 impl SocketFile {
-    fn new(path: PathBuf) -> io::Result<SocketFile> {
+    pub(crate) fn new(path: PathBuf) -> io::Result<SocketFile> {
         let meta = std::fs::symlink_metadata(&path)?;
         Ok(SocketFile { path, id: (meta.dev(), meta.ino()) })
     }
@@ -74,6 +76,14 @@ impl SocketFile {
         match std::fs::symlink_metadata(&self.path) {
             Ok(meta) => (meta.dev(), meta.ino()) == self.id,
             Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
+    }
+
+    /// Removes it, if it is still there.
+    pub(crate) fn remove(&self) {
+        if self.is_there() {
+            // Somebody else may have removed it just now.
+            let _ = std::fs::remove_file(&self.path);
         }
     }
 }
@@ -130,12 +140,9 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(file) = &self.file
-            && file.is_there()
-        {
-            // Somebody else may have removed it just now.
-            let _ = std::fs::remove_file(&file.path);
-        }
+        steward::remove_entrusted();
+        // There is no steward, or the start failed before it was entrusted with the file.
+        self.file.iter().for_each(SocketFile::remove);
     }
 }
 

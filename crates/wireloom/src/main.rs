@@ -28,6 +28,10 @@ use clap::Parser;
 use cli::{Cli, Command};
 use error::Error;
 
+/// Keys pass through it, and core dumps leave it out.
+#[global_allocator]
+static HEAP: linux::memory::Hidden = linux::memory::Hidden::new();
+
 fn main() -> ExitCode {
     let argv = argv::normalised(std::env::args_os().collect());
     let cli = match Cli::try_parse_from(argv) {

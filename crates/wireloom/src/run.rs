@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use control::{Device, DeviceConfig, DeviceError, Driver, DriverError, uapi::Server};
+use linux::capabilities::{self, CapabilitySet};
 use linux::link::Monitor;
 use linux::poll::{Signal, SignalFd};
 use linux::process::{self, DaemoniseError, Output, Readiness};
+use linux::sandbox::{self, Role};
 use linux::tun::{self, Offloads, Tun, TunError};
 use linux::unix::{self, DeletionWatch, ListenError, Listener};
+use linux::{memory, steward};
 use log::LevelFilter;
 use plane::DataPlane;
 use plane::userspace::{PlaneError, Userspace, UserspaceConfig};
@@ -47,6 +50,9 @@ pub struct RunArgs {
     /// Take and give each packet of the interface by itself, with its checksum done
     #[arg(long)]
     pub no_tun_offload: bool,
+    /// Keep all privileges and system calls, for debugging; else they are given up once the interface is there
+    #[arg(long)]
+    pub no_sandbox: bool,
     /// The interface's MTU in bytes
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
     pub mtu: Option<u16>,
@@ -189,14 +195,21 @@ struct Running {
     driver: Driver,
     plane: Arc<Userspace>,
     interface: InterfaceName,
+    sandbox: bool,
 }
 
 impl Running {
     fn start(args: &RunArgs, environment: &Environment) -> Result<Self, RunError> {
         log_to_stderr(&args.interface, environment.level);
-        process::no_dump().map_err(os("making the process undumpable"))?;
+        memory::hide().map_err(os("keeping the memory out of core dumps"))?;
         // Before the first thread, so that no thread takes the signals in another way.
         let signals = SignalFd::new(&[Signal::Interrupt, Signal::Terminate]).map_err(os("taking over signals"))?;
+        if !args.no_sandbox {
+            // While there is no thread, no interface and no key.
+            steward::start().map_err(os("forking the steward"))?;
+        }
+        // After the last look at files of our own in /proc, which are root's from here on.
+        process::no_dump().map_err(os("making the process undumpable"))?;
         let tun = open_tun(args, environment)?;
         let queue = tun.queues[0].try_clone().map_err(os("duplicating the TUN descriptor"))?;
         let listener = match environment.uapi {
@@ -207,6 +220,11 @@ impl Running {
         };
         let deletion = DeletionWatch::new(&listener).map_err(os("watching the socket"))?;
 
+        if !args.no_sandbox {
+            // All that takes a privilege of ours has been done, and the threads start without.
+            listener.path().map_or(Ok(()), steward::entrust).map_err(os("handing the socket to the steward"))?;
+            capabilities::keep_only(CapabilitySet::empty()).map_err(os("giving up privileges"))?;
+        }
         let workers = tun.queues.len();
         let offloads = tun.offloads;
         let config = UserspaceConfig { offloads, udp_gso: !args.no_udp_gso, mtu: MTU };
@@ -216,11 +234,14 @@ impl Running {
         let driver = Driver::new(device.clone(), queue, offloads, signals, deletion)?;
         let server = Server::start(listener, device).map_err(os("serving the socket"))?;
         log::debug!("{workers} workers, {offloads:?}");
-        Ok(Self { server, driver, plane, interface: args.interface.clone() })
+        Ok(Self { server, driver, plane, interface: args.interface.clone(), sandbox: !args.no_sandbox })
     }
 
     fn finish(self) -> Result<(), RunError> {
-        let Self { server, driver, plane, interface } = self;
+        let Self { server, driver, plane, interface, sandbox } = self;
+        if sandbox {
+            sandbox::enter(Role::Daemon);
+        }
         let end = driver.run();
         drop(server);
         plane.shutdown();

@@ -119,7 +119,7 @@ fn the_environment_keeps_it_in_the_foreground() {
 }
 
 /// Opens a TUN with the flags of its first argument and the name of its second, and passes it on to the rest.
-const WITH_TUN: &str = r#"
+pub const WITH_TUN: &str = r#"
     $^F = 255;
     open(my $tun, "+<", "/dev/net/tun") or die "open: $!";
     ioctl($tun, 0x400454ca, pack("a16 s x22", $ARGV[1], hex($ARGV[0]))) or die "TUNSETIFF: $!";
@@ -128,7 +128,7 @@ const WITH_TUN: &str = r#"
 "#;
 
 /// Listens on the socket of its first argument, and passes that on to the rest.
-const WITH_SOCKET: &str = r#"
+pub const WITH_SOCKET: &str = r#"
     use Socket;
     $^F = 255;
     umask 077;

@@ -15,3 +15,4 @@ mod errors;
 mod interop;
 mod kernel;
 mod lifecycle;
+mod privileges;

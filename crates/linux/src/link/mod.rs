@@ -14,11 +14,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
+use crate::steward::{Kind, Task, obtain, perform};
 use crate::sys::check;
-use crate::{netns, tun};
+use crate::tun;
 
 mod message;
-use message::{ADDRESS, LINK, Messages, Request, find, link_header, u32_at};
+use message::{ADDRESS, Attributes, LINK, Messages, Request, find, link_header, u32_at};
 
 // linux/if_link.h
 const IFLA_IFNAME: u16 = 3;
@@ -80,11 +81,12 @@ pub struct Monitor {
 impl Monitor {
     /// Follows an interface of the calling thread's network namespace. `NotFound` or ENODEV when there is none.
     pub fn open(index: u32) -> io::Result<Monitor> {
+        Monitor::over(open_reports()?, Requests::over(open_requests()?), Target::Index(index))
+    }
+
+    fn over(reports: OwnedFd, mut requests: Requests, target: Target<'_>) -> io::Result<Monitor> {
         // First the reports, then the state: what changes in between is reported, and then found to be known already.
-        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
-        let reports = socket(groups as u32, libc::SOCK_NONBLOCK)?;
-        let mut requests = Requests::open()?;
-        let known = requests.state(index)?;
+        let (index, known) = requests.find(target)?;
         Ok(Monitor {
             reports,
             requests: Mutex::new(requests),
@@ -96,15 +98,13 @@ impl Monitor {
         })
     }
 
-    /// Follows an interface of another network namespace. Needs CAP_SYS_ADMIN, unless it is the thread's own.
-    pub fn open_in(netns: BorrowedFd<'_>, index: u32) -> io::Result<Monitor> {
-        netns::run_in(netns, || Monitor::open(index))
-    }
-
-    /// Follows a TUN device to wherever it is now: its index may have changed on the way.
+    /// Follows a TUN device to wherever it is now: its index may have changed on the way. Takes CAP_NET_ADMIN and, for another
+    /// network namespace than the thread's, CAP_SYS_ADMIN: the steward's, or ours.
     pub fn follow(queue: &tun::Queue) -> io::Result<Monitor> {
         let netns = queue.netns()?;
-        Monitor::open_in(netns.as_fd(), queue.index()?)
+        let open = |kind| obtain(Task::Open(kind), netns.as_fd());
+        let (reports, requests) = (open(Kind::Reports)?, open(Kind::Requests)?);
+        Monitor::over(reports, Requests::over(requests), Target::Name(&queue.name()?))
     }
 
     /// The index of the interface that is followed.
@@ -136,12 +136,12 @@ impl Monitor {
 
     /// Sets how large the super-packets may be that the kernel hands to the interface: in bytes, and in segments.
     pub fn set_gso_max(&self, index: u32, size: u32, segments: u32) -> io::Result<()> {
-        self.requests().change(&link_header(index, 0, 0), &[(IFLA_GSO_MAX_SIZE, size), (IFLA_GSO_MAX_SEGS, segments)])
+        self.requests().tune(index, &[(IFLA_GSO_MAX_SIZE, size), (IFLA_GSO_MAX_SEGS, segments)])
     }
 
     /// Sets the length of the interface's own queue, in (super-)packets.
     pub fn set_txqueuelen(&self, index: u32, packets: u32) -> io::Result<()> {
-        self.requests().change(&link_header(index, 0, 0), &[(IFLA_TXQLEN, packets)])
+        self.requests().tune(index, &[(IFLA_TXQLEN, packets)])
     }
 
     /// The addresses of an interface, in the kernel's order.
@@ -262,7 +262,7 @@ pub(crate) fn tun_queues(name: &str) -> io::Result<Option<u32>> {
     let mut queues = None;
     let request = Request::new(libc::RTM_GETLINK, libc::NLM_F_REQUEST as u16, 0, &link_header(0, 0, 0))
         .attribute(IFLA_IFNAME, &value);
-    Requests::open()?.exchange(request, |kind, body| {
+    Requests::over(open_requests()?).exchange(request, direct, |kind, body| {
         if kind == libc::RTM_NEWLINK {
             queues = parse_tun_queues(body);
         }
@@ -278,6 +278,13 @@ fn parse_tun_queues(body: &[u8]) -> Option<u32> {
     }
     let queues = find(find(info, IFLA_INFO_DATA)?, IFLA_TUN_NUM_QUEUES)?;
     u32_at(queues, 0)
+}
+
+/// Which interface is meant.
+#[derive(Clone, Copy)]
+enum Target<'a> {
+    Index(u32),
+    Name(&'a str),
 }
 
 fn parse_link(body: &[u8]) -> Option<LinkState> {
@@ -304,6 +311,33 @@ fn parse_address(body: &[u8]) -> Option<(u32, IpAddr)> {
     Some((u32_at(body, 4)?, address))
 }
 
+/// A socket for requests, in the thread's network namespace.
+pub(crate) fn open_requests() -> io::Result<OwnedFd> {
+    socket(0, 0)
+}
+
+/// One for what happens to links and addresses. Non-blocking.
+pub(crate) fn open_reports() -> io::Result<OwnedFd> {
+    let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+    socket(groups as u32, libc::SOCK_NONBLOCK)
+}
+
+/// Whether the bytes are one request, to change the length of a link's queue or the size of its super-packets and nothing else.
+pub(crate) fn is_tuning(request: &[u8]) -> bool {
+    let mut messages = Messages(request);
+    let Some(message) = messages.next() else { return false };
+    let Some((header, attributes)) = message.body.split_at_checked(LINK) else { return false };
+    let tuning = |kind| [IFLA_TXQLEN, IFLA_GSO_MAX_SIZE, IFLA_GSO_MAX_SEGS].contains(&kind);
+    let bytes =
+        Attributes(attributes).map(|(kind, value)| if tuning(kind) { 4 + value.len() } else { 0 }).sum::<usize>();
+    message.kind == libc::RTM_SETLINK
+        // The family, and neither flags nor a mask of them; and no byte that was not looked at.
+        && header[..4] == [0; 4]
+        && header[8..] == [0; 8]
+        && bytes == attributes.len()
+        && messages.0.is_empty()
+}
+
 fn socket(groups: u32, flags: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: plain system calls; the address is readable for the length given, and the descriptor is new and ours.
     unsafe {
@@ -322,6 +356,18 @@ fn socket(groups: u32, flags: libc::c_int) -> io::Result<OwnedFd> {
     }
 }
 
+fn change(header: &[u8; LINK], attributes: &[(u16, u32)]) -> Request {
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+    let start = Request::new(libc::RTM_SETLINK, flags, 0, header);
+    attributes.iter().fold(start, |request, (kind, value)| request.attribute(*kind, &value.to_ne_bytes()))
+}
+
+/// Sends by this process itself: what takes no privilege, or is done before it is given up.
+fn direct(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    rustix::net::send(socket, bytes, rustix::net::SendFlags::empty())?;
+    Ok(())
+}
+
 /// The socket for questions and settings.
 #[derive(Debug)]
 struct Requests {
@@ -331,16 +377,21 @@ struct Requests {
 }
 
 impl Requests {
-    fn open() -> io::Result<Requests> {
-        Ok(Requests { socket: socket(0, 0)?, sequence: 0, buffer: vec![0; 32 * 1024].into_boxed_slice() })
+    fn over(socket: OwnedFd) -> Requests {
+        Requests { socket, sequence: 0, buffer: vec![0; 32 * 1024].into_boxed_slice() }
     }
 
-    /// Sends a request, and gives each answer to `take` until that returns true, or the kernel says that it was the last.
-    fn exchange(&mut self, request: Request, mut take: impl FnMut(u16, &[u8]) -> bool) -> io::Result<()> {
+    /// Sends a request by `send`, and gives each answer to `take` until that returns true, or the kernel says that it was the last.
+    fn exchange(
+        &mut self,
+        request: Request,
+        send: impl FnOnce(BorrowedFd<'_>, &[u8]) -> io::Result<()>,
+        mut take: impl FnMut(u16, &[u8]) -> bool,
+    ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut bytes = request.finish();
         bytes[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
-        rustix::net::send(&self.socket, &bytes, rustix::net::SendFlags::empty())?;
+        send(self.socket.as_fd(), &bytes)?;
         loop {
             let (len, _) = match rustix::net::recv(&self.socket, &mut self.buffer[..], rustix::net::RecvFlags::empty())
             {
@@ -369,32 +420,45 @@ impl Requests {
     }
 
     fn state(&mut self, index: u32) -> io::Result<LinkState> {
-        let request = Request::new(libc::RTM_GETLINK, libc::NLM_F_REQUEST as u16, 0, &link_header(index, 0, 0))
+        Ok(self.find(Target::Index(index))?.1)
+    }
+
+    /// The index and the state of an interface.
+    fn find(&mut self, target: Target<'_>) -> io::Result<(u32, LinkState)> {
+        let (index, name) = match target {
+            Target::Index(index) => (index, None),
+            Target::Name(name) => (0, Some([name.as_bytes(), &[0]].concat())),
+        };
+        let mut request = Request::new(libc::RTM_GETLINK, libc::NLM_F_REQUEST as u16, 0, &link_header(index, 0, 0))
             .attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());
-        let mut state = None;
-        self.exchange(request, |kind, body| {
+        if let Some(name) = name {
+            request = request.attribute(IFLA_IFNAME, &name);
+        }
+        let mut found = None;
+        self.exchange(request, direct, |kind, body| {
             if kind == libc::RTM_NEWLINK {
-                state = parse_link(body);
+                found = u32_at(body, 4).zip(parse_link(body));
             }
             kind == libc::RTM_NEWLINK
         })?;
-        state.ok_or_else(|| io::ErrorKind::InvalidData.into())
+        found.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     fn change(&mut self, header: &[u8; LINK], attributes: &[(u16, u32)]) -> io::Result<()> {
-        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
-        let mut request = Request::new(libc::RTM_SETLINK, flags, 0, header);
-        for (kind, value) in attributes {
-            request = request.attribute(*kind, &value.to_ne_bytes());
-        }
-        self.exchange(request, |_, _| false)
+        self.exchange(change(header, attributes), direct, |_, _| false)
+    }
+
+    /// A change that is made while traffic flows, by whoever has the privilege then.
+    fn tune(&mut self, index: u32, attributes: &[(u16, u32)]) -> io::Result<()> {
+        let send = |socket: BorrowedFd<'_>, bytes: &[u8]| perform(Task::SetLink(bytes), socket).map(drop);
+        self.exchange(change(&link_header(index, 0, 0), attributes), send, |_, _| false)
     }
 
     fn addresses(&mut self, index: u32) -> io::Result<Vec<IpAddr>> {
         let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
         let request = Request::new(libc::RTM_GETADDR, flags, 0, &[0; ADDRESS]);
         let mut addresses = Vec::new();
-        self.exchange(request, |_, body| {
+        self.exchange(request, direct, |_, body| {
             if let Some((of, address)) = parse_address(body)
                 && of == index
             {
@@ -403,5 +467,34 @@ impl Requests {
             false
         })?;
         Ok(addresses)
+    }
+}
+
+/// A request that passes [`is_tuning`].
+#[cfg(test)]
+pub(crate) fn tuning_for_test() -> Vec<u8> {
+    change(&link_header(7, 0, 0), &[(IFLA_TXQLEN, 128), (IFLA_GSO_MAX_SEGS, 45)]).finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_queue_and_the_super_packets_are_tuning() {
+        assert!(is_tuning(&tuning_for_test()));
+        let header = link_header(7, 0, 0);
+        for other in [
+            change(&header, &[(IFLA_MTU, 1280)]).finish(),
+            change(&header, &[(IFLA_TXQLEN, 128), (IFLA_MTU, 1280)]).finish(),
+            change(&link_header(7, 1, 1), &[(IFLA_TXQLEN, 128)]).finish(),
+            Request::new(libc::RTM_DELLINK, 5, 0, &header).attribute(IFLA_TXQLEN, &[0; 4]).finish(),
+            [tuning_for_test(), change(&header, &[(IFLA_MTU, 1280)]).finish()].concat(),
+            [tuning_for_test(), vec![0; 4]].concat(),
+            tuning_for_test()[..24].to_vec(),
+            Vec::new(),
+        ] {
+            assert!(!is_tuning(&other), "{other:?}");
+        }
     }
 }

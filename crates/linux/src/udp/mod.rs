@@ -21,6 +21,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use crate::steward::{self, Task};
 use crate::sys::{check, int_option, kernel_at_least, set_int, set_option};
 
 mod address;
@@ -135,7 +136,7 @@ impl SocketGroup {
                 // The family was there a moment ago.
                 let socket = open(first.is_v6(), options)?.ok_or(BindError::NoFamily)?;
                 set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).map_err(os("SO_REUSEPORT"))?;
-                bind_any(&socket, port).map_err(os("joining the UDP port"))?;
+                bind(&socket, port).map_err(os("joining the UDP port"))?;
                 sockets.push(socket);
             }
             all.push(sockets);
@@ -172,13 +173,13 @@ fn open(v6: bool, options: &UdpOptions) -> Result<Option<Socket>, BindError> {
         let _ = set_int(fd.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
     }
     let socket = Socket::new(fd, v6, gso);
-    match socket.set_mark(options.mark) {
-        Err(error) if options.mark != 0 => match error.raw_os_error() {
-            Some(libc::EPERM) => Err(BindError::Mark(options.mark)),
-            _ => Err(os("SO_MARK")(error)),
-        },
-        _ => Ok(Some(socket)),
+    if options.mark != 0 {
+        socket.set_mark(options.mark).map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => BindError::Mark(options.mark),
+            _ => os("SO_MARK")(error),
+        })?;
     }
+    Ok(Some(socket))
 }
 
 fn configure(fd: BorrowedFd<'_>, v6: bool, options: &UdpOptions) -> Result<(), BindError> {
@@ -197,7 +198,7 @@ fn configure(fd: BorrowedFd<'_>, v6: bool, options: &UdpOptions) -> Result<(), B
     // The kernel doubles the number, for its own overhead.
     let bytes = libc::c_int::try_from(options.buffer).unwrap_or(libc::c_int::MAX / 2);
     for (force, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
-        if set_int(fd, libc::SOL_SOCKET, force, bytes).is_err() {
+        if steward::perform(Task::Buffer { option: force, bytes }, fd).is_err() {
             set_int(fd, libc::SOL_SOCKET, plain, bytes).map_err(os("SO_RCVBUF or SO_SNDBUF"))?;
         }
     }
@@ -206,7 +207,7 @@ fn configure(fd: BorrowedFd<'_>, v6: bool, options: &UdpOptions) -> Result<(), B
 
 /// Binds a control socket; its port, or `None` where the family is switched off.
 fn bind_plainly(socket: &Socket, port: u16) -> Result<Option<u16>, BindError> {
-    match bind_any(socket, port) {
+    match bind(socket, port) {
         Ok(()) => Ok(Some(local_port(socket.as_fd()).map_err(os("getsockname"))?)),
         Err(error) => match error.raw_os_error() {
             Some(libc::EADDRINUSE) => Err(BindError::InUse(port)),
@@ -217,15 +218,25 @@ fn bind_plainly(socket: &Socket, port: u16) -> Result<Option<u16>, BindError> {
     }
 }
 
-fn bind_any(socket: &Socket, port: u16) -> io::Result<()> {
-    let any = if socket.is_v6() {
+/// Binds a socket. A port below 1024 takes a privilege.
+fn bind(socket: &Socket, port: u16) -> io::Result<()> {
+    match bind_any(socket.as_fd(), socket.is_v6(), port) {
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+            steward::perform(Task::Bind { v6: socket.is_v6(), port }, socket.as_fd()).map(drop)
+        }
+        other => other,
+    }
+}
+
+pub(crate) fn bind_any(fd: BorrowedFd<'_>, v6: bool, port: u16) -> io::Result<()> {
+    let any = if v6 {
         SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
     } else {
         SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
     };
     let (address, len) = address::encode(&any);
     // SAFETY: the address is readable for the length given.
-    check(unsafe { libc::bind(socket.as_fd().as_raw_fd(), (&raw const address).cast(), len) }).map(drop)
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) }).map(drop)
 }
 
 fn local_port(fd: BorrowedFd<'_>) -> io::Result<u16> {

@@ -10,7 +10,8 @@ use inet::{Endpoint, Source};
 
 use super::control::{self, Writer};
 use super::{BATCH, address};
-use crate::sys::{check, set_int};
+use crate::steward::{self, Task};
+use crate::sys::check;
 
 /// A socket of one address family. Non-blocking.
 ///
@@ -164,7 +165,7 @@ impl Socket {
 
     /// Sets the firewall mark of what is sent; zero removes it.
     pub fn set_mark(&self, mark: u32) -> io::Result<()> {
-        set_int(self.as_fd(), libc::SOL_SOCKET, libc::SO_MARK, mark as libc::c_int)
+        steward::perform(Task::Mark(mark), self.as_fd()).map(drop)
     }
 
     /// Takes what has come, one datagram or coalesced run per buffer, at most [`BATCH`] of them; says how many. `WouldBlock`

@@ -26,6 +26,7 @@ use crate::ring::Producer;
 use arrayvec::ArrayVec;
 use inet::{allowed::Snapshot, cut::Cut, icmp, vnet, vnet::VnetHeader};
 use linux::{
+    memory::hide_stack,
     poll::{Epoll, Event, Interest},
     tun::{Offloads, Queue},
     udp::{Received, Socket},
@@ -134,6 +135,7 @@ impl Worker {
 
     /// Runs until told to quit, or until the TUN has gone.
     pub(crate) fn run(mut self) {
+        hide_stack();
         self.work();
         self.shared.links[self.number].end();
     }

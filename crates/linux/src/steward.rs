@@ -1,0 +1,343 @@
+//! The steward: a process of its own that holds the privileges, so that the one that holds the keys and reads what strangers
+//! send has none.
+//!
+//! It is forked at the start, before there is a key, a thread or an interface. It knows a handful of [`Task`]s, each a system call
+//! or two upon a descriptor that it is handed (SCM_RIGHTS), and does nothing else: it reads no file and no packet, and its
+//! own capabilities and system calls are cut down to these tasks. It ends when the other process does, and only then.
+//!
+//! ```text
+//!   daemon ── task and a descriptor ──▶ steward: carries it out
+//!          ◀── errno, or a new descriptor ──
+//! ```
+//!
+//! Without a steward ([`start`] was not called) the calling process carries out its tasks itself, as far as it may.
+
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use rustix::thread::CapabilitySet;
+
+use crate::sys::{check, set_int};
+use crate::unix::SocketFile;
+use crate::{capabilities, icmp, link, memory, netns, process, sandbox, udp};
+
+/// Where the steward is reached.
+static STEWARD: OnceLock<Mutex<OwnedFd>> = OnceLock::new();
+
+/// Bytes of a task at most: a path is the longest.
+const TASK_MAX: usize = 4096 + 8;
+
+/// What the steward keeps: to mark packets, for large buffers, the interface's settings and its namespace; for ICMP errors; for
+/// ports below 1024; and, to make sockets in a namespace that the interface was moved to, the one that `setns` takes.
+const KEPT: CapabilitySet = CapabilitySet::NET_ADMIN
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SYS_ADMIN);
+
+/// A kind of socket that is made in a network namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// Netlink, for questions and settings.
+    Requests,
+    /// Netlink, for what happens to links and addresses.
+    Reports,
+    /// Raw, IPv4.
+    Raw4,
+    /// Raw, IPv6.
+    Raw6,
+}
+
+impl Kind {
+    const ALL: [Kind; 4] = [Kind::Requests, Kind::Reports, Kind::Raw4, Kind::Raw6];
+
+    /// Makes one in the namespace of the calling thread.
+    fn open(self) -> io::Result<OwnedFd> {
+        match self {
+            Kind::Requests => link::open_requests(),
+            Kind::Reports => link::open_reports(),
+            Kind::Raw4 => icmp::open(libc::AF_INET),
+            Kind::Raw6 => icmp::open(libc::AF_INET6),
+        }
+    }
+}
+
+/// What takes a privilege. Each is done upon a descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Task<'a> {
+    /// Bind a UDP socket to a port, on all addresses.
+    Bind { v6: bool, port: u16 },
+    /// Set a UDP socket's firewall mark.
+    Mark(u32),
+    /// Set the size of a UDP socket's buffer, beyond the system's limit: SO_RCVBUFFORCE or SO_SNDBUFFORCE, and bytes.
+    Buffer { option: i32, bytes: i32 },
+    /// The network namespace of a TUN's queue.
+    Netns,
+    /// A socket in this network namespace.
+    Open(Kind),
+    /// Send a change of a link's queue or super-packets, by a socket for requests.
+    SetLink(&'a [u8]),
+}
+
+impl<'a> Task<'a> {
+    fn encode(self) -> (u8, [u8; 8], &'a [u8]) {
+        let pair = |a: u32, b: u32| (u64::from(a) << 32 | u64::from(b)).to_be_bytes();
+        match self {
+            Task::Bind { v6, port } => (0, pair(v6.into(), port.into()), &[]),
+            Task::Mark(mark) => (1, pair(0, mark), &[]),
+            Task::Buffer { option, bytes } => (2, pair(option.cast_unsigned(), bytes.cast_unsigned()), &[]),
+            Task::Netns => (3, [0; 8], &[]),
+            Task::Open(kind) => (4, pair(0, kind as u32), &[]),
+            Task::SetLink(request) => (5, [0; 8], request),
+        }
+    }
+
+    /// The task that these bytes are, if it is one that the steward may be given.
+    fn decode(bytes: &'a [u8]) -> Option<Task<'a>> {
+        let (&[tag, a0, a1, a2, a3, b0, b1, b2, b3], rest) = bytes.split_first_chunk()?;
+        let (a, b) = (u32::from_be_bytes([a0, a1, a2, a3]), u32::from_be_bytes([b0, b1, b2, b3]));
+        let task = match tag {
+            0 => Task::Bind { v6: a != 0, port: b.try_into().ok()? },
+            1 => Task::Mark(b),
+            2 => Task::Buffer { option: a.cast_signed(), bytes: b.cast_signed() },
+            3 => Task::Netns,
+            4 => Task::Open(*Kind::ALL.get(b as usize)?),
+            5 => Task::SetLink(rest),
+            _ => return None,
+        };
+        match task {
+            Task::Buffer { option, .. } if ![libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE].contains(&option) => None,
+            Task::SetLink(request) if !link::is_tuning(request) => None,
+            task => Some(task),
+        }
+    }
+
+    /// Carries it out. `open` makes a socket in a namespace.
+    fn carry_out(
+        self,
+        on: BorrowedFd<'_>,
+        open: impl FnOnce(BorrowedFd<'_>, Kind) -> io::Result<OwnedFd>,
+    ) -> io::Result<Option<OwnedFd>> {
+        match self {
+            Task::Bind { v6, port } => udp::bind_any(on, v6, port).map(|()| None),
+            Task::Mark(mark) => set_int(on, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed()).map(|()| None),
+            Task::Buffer { option, bytes } => set_int(on, libc::SOL_SOCKET, option, bytes).map(|()| None),
+            Task::Netns => {
+                // SAFETY: this ioctl takes no argument and returns a new descriptor, which belongs to nobody else.
+                let netns =
+                    unsafe { OwnedFd::from_raw_fd(check(libc::ioctl(on.as_raw_fd(), libc::TUNGETDEVNETNS as _))?) };
+                Ok(Some(netns))
+            }
+            Task::Open(kind) => open(on, kind).map(Some),
+            Task::SetLink(request) => {
+                rustix::net::send(on, request, SendFlags::empty())?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Does what takes a privilege: by the steward, or without one in this process.
+pub(crate) fn perform(task: Task<'_>, on: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    match STEWARD.get() {
+        None => task.carry_out(on, |netns, kind| netns::run_in(netns, || kind.open())),
+        Some(steward) => {
+            let (tag, numbers, rest) = task.encode();
+            ask(steward, &[&[tag], &numbers, rest], Some(on))
+        }
+    }
+}
+
+/// The same, of a task that has a new descriptor as its result.
+pub(crate) fn obtain(task: Task<'_>, on: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    perform(task, on)?.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+const ENTRUST: u8 = 100;
+const REMOVE: u8 = 101;
+
+/// Leaves the removal of this socket's file to the steward, which will remove no other. Once.
+pub fn entrust(path: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let Some(steward) = STEWARD.get() else { return Ok(()) };
+    ask(steward, &[&[ENTRUST], path.as_os_str().as_bytes()], None).map(drop)
+}
+
+/// Has the steward remove the file that it was entrusted with, if that is still the same.
+pub(crate) fn remove_entrusted() {
+    // What cannot be removed stays, as without a steward.
+    let _ = STEWARD.get().map(|steward| ask(steward, &[&[REMOVE]], None));
+}
+
+fn ask(steward: &Mutex<OwnedFd>, parts: &[&[u8]], on: Option<BorrowedFd<'_>>) -> io::Result<Option<OwnedFd>> {
+    let steward = steward.lock().unwrap_or_else(PoisonError::into_inner);
+    send(&steward, parts, on)?;
+    let mut errno = [0; 4];
+    let (len, descriptor) = receive(&steward, &mut errno)?;
+    match i32::from_ne_bytes(errno) {
+        _ if len != errno.len() => Err(io::ErrorKind::BrokenPipe.into()),
+        0 => Ok(descriptor),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+fn send(to: &OwnedFd, parts: &[&[u8]], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    let descriptors: Vec<_> = descriptor.into_iter().collect();
+    if !descriptors.is_empty() {
+        // There is room for one.
+        beside.push(SendAncillaryMessage::ScmRights(&descriptors));
+    }
+    let parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    sendmsg(to, &parts, &mut beside, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn receive(from: &OwnedFd, into: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = RecvAncillaryBuffer::new(&mut space);
+    let parts = &mut [IoSliceMut::new(into)];
+    let received = loop {
+        match recvmsg(from, parts, &mut beside, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => (),
+            other => break other?,
+        }
+    };
+    let descriptor = beside.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    Ok((received.bytes, descriptor))
+}
+
+/// Forks the steward off, for the rest of this process's life. Call it once, while there is one thread and nothing secret.
+///
+/// It belongs to the network namespace of the calling thread, and blocks the signals that this process blocks.
+pub fn start() -> io::Result<()> {
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    // SAFETY: there is one thread, so the child has a complete copy of a consistent process.
+    if check(unsafe { libc::fork() })? == 0 {
+        let _ = serve(&theirs);
+        // SAFETY: ends this process at once: nothing that it inherited is to be flushed or dropped by it.
+        unsafe { libc::_exit(0) }
+    }
+    STEWARD.set(Mutex::new(ours)).map_err(|_| io::ErrorKind::AlreadyExists.into())
+}
+
+/// The steward's life.
+fn serve(socket: &OwnedFd) -> io::Result<()> {
+    let home = netns::current()?;
+    settle(socket, &home)?;
+    let mut file = None;
+    let mut bytes = [0; TASK_MAX];
+    loop {
+        let (len, descriptor) = receive(socket, &mut bytes)?;
+        let result = match (&bytes[..len], descriptor) {
+            ([], _) => return Ok(()),
+            (task, Some(on)) => match Task::decode(task) {
+                Some(task) => task.carry_out(on.as_fd(), |netns, kind| open_away(&home, netns, kind)),
+                None => Err(io::Error::from_raw_os_error(libc::EPERM)),
+            },
+            ([ENTRUST, path @ ..], None) if file.is_none() => take_charge(path).map(|entrusted| {
+                file = Some(entrusted);
+                None
+            }),
+            ([REMOVE], None) => {
+                file.iter().for_each(SocketFile::remove);
+                Ok(None)
+            }
+            _ => Err(io::Error::from_raw_os_error(libc::EPERM)),
+        };
+        let (errno, descriptor) = match result {
+            Ok(descriptor) => (0, descriptor),
+            Err(error) => (error.raw_os_error().unwrap_or(libc::EIO), None),
+        };
+        send(socket, &[&errno.to_ne_bytes()], descriptor.as_ref().map(OwnedFd::as_fd))?;
+    }
+}
+
+fn take_charge(path: &[u8]) -> io::Result<SocketFile> {
+    use std::os::unix::ffi::OsStrExt;
+    SocketFile::new(Path::new(std::ffi::OsStr::from_bytes(path)).to_owned())
+}
+
+/// Leaves everything of the process that it was copied from but the socket, and all rights but its own.
+fn settle(socket: &OwnedFd, home: &OwnedFd) -> io::Result<()> {
+    rustix::thread::set_name(c"wl-steward")?;
+    std::env::set_current_dir("/")?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    let ours = [socket.as_raw_fd(), home.as_raw_fd()];
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2 && !ours.contains(fd)) {
+        // SAFETY: whoever owns it in this copy of the process is never run again, nor dropped.
+        unsafe { libc::close(fd) };
+    }
+    // `null` is among them.
+    std::mem::forget(null);
+    memory::hide()?;
+    process::no_dump()?;
+    capabilities::keep_only(KEPT)?;
+    sandbox::enter(sandbox::Role::Steward);
+    Ok(())
+}
+
+/// Makes a socket in another namespace, and comes home. There is one thread.
+fn open_away(home: &OwnedFd, netns: BorrowedFd<'_>, kind: Kind) -> io::Result<OwnedFd> {
+    if netns::same(netns, home.as_fd())? {
+        return kind.open();
+    }
+    netns::enter(netns)?;
+    let socket = kind.open();
+    // Away from home there is nothing that it could be asked for: it ends.
+    if netns::enter(home.as_fd()).is_err() {
+        std::process::abort();
+    }
+    socket
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_read_as_it_was_written_and_nothing_else_is_one() {
+        let tuning = link::tuning_for_test();
+        for task in [
+            Task::Bind { v6: true, port: 53 },
+            Task::Bind { v6: false, port: 65_535 },
+            Task::Mark(u32::MAX),
+            Task::Buffer { option: libc::SO_RCVBUFFORCE, bytes: 7 << 20 },
+            Task::Netns,
+            Task::Open(Kind::Requests),
+            Task::Open(Kind::Reports),
+            Task::Open(Kind::Raw4),
+            Task::Open(Kind::Raw6),
+            Task::SetLink(&tuning),
+        ] {
+            let (tag, numbers, rest) = task.encode();
+            let bytes = [&[tag], &numbers[..], rest].concat();
+            assert_eq!(Task::decode(&bytes), Some(task));
+            for bytes in [&bytes[..8], &[&[99], &bytes[1..]].concat()] {
+                assert_eq!(Task::decode(bytes), None);
+            }
+        }
+        let (tag, numbers, _) = Task::Buffer { option: libc::SO_MARK, bytes: 1 }.encode();
+        assert_eq!(Task::decode(&[&[tag], &numbers[..]].concat()), None);
+        let (tag, ..) = Task::SetLink(&[]).encode();
+        assert_eq!(Task::decode(&[&[tag; 9][..], &tuning[..tuning.len() - 1]].concat()), None);
+    }
+}

@@ -1,0 +1,225 @@
+//! What is forbidden is forbidden, and what is needed goes on: tried in processes of their own, which this program starts once
+//! per case, with the case's name. Forking the steward needs a process of one thread, so there is no test harness here. Needs root.
+
+// Each of them is a plain system call with arguments that touch no memory, or the wrong ones on purpose.
+#![allow(clippy::undocumented_unsafe_blocks)]
+
+use std::fs::File;
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output};
+
+use linux::capabilities::{self, CapabilitySet};
+use linux::icmp::RawSockets;
+use linux::link::Monitor;
+use linux::sandbox::{self, Role};
+use linux::tun::{self, Offloads};
+use linux::udp::{SocketGroup, UdpOptions};
+use linux::unix::Listener;
+use linux::{memory, netns, process, steward};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--case", role, case] => run_case(role, case),
+        ["--list", ..] => println!("sandbox: test"),
+        _ => {
+            what_an_intruder_would_call_ends_the_process();
+            what_is_not_listed_does_not_exist();
+            what_is_needed_goes_on();
+            an_end_is_told();
+            privileges_are_the_stewards();
+            println!("sandbox: 5 cases passed");
+        }
+    }
+}
+
+fn case(role: &str, name: &str) -> Output {
+    Command::new("/proc/self/exe").args(["--case", role, name]).env_remove("RUST_BACKTRACE").output().expect("run")
+}
+
+fn run_case(role: &str, case: &str) {
+    if role == "steward-and-daemon" {
+        return with_a_steward(case);
+    }
+    sandbox::enter(if role == "daemon" { Role::Daemon } else { Role::Steward });
+    let result = match case {
+        "needs" => needs(),
+        "panic" => panic!("a reason to end"),
+        "overflow" => std::process::exit(overflow(1).count_ones() as i32),
+        _ => forbidden(case),
+    };
+    match result {
+        Ok(()) => println!("done"),
+        Err(error) => println!("{}", error.raw_os_error().unwrap_or(-1)),
+    }
+}
+
+fn check(value: i64) -> io::Result<()> {
+    if value < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Tries a system call; those that need memory get none, which is an error of another kind.
+fn forbidden(case: &str) -> io::Result<()> {
+    let null = std::ptr::null::<u8>();
+    let socket = |family: i32, kind: i32| check(unsafe { libc::socket(family, kind, 0) }.into());
+    let call = |number| check(unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) });
+    match case {
+        "execve" => check(unsafe { libc::execve(c"/bin/true".as_ptr(), &null.cast(), &null.cast()) }.into()),
+        "ptrace" => check(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }),
+        "setns" => check(unsafe { libc::setns(0, libc::CLONE_NEWNET) }.into()),
+        "setns-mount" => check(unsafe { libc::setns(0, libc::CLONE_NEWNS) }.into()),
+        "process_vm_readv" => call(libc::SYS_process_vm_readv),
+        "mount" => call(libc::SYS_mount),
+        "bpf" => call(libc::SYS_bpf),
+        "unshare" => call(libc::SYS_unshare),
+        "capset" => call(libc::SYS_capset),
+        "io_uring" => call(libc::SYS_io_uring_setup),
+        "open" => File::open("/etc/hostname").map(drop),
+        "unlink" => std::fs::remove_file("/nonexistent"),
+        "connect" => UdpSocket::bind("127.0.0.1:0")?.connect("127.0.0.1:9"),
+        "packet" => socket(libc::AF_PACKET, libc::SOCK_RAW),
+        "raw" => socket(libc::AF_INET, libc::SOCK_RAW),
+        "tcp" => socket(libc::AF_INET, libc::SOCK_STREAM),
+        "udp" => socket(libc::AF_INET, libc::SOCK_DGRAM),
+        "netlink" => socket(libc::AF_NETLINK, libc::SOCK_RAW),
+        "fork" => check(unsafe { libc::fork() }.into()),
+        "kill" => check(unsafe { libc::kill(libc::getppid(), 0) }.into()),
+        "tgkill" => check(unsafe { libc::syscall(libc::SYS_tgkill, 1, 1, 0) }),
+        "dumpable" => check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) }.into()),
+        "tun" => check(unsafe { libc::ioctl(0, libc::TUNSETIFF as _, null) }.into()),
+        "broadcast" => {
+            let on = 1i32;
+            let (option, len) = ((&raw const on).cast(), 4);
+            check(unsafe { libc::setsockopt(0, libc::SOL_SOCKET, libc::SO_BROADCAST, option, len) }.into())
+        }
+        "code" => {
+            let (rights, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            match unsafe { libc::mmap(std::ptr::null_mut(), 4096, rights, flags, -1, 0) } {
+                libc::MAP_FAILED => Err(io::Error::last_os_error()),
+                _ => Ok(()),
+            }
+        }
+        other => panic!("no case {other}"),
+    }
+}
+
+fn what_an_intruder_would_call_ends_the_process() {
+    let fatal = ["execve", "ptrace", "process_vm_readv", "mount", "bpf", "unshare", "capset", "io_uring"];
+    for (role, more) in [("daemon", Some("setns")), ("steward", None)] {
+        for call in fatal.into_iter().chain(more) {
+            let output = case(role, call);
+            assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{role} {call}: {output:?}");
+        }
+    }
+}
+
+fn what_is_not_listed_does_not_exist() {
+    let both = ["open", "connect", "packet", "tcp", "fork", "kill", "tgkill", "dumpable", "tun", "code"];
+    let daemon = ["unlink", "raw", "netlink"];
+    let steward = ["udp", "setns-mount", "broadcast"];
+    for (role, more) in [("daemon", daemon), ("steward", steward)] {
+        for call in both.into_iter().chain(more).filter(|call| (role, *call) != ("steward", "connect")) {
+            let output = case(role, call);
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(said.trim(), libc::ENOSYS.to_string(), "{role} {call}: {output:?}");
+        }
+    }
+}
+
+/// What a daemon does all its life: memory, threads, waiting, datagrams.
+fn needs() -> io::Result<()> {
+    let group = SocketGroup::bind(0, 2, &UdpOptions::default()).map_err(io::Error::other)?;
+    let epoll = linux::poll::Epoll::new()?;
+    epoll.add(&group.control[0], 1, linux::poll::Interest::READ)?;
+    let timer = linux::poll::BootTimer::new();
+    assert!(timer.is_err(), "the daemon has its timer before");
+    let thread = std::thread::Builder::new().name("client".into()).spawn(|| {
+        memory::hide_stack();
+        (0..200).map(|i| vec![7u8; i * 4096]).map(|v| v.len()).sum::<usize>()
+    })?;
+    assert_eq!(thread.join().expect("no panic"), 200 * 199 / 2 * 4096);
+    UdpSocket::bind("127.0.0.1:0")?.send_to(b"hi", ("127.0.0.1", group.port))?;
+    let mut events = [linux::poll::Event::EMPTY; 4];
+    let count = epoll.wait(&mut events, Some(std::time::Duration::from_secs(20)))?.len();
+    let (mut buffer, mut received) = ([0; 64], [linux::udp::Received::default(); 1]);
+    let got = group.control[0].recv(&mut [&mut buffer[..]], &mut received)?;
+    assert_eq!((count, got, &buffer[..2]), (1, 1, &b"hi"[..]));
+    Ok(())
+}
+
+fn what_is_needed_goes_on() {
+    let output = case("daemon", "needs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n", "{output:?}");
+}
+
+#[allow(unconditional_recursion)]
+fn overflow(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 512]);
+    overflow(frame[7] + 1) + frame[(depth % 512) as usize]
+}
+
+/// Whoever ends badly says so, for all that is forbidden.
+fn an_end_is_told() {
+    let output = case("daemon", "panic");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("a reason to end"), "{output:?}");
+    let output = case("daemon", "overflow");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
+    assert!(said.contains("overflowed its stack"), "{output:?}");
+}
+
+/// In a process that has no rights left: whatever still works, the steward did.
+fn with_a_steward(socket_path: &str) {
+    netns::unshare().expect("netns");
+    steward::start().expect("steward");
+    let here = netns::current().expect("netns");
+    process::no_dump().expect("no dump");
+    let tun = tun::create("wl%d", 1, Offloads::ALL).expect("tun");
+    let listener = Listener::bind(socket_path.as_ref()).expect("listener");
+    steward::entrust(socket_path.as_ref()).expect("entrusted");
+    assert!(steward::entrust("/etc/hostname".as_ref()).is_err(), "a second file");
+    // Another namespace, with the interface in it.
+    let there = std::thread::spawn(|| {
+        netns::unshare().expect("netns");
+        netns::current().expect("netns")
+    });
+    let there = there.join().expect("no panic");
+    let away = format!("/proc/{}/fd/{}", std::process::id(), there.as_raw_fd());
+    let status = Command::new("ip").args(["link", "set", &tun.name, "netns", &away]).status().expect("ip");
+    assert!(status.success());
+
+    capabilities::keep_only(CapabilitySet::empty()).expect("capabilities");
+    sandbox::enter(Role::Daemon);
+
+    let mut monitor = Monitor::follow(&tun.queues[0]).expect("follow");
+    assert_eq!(monitor.known().name, tun.name);
+    let index = monitor.index();
+    monitor.set_txqueuelen(index, 77).expect("queue");
+    monitor.set_gso_max(index, 40_000, 20).expect("super-packets");
+    assert!(monitor.set_mtu(index, 1400).is_err(), "more than what the steward is for");
+    assert_eq!(monitor.next(), None);
+    use std::os::fd::AsFd;
+    RawSockets::open_in(there.as_fd()).expect("raw sockets there");
+    RawSockets::open_in(here.as_fd()).expect("raw sockets here");
+    let group = SocketGroup::bind(7, 1, &UdpOptions { mark: 5, ..UdpOptions::default() }).expect("a privileged port");
+    group.set_mark(6).expect("mark");
+    group.set_mark(0).expect("no mark");
+    assert_eq!(group.port, 7);
+    // More than the system's limit (SO_RCVBUF counts twice).
+    let buffer = rustix::net::sockopt::socket_recv_buffer_size(&group.control[0]).expect("size");
+    assert_eq!(buffer, 2 * (7 << 20));
+    drop(listener);
+    println!("done");
+}
+
+fn privileges_are_the_stewards() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("wl.sock");
+    let output = case("steward-and-daemon", path.to_str().expect("path"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n", "{output:?}");
+    assert!(!path.exists());
+}
