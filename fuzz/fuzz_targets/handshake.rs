@@ -8,7 +8,10 @@ use std::time::Duration;
 
 fuzz_target!(|input: (bool, Vec<Vec<u8>>)| {
     let (under_load, datagrams) = input;
-    let now = |n: u64| Now { boot: Instant::from_nanos((1000 + n) * 1_000_000_000), wall: Duration::from_secs(1_700_000_000 + n) };
+    let now = |n: u64| Now {
+        boot: Instant::from_nanos((1000 + n) * 1_000_000_000),
+        wall: Duration::from_secs(1_700_000_000 + n),
+    };
     let mut device = Device::new([1; 32]);
     device.set_private_key(now(0), Some(PrivateKey::from_bytes([2; 32])));
     device.set_up(now(0), true);

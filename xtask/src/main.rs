@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask setup|demo|test|bench`.
+//! The developer's commands: `cargo xtask setup|demo|test|bench|fuzz`.
 //!
 //! Each is a file here. What they have in common: they say what they do before they do it, every wait has an end, and Ctrl-C
 //! ends them the way an error does, so that nothing stays behind.
@@ -8,6 +8,7 @@ mod bench;
 mod cargo;
 mod demo;
 mod error;
+mod fuzz;
 mod setup;
 mod test;
 
@@ -34,6 +35,8 @@ enum Task {
     Test(test::Options),
     /// Measure ourselves and each peer in turn, and print a table of it
     Bench(bench::Options),
+    /// Let every parser and the data path loose on inputs that nobody thought of
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,6 +88,10 @@ mod tests {
             "xtask bench --quick",
             "xtask setup --no-peers",
             "xtask test",
+            "xtask fuzz",
+            "xtask fuzz cut join --seconds 5 --jobs 1 --merge",
+            "xtask fuzz --hours 8 --asan",
+            "xtask fuzz cut --reproduce fuzz/artifacts/cut/crash-0",
         ] {
             assert!(parse(good).is_ok(), "{good}");
         }
@@ -97,6 +105,9 @@ mod tests {
             "xtask bench --runs 0",
             "xtask bench --seconds x",
             "xtask test extra",
+            "xtask fuzz --seconds 0",
+            "xtask fuzz --hours 1 --seconds 1",
+            "xtask fuzz cut --reproduce x --merge",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

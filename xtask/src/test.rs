@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use lab::{LabError, interrupted};
 
-use crate::cargo::{build_release, cargo, root, show, show_lines, target_folder};
+use crate::cargo::{build_release, cargo, root, show_lines, target_folder};
 use crate::error::Failure;
-use crate::setup;
+use crate::{fuzz, setup};
 
 /// What `test` may be told.
 #[derive(Args, Debug)]
@@ -16,6 +16,9 @@ pub struct Options {}
 
 /// At least this many tests at once: the end-to-end ones mostly wait, one of them for two minutes.
 const THREADS: usize = 4;
+
+/// Seconds that each fuzz target runs on after its corpus.
+const FUZZ_SECONDS: u64 = 8;
 
 /// What a stage came to.
 struct Stage {
@@ -58,8 +61,8 @@ impl Counts {
 /// Runs everything.
 pub fn run(_options: &Options) -> Result<(), Failure> {
     lab::require_root()?;
-    let fuzz = root().join("fuzz/Cargo.toml").exists();
-    let total = if fuzz { 5 } else { 4 };
+    let fuzzed = root().join("fuzz/Cargo.toml").exists();
+    let total = if fuzzed { 5 } else { 4 };
     let mut stages = Vec::new();
     let mut stage = |name, work: &mut dyn FnMut(&mut Counts) -> Result<(), Failure>| {
         println!("\n=== {}/{total}: {name}", stages.len() + 1);
@@ -91,12 +94,8 @@ pub fn run(_options: &Options) -> Result<(), Failure> {
             counted(&mut command, counts)
         });
         stage("the job ring in every order (loom)", &mut loom);
-        if fuzz {
-            stage("the fuzz targets build", &mut |_| {
-                let folder = target_folder()?.join("fuzz");
-                let mut command = cargo(&["check", "--manifest-path", "fuzz/Cargo.toml"]);
-                show(command.arg("--target-dir").arg(folder))
-            });
+        if fuzzed {
+            stage("the fuzz targets", &mut |_| fuzz::check(FUZZ_SECONDS));
         }
     }
     summarise(&stages)

@@ -375,6 +375,14 @@ impl Queue {
     }
 }
 
+/// A socket that keeps packets apart stands for a TUN, for the fuzz targets.
+#[cfg(fuzzing)]
+impl From<OwnedFd> for Queue {
+    fn from(fd: OwnedFd) -> Queue {
+        Queue { fd }
+    }
+}
+
 impl AsFd for Queue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

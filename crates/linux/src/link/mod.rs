@@ -271,6 +271,15 @@ pub(crate) fn tun_queues(name: &str) -> io::Result<Option<u32>> {
     Ok(queues)
 }
 
+/// Reads a datagram of reports in every way that there is, for the fuzz targets. Returns how many messages it held.
+#[cfg(fuzzing)]
+pub fn read_reports(bytes: &[u8]) -> usize {
+    let read = |message: message::Message<'_>| {
+        (parse_link(message.body), parse_address(message.body), parse_tun_queues(message.body))
+    };
+    Messages(bytes).map(read).count()
+}
+
 fn parse_tun_queues(body: &[u8]) -> Option<u32> {
     let info = find(body.get(LINK..)?, IFLA_LINKINFO)?;
     if find(info, IFLA_INFO_KIND)?.split(|b| *b == 0).next()? != b"tun" {

@@ -30,6 +30,13 @@ mod socket;
 
 pub use socket::{Outgoing, Received, SendError, Socket};
 
+/// What the control messages of a received datagram say, for the fuzz targets: source, ECN bits, segment size.
+#[cfg(fuzzing)]
+pub fn read_control(bytes: &[u8]) -> (Option<inet::Source>, u8, Option<usize>) {
+    let control::Received { source, ecn, segment } = control::read(bytes);
+    (source, ecn, segment)
+}
+
 /// The most messages that one system call takes; a longer slice takes several.
 pub const BATCH: usize = 32;
 

@@ -6,6 +6,8 @@
 mod backlog;
 mod drops;
 mod events;
+#[cfg(fuzzing)]
+pub mod hand;
 mod icmp;
 mod inbound;
 mod outbound;

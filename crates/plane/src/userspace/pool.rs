@@ -20,6 +20,12 @@ impl<T> Pool<T> {
         Ok(Self(Arc::new(Mutex::new(jobs?))))
     }
 
+    /// How many are not in use.
+    #[cfg(fuzzing)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     #[inline]
     pub(crate) fn take(&self) -> Option<Box<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()

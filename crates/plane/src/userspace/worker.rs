@@ -146,30 +146,35 @@ impl Worker {
             // While there is work, a look at what else has come, so that neither direction nor a command waits for the other.
             let busy = self.ready.tun || self.ready.udp;
             let timeout = if busy { Some(Duration::ZERO) } else { self.shared.backlog.patience() };
-            match self.epoll.wait(&mut events, timeout) {
-                Ok([]) if !busy => {
+            match self.turn(&mut events, timeout) {
+                Ok(0) if !busy => {
                     if let Some(packets) = self.shared.backlog.rest(now()) {
                         self.shared.events.queue_len(packets);
                     }
                 }
-                Ok(events) => {
-                    for event in events {
-                        match event.token() {
-                            TUN => self.ready.tun = true,
-                            WAKE => self.obey(),
-                            _ => self.ready.udp = true,
-                        }
-                    }
-                }
+                Ok(_) => (),
                 Err(error) => return self.shared.events.tun_gone(error),
             }
-            if self.running && self.ready.udp {
-                self.ready.udp = self.receive();
-            }
-            if self.running && self.ready.tun {
-                self.ready.tun = self.read();
+        }
+    }
+
+    /// Waits for something to happen, and sees to what is ready for one turn each. Returns how much happened.
+    fn turn(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize> {
+        let events = self.epoll.wait(events, timeout)?;
+        for event in events {
+            match event.token() {
+                TUN => self.ready.tun = true,
+                WAKE => self.obey(),
+                _ => self.ready.udp = true,
             }
         }
+        if self.running && self.ready.udp {
+            self.ready.udp = self.receive();
+        }
+        if self.running && self.ready.tun {
+            self.ready.tun = self.read();
+        }
+        Ok(events.len())
     }
 
     /// Carries out what the worker was told.
@@ -189,7 +194,22 @@ impl Worker {
         }
     }
 
-    fn take_sockets(&mut self) {
+    /// Turns until nothing is ready, for the fuzz targets. Panics when that does not come, or when a job is lost on the way.
+    #[cfg(fuzzing)]
+    pub(crate) fn rest(&mut self) {
+        let mut events = [Event::EMPTY; 8];
+        for _ in 0..10_000 {
+            let happened = self.turn(&mut events, Some(Duration::ZERO)).expect("an epoll instance can be waited for");
+            if happened == 0 && !self.ready.tun && !self.ready.udp {
+                assert!(self.outbound.ring().is_empty() && self.inbound.ring().is_empty(), "a job stayed in its ring");
+                assert_eq!((self.outbound_pool.len(), self.inbound_pool.len()), (RING, RING), "a job is lost");
+                return;
+            }
+        }
+        panic!("the worker does not come to rest");
+    }
+
+    pub(crate) fn take_sockets(&mut self) {
         for socket in self.sockets.iter().flat_map(|sockets| sockets.iter()) {
             // A socket that was never added (the add failed) is no loss.
             let _ = self.epoll.remove(socket);
