@@ -106,6 +106,8 @@ fn install_packages() -> Result<(), Failure> {
         .chain(FUZZ_PROGRAMS.iter().filter(|_| fuzz))
         .filter(|(program, _)| find(program).is_none())
         .flat_map(|(_, packages)| packages.split(' '))
+        // The names of services, which ports may be written as.
+        .chain((!Path::new("/etc/services").exists()).then_some("netbase"))
         .collect();
     if missing.is_empty() {
         return Ok(());

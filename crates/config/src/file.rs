@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::device::AllowedIpChange;
 use crate::key::{self, KeyError};
-use crate::value::{self, HostPort, Quoted, ValueError};
+use crate::value::{self, HostPort, Quoted, Services, ValueError};
 
 /// What a file says.
 #[derive(Default)]
@@ -85,6 +85,9 @@ pub enum Problem {
     /// A key before the first section.
     #[error("key {0} stands before any section, expected [Interface] or [Peer] first")]
     NoSection(Quoted),
+    /// The file begins as some editors mark Unicode.
+    #[error("the file begins with a byte order mark, expected text without one")]
+    ByteOrderMark,
     /// A line without `=`.
     #[error("a line that is neither a section nor an assignment, expected [SECTION] or KEY = VALUE")]
     NotAnAssignment,
@@ -105,9 +108,12 @@ pub enum Problem {
     NoPublicKey,
 }
 
-/// Reads a whole file.
-pub fn parse(text: &[u8]) -> Result<File, FileError> {
-    let mut parser = Parser { file: File::default(), section: Section::None };
+/// Reads a whole file. `services` knows the ports that are written as names.
+pub fn parse(text: &[u8], services: &dyn Services) -> Result<File, FileError> {
+    if text.starts_with(b"\xef\xbb\xbf") {
+        return Err(at(1)(Problem::ByteOrderMark));
+    }
+    let mut parser = Parser { file: File::default(), section: Section::None, services };
     for (at, raw) in text.split(|&b| b == b'\n').enumerate() {
         let line = strip(raw);
         if !line.is_empty() {
@@ -126,9 +132,10 @@ fn strip(raw: &[u8]) -> Zeroizing<Vec<u8>> {
     line
 }
 
-struct Parser {
+struct Parser<'a> {
     file: File,
     section: Section,
+    services: &'a dyn Services,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -148,7 +155,7 @@ const PEER_KEYS: &str = "PublicKey, PresharedKey, AllowedIPs, Endpoint or Persis
 const QUICK_KEYS: [&str; 9] =
     ["Address", "DNS", "MTU", "Table", "PreUp", "PostUp", "PreDown", "PostDown", "SaveConfig"];
 
-impl Parser {
+impl Parser<'_> {
     fn line(&mut self, number: usize, line: &[u8]) -> Result<(), FileError> {
         if line.starts_with(b"[") {
             self.open_section(number, line)
@@ -208,7 +215,7 @@ impl Parser {
             let private = key::private_from_base64(value.as_bytes());
             self.file.private_key = Some(private.map_err(|e| Problem::Key("the private key", e))?);
         } else if is(name, "ListenPort") {
-            self.file.listen_port = Some(value::listen_port(value)?);
+            self.file.listen_port = Some(value::listen_port(value, self.services)?);
         } else if is(name, "FwMark") {
             self.file.fwmark = Some(value::fwmark(value)?);
         } else if QUICK_KEYS.iter().any(|key| is(name, key)) {
@@ -234,7 +241,7 @@ impl Parser {
             let psk = key::from_base64(value.as_bytes()).map_err(|e| Problem::Key("the preshared key", e))?;
             peer.preshared_key = Some(Box::new(psk));
         } else if is(name, "Endpoint") {
-            peer.endpoint = Some(value::endpoint(value)?);
+            peer.endpoint = Some(value::endpoint(value, self.services)?);
         } else if is(name, "PersistentKeepalive") {
             peer.persistent_keepalive = Some(value::persistent_keepalive(value)?);
         } else if is(name, "AllowedIPs") {

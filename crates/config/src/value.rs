@@ -13,7 +13,7 @@ use crate::device::AllowedIpChange;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
     /// A port that is not one.
-    #[error("listen port {0} is not one, expected a number from 0 to 65535")]
+    #[error("listen port {0} is not one, expected a number from 0 to 65535 or the name of a UDP service")]
     ListenPort(Quoted),
     /// A mark that is not one.
     #[error("mark {0} is not one, expected off, a number, or 0x and hexadecimal digits, of 32 bits")]
@@ -31,7 +31,9 @@ pub enum ValueError {
     #[error("endpoint {0} has no host, expected HOST:PORT, an IPv6 address in brackets")]
     Host(Quoted),
     /// An endpoint without a port.
-    #[error("endpoint {0} has no proper port, expected HOST:PORT, the port from 0 to 65535")]
+    #[error(
+        "endpoint {0} has no proper port, expected HOST:PORT, the port from 0 to 65535 or the name of a UDP service"
+    )]
     Port(Quoted),
     /// An opening bracket that is not closed.
     #[error("endpoint {0} has no closing bracket, expected [IPV6]:PORT")]
@@ -95,9 +97,31 @@ pub struct AllowedIps {
     pub with_host_bits: Vec<Quoted>,
 }
 
+/// The ports that have names, as in `/etc/services`: `wg` takes such a name wherever it takes a port.
+pub trait Services {
+    /// The UDP port of the service of this name.
+    fn port(&self, name: &str) -> Option<u16>;
+}
+
+/// Knows no service by name: ports are numbers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoServices;
+
+impl Services for NoServices {
+    fn port(&self, _: &str) -> Option<u16> {
+        None
+    }
+}
+
+/// A port, as a number or by name. What holds no letter is no name (RFC 6335, section 5.1): `wg` hands it to the C library, which
+/// takes signs and leading spaces for parts of a number, and of a number too large its lower 16 bits.
+fn port(text: &str, services: &dyn Services) -> Option<u16> {
+    digits(text).or_else(|| text.contains(|c: char| c.is_ascii_alphabetic()).then(|| services.port(text))?)
+}
+
 /// A listen port.
-pub fn listen_port(text: &str) -> Result<u16, ValueError> {
-    digits(text).ok_or_else(|| ValueError::ListenPort(Quoted::new(text)))
+pub fn listen_port(text: &str, services: &dyn Services) -> Result<u16, ValueError> {
+    port(text, services).ok_or_else(|| ValueError::ListenPort(Quoted::new(text)))
 }
 
 /// A mark; `off` is 0.
@@ -117,7 +141,7 @@ pub fn persistent_keepalive(text: &str) -> Result<u16, ValueError> {
 }
 
 /// `HOST:PORT`, an IPv6 address in brackets.
-pub fn endpoint(text: &str) -> Result<HostPort, ValueError> {
+pub fn endpoint(text: &str, services: &dyn Services) -> Result<HostPort, ValueError> {
     let quoted = || Quoted::new(text);
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -126,7 +150,7 @@ pub fn endpoint(text: &str) -> Result<HostPort, ValueError> {
         }
         None => text.rsplit_once(':').unwrap_or((text, "")),
     };
-    let port = digits(port).ok_or_else(|| ValueError::Port(quoted()))?;
+    let port = self::port(port, services).ok_or_else(|| ValueError::Port(quoted()))?;
     if host.is_empty() || host.contains('\0') {
         return Err(ValueError::Host(quoted()));
     }

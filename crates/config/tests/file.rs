@@ -8,17 +8,17 @@ use common::{Links, device, show};
 use config::device::{AllowedIpChange, Device, Peer};
 use config::file::{self, File};
 use config::show;
-use config::value::HostPort;
+use config::value::{HostPort, NoServices, Services};
 use proptest::prelude::*;
 
 const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
 fn parse(text: &str) -> File {
-    file::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{error}"))
+    file::parse(text.as_bytes(), &NoServices).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn refusal(text: &str) -> String {
-    match file::parse(text.as_bytes()) {
+    match file::parse(text.as_bytes(), &NoServices) {
         Ok(_) => panic!("not refused: {text}"),
         Err(error) => error.to_string(),
     }
@@ -57,19 +57,19 @@ proptest! {
         }
         let mut text = Vec::new();
         show::conf(&mut text, &device, &Links).unwrap();
-        let file = file::parse(&text).unwrap();
+        let file = file::parse(&text, &NoServices).unwrap();
         prop_assert!(file.warnings.is_empty());
         prop_assert_eq!(show(&built(file)), show(&device));
     }
 
     #[test]
     fn arbitrary_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
-        let _ = file::parse(&bytes);
+        let _ = file::parse(&bytes, &NoServices);
     }
 
     #[test]
     fn almost_files_do_no_harm_and_errors_are_one_line(lines in proptest::collection::vec(line(), 0..20)) {
-        if let Err(error) = file::parse(lines.join("\n").as_bytes()) {
+        if let Err(error) = file::parse(lines.join("\n").as_bytes(), &NoServices) {
             prop_assert!((1..=lines.len()).contains(&error.line));
             prop_assert!(!error.to_string().contains(char::is_control));
         }
@@ -168,7 +168,10 @@ fn errors_tell_the_line_and_what_was_expected() {
             "2: a line that is neither a section nor an assignment, expected [SECTION] or KEY = VALUE",
         ),
         ("[Interface]\nListenPort =  # none", "2: key 'ListenPort' has no value, expected one after '='"),
-        ("[Interface]\nListenPort = 65536", "2: listen port '65536' is not one, expected a number from 0 to 65535"),
+        (
+            "[Interface]\nListenPort = 65536",
+            "2: listen port '65536' is not one, expected a number from 0 to 65535 or the name of a UDP service",
+        ),
         (
             "[Interface]\nFwMark = 0x",
             "2: mark '0x' is not one, expected off, a number, or 0x and hexadecimal digits, of 32 bits",
@@ -204,10 +207,16 @@ fn errors_tell_the_line_and_what_was_expected() {
             "AllowedIPs = ::/",
             "3: allowed IP '::/' has no proper prefix length, expected 0 to 32 for IPv4 and 0 to 128 for IPv6",
         ),
-        ("Endpoint = host", "3: endpoint 'host' has no proper port, expected HOST:PORT, the port from 0 to 65535"),
+        (
+            "Endpoint = host",
+            "3: endpoint 'host' has no proper port, expected HOST:PORT, the port from 0 to 65535 or the name of a UDP service",
+        ),
         ("Endpoint = :5", "3: endpoint ':5' has no host, expected HOST:PORT, an IPv6 address in brackets"),
         ("Endpoint = [::1:5", "3: endpoint '[::1:5' has no closing bracket, expected [IPV6]:PORT"),
-        ("Endpoint = [::1]5", "3: endpoint '[::1]5' has no proper port, expected HOST:PORT, the port from 0 to 65535"),
+        (
+            "Endpoint = [::1]5",
+            "3: endpoint '[::1]5' has no proper port, expected HOST:PORT, the port from 0 to 65535 or the name of a UDP service",
+        ),
         (
             "PersistentKeepalive = 65536",
             "3: persistent keepalive '65536' is not one, expected off or seconds from 0 to 65535",
@@ -229,7 +238,7 @@ fn errors_tell_the_line_and_what_was_expected() {
         assert_eq!(refusal(&format!("{peer}{line}")), expected);
     }
     assert_eq!(
-        file::parse(b"[Interface]\nFwMark=\xff").err().unwrap().to_string(),
+        file::parse(b"[Interface]\nFwMark=\xff", &NoServices).err().unwrap().to_string(),
         "2: key 'FwMark' has a value that is not text, expected UTF-8"
     );
 }
@@ -246,4 +255,33 @@ fn no_error_tells_a_secret() {
     ] {
         assert!(!refusal(&text).contains(&secret[..10]), "{}", refusal(&text));
     }
+}
+
+/// Knows one service.
+struct Domain;
+
+impl Services for Domain {
+    fn port(&self, name: &str) -> Option<u16> {
+        assert!(name.contains(|c: char| c.is_ascii_alphabetic()), "{name} is no name");
+        (name == "domain").then_some(53)
+    }
+}
+
+#[test]
+fn ports_may_have_names() {
+    let text = format!("[Interface]\nListenPort = domain\n[Peer]\nPublicKey = {KEY}\nEndpoint = [::1]:domain\n");
+    let file = file::parse(text.as_bytes(), &Domain).unwrap();
+    assert_eq!(file.listen_port, Some(53));
+    assert_eq!(file.peers[0].endpoint.as_ref().unwrap().port, 53);
+    for port in ["gopher", "70000", "-1", "+5", ""] {
+        assert!(file::parse(format!("[Interface]\nListenPort = {port}\n").as_bytes(), &Domain).is_err(), "{port}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_told_by_its_name() {
+    assert_eq!(
+        refusal("\u{feff}[Interface]\n"),
+        "1: the file begins with a byte order mark, expected text without one"
+    );
 }

@@ -13,8 +13,15 @@ pub fn normalised(mut argv: Vec<OsString>) -> Vec<OsString> {
     let name = argv.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
     let args: Vec<&OsStr> = argv.iter().skip(1).map(OsString::as_os_str).collect();
     let command = if name == "wg" {
-        // As wg(8): without a command it shows all.
-        args.is_empty().then_some("show")
+        match args[..] {
+            // As wg(8): without a command it shows all.
+            [] => Some("show"),
+            [one] if one == "-v" || one == "version" => {
+                argv[1] = "--version".into();
+                None
+            }
+            _ => None,
+        }
     } else if name == "wireloom" {
         means_run(&args).then_some("run")
     } else {
@@ -24,6 +31,13 @@ pub fn normalised(mut argv: Vec<OsString>) -> Vec<OsString> {
     };
     if let Some(command) = command {
         argv.insert(1.min(argv.len()), command.into());
+    }
+    if let [_, show, help] = &mut argv[..]
+        && show == "show"
+        && help == "help"
+    {
+        // As in wg(8): this asks how to show.
+        *help = "--help".into();
     }
     argv
 }
@@ -78,5 +92,8 @@ mod tests {
             assert_eq!(argv(line), line);
         }
         assert_eq!(argv("wg"), "wg show");
+        assert_eq!(argv("wg show help"), "wg show --help");
+        assert_eq!(argv("wg version"), "wg --version");
+        assert_eq!(argv("wg -v"), "wg --version");
     }
 }

@@ -33,7 +33,7 @@ With wg-quick(8) and its files:
 /// The command line.
 #[derive(Parser)]
 #[command(name = "wireloom", version, about = ABOUT, long_about = LONG_ABOUT)]
-#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::cli::ConfArgs;
 use crate::client;
 use crate::error::Error;
-use crate::resolve::Resolver;
+use crate::resolve::{Resolver, SystemServices};
 
 /// The longest file that is read, in bytes: as long as the longest request.
 const LONGEST: u64 = 256 << 20;
@@ -36,7 +36,7 @@ pub enum Mode {
 /// Configures an interface from a file.
 pub fn apply(args: &ConfArgs, mode: Mode) -> Result<(), Error> {
     let text = read(&args.file)?;
-    let file = file::parse(&text).map_err(|error| Error::File {
+    let file = file::parse(&text, &SystemServices).map_err(|error| Error::File {
         path: args.file.clone(),
         line: error.line,
         problem: error.problem,

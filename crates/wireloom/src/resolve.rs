@@ -1,13 +1,14 @@
-//! Endpoints to addresses.
+//! Endpoints to addresses, and the names of services to ports.
 //!
 //! A name that cannot be resolved *now* is tried again, after 1 second and then ever longer, up to 20; one that does not exist is not. How
-//! often is told by `WG_ENDPOINT_RESOLUTION_RETRIES`: a number, 15 if it is not set, or `infinity`.
+//! often is told by `WG_ENDPOINT_RESOLUTION_RETRIES`: a number, 15 if it is not set, or `infinity`. What else it says is refused as
+//! soon as there is an endpoint, be it an address.
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use config::value::{HostPort, Quoted};
+use config::value::{HostPort, Quoted, Services};
 use dns_lookup::{AddrInfoHints, LookupError, LookupErrorKind, SockType, getaddrinfo};
 
 use crate::error::Error;
@@ -19,7 +20,7 @@ const DEFAULT_RETRIES: u32 = 15;
 /// Resolves the endpoints of one command.
 #[derive(Default)]
 pub struct Resolver {
-    /// What the environment says; read when the first name is to be resolved.
+    /// What the environment says; read with the first endpoint.
     retries: Option<Retries>,
 }
 
@@ -40,13 +41,13 @@ struct Failure {
 impl Resolver {
     /// The first address of `endpoint`.
     pub fn resolve(&mut self, endpoint: &HostPort) -> Result<SocketAddr, Error> {
-        if let Ok(ip) = endpoint.host.parse::<IpAddr>() {
-            return Ok(SocketAddr::new(ip, endpoint.port));
-        }
         let retries = match self.retries {
             Some(retries) => retries,
             None => *self.retries.insert(Retries::from_environment()?),
         };
+        if let Ok(ip) = endpoint.host.parse::<IpAddr>() {
+            return Ok(SocketAddr::new(ip, endpoint.port));
+        }
         insist(
             retries,
             || lookup(endpoint),
@@ -116,8 +117,24 @@ impl Retries {
         }
     }
 
+    /// An empty text is no retry at all, and the largest number is that of a C `int`: as `wg` has it.
     fn parse(text: &str) -> Option<Retries> {
-        if text == "infinity" { Some(Retries::Endless) } else { text.parse().ok().map(Retries::Times) }
+        match text {
+            "infinity" => Some(Retries::Endless),
+            "" => Some(Retries::Times(0)),
+            _ => text.parse().ok().filter(|&times| times <= i32::MAX as u32).map(Retries::Times),
+        }
+    }
+}
+
+/// The UDP services that this system knows.
+pub struct SystemServices;
+
+impl Services for SystemServices {
+    fn port(&self, name: &str) -> Option<u16> {
+        let hints = AddrInfoHints { socktype: SockType::DGram.into(), ..AddrInfoHints::default() };
+        let mut found = getaddrinfo(None, Some(name), Some(hints)).ok()?;
+        found.next()?.ok().map(|info| info.sockaddr.port())
     }
 }
 
@@ -156,7 +173,9 @@ mod tests {
     fn the_environment_says_how_often() {
         assert_eq!(Retries::parse("infinity"), Some(Retries::Endless));
         assert_eq!(Retries::parse("0"), Some(Retries::Times(0)));
-        for text in ["", "-1", "many", "Infinity", "1s"] {
+        assert_eq!(Retries::parse(""), Some(Retries::Times(0)));
+        assert_eq!(Retries::parse("2147483647"), Some(Retries::Times(2147483647)));
+        for text in ["2147483648", "-1", "many", "Infinity", "1s"] {
             assert_eq!(Retries::parse(text), None, "{text}");
         }
     }

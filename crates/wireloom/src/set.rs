@@ -14,7 +14,7 @@ use crate::client;
 use crate::error::Error;
 use crate::interface::InterfaceName;
 use crate::keys;
-use crate::resolve::Resolver;
+use crate::resolve::{Resolver, SystemServices};
 
 /// Changes an interface as the words say.
 pub fn set(interface: &InterfaceName, words: &[String]) -> Result<(), Error> {
@@ -44,7 +44,10 @@ fn parse(words: &[String]) -> Result<DeviceChange, Error> {
 
 fn set_device(change: &mut DeviceChange, word: &str, words: &mut Iter<'_, String>) -> Result<(), Error> {
     match word {
-        "listen-port" => change.listen_port = Some(value::listen_port(value(words, "listen-port", "a port")?)?),
+        "listen-port" => {
+            let port = value::listen_port(value(words, "listen-port", "a port")?, &SystemServices)?;
+            change.listen_port = Some(port);
+        }
         "fwmark" => change.fwmark = Some(value::fwmark(value(words, "fwmark", "a mark or off")?)?),
         "private-key" => {
             let path = value(words, "private-key", "a file")?;
@@ -68,7 +71,7 @@ fn set_peer(
             peer.preshared_key = Some(Box::new(keys::from_file(Path::new(path))?.unwrap_or_default()));
         }
         "endpoint" => {
-            let endpoint = value::endpoint(value(words, "endpoint", "HOST:PORT")?)?;
+            let endpoint = value::endpoint(value(words, "endpoint", "HOST:PORT")?, &SystemServices)?;
             peer.endpoint = Some(resolver.resolve(&endpoint)?);
         }
         "persistent-keepalive" => {

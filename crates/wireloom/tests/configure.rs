@@ -165,7 +165,7 @@ fn mistakes_are_told_in_one_line_and_nothing_is_sent() {
     let cases: [(&[&str], String); 13] = [
         (&["mtu", "1"], "set: 'mtu' is not a setting here, expected listen-port, fwmark, private-key or peer".to_owned()),
         (&["listen-port"], "set: listen-port stands at the end, expected a port after it".to_owned()),
-        (&["listen-port", "70000"], "set: listen port '70000' is not one, expected a number from 0 to 65535".to_owned()),
+        (&["listen-port", "70000"], "set: listen port '70000' is not one, expected a number from 0 to 65535 or the name of a UDP service".to_owned()),
         (&["fwmark", "-1"], "set: mark '-1' is not one, expected off, a number, or 0x and hexadecimal digits, of 32 bits".to_owned()),
         (&["private-key", "/none"], "cannot read /none: No such file or directory (os error 2)".to_owned()),
         (&["private-key", file], format!("{file}: {not_a_key}")),
@@ -178,7 +178,7 @@ fn mistakes_are_told_in_one_line_and_nothing_is_sent() {
         ),
         (
             &["peer", KEY, "endpoint", "192.0.2.1"],
-            "set: endpoint '192.0.2.1' has no proper port, expected HOST:PORT, the port from 0 to 65535".to_owned(),
+            "set: endpoint '192.0.2.1' has no proper port, expected HOST:PORT, the port from 0 to 65535 or the name of a UDP service".to_owned(),
         ),
         (
             &["peer", KEY, "allowed-ips", "10.0.0.0/33"],

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::SystemTime;
 
 use tempfile::TempDir;
 
@@ -34,6 +35,8 @@ impl Host {
     }
 
     /// A device that answers each get with `get` and each set with `set`, until the test's process ends.
+    ///
+    /// A handshake at second −N in `get` was N seconds ago, whenever that is asked.
     pub fn serve(&self, name: &str, get: &str, set: &str) -> Requests {
         let listener = UnixListener::bind(self.folder().join(format!("{name}.sock"))).unwrap();
         let requests = Requests::default();
@@ -44,6 +47,18 @@ impl Host {
             }
         });
         requests
+    }
+
+    /// Runs each line, `wg`'s words with `NAME=VALUE` before them where the environment matters, with both programs, and tells where
+    /// they print different bytes or fail.
+    pub fn differences(&self, lines: &[String]) -> String {
+        let files = TempDir::new().unwrap();
+        let script = format!("cd '{}'\n{COMPARE}", files.path().display());
+        let output = self.run(&[("W", WIRELOOM)], &["sh", "-c", &script], &(lines.join("\n") + "\n"));
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (told, count) = told.rsplit_once("compared ").unwrap_or_else(|| panic!("{output:?}"));
+        assert_eq!(count.trim(), lines.len().to_string(), "{output:?}");
+        told.to_owned()
     }
 
     /// Runs a command line on this host, with `input` on its standard input.
@@ -71,6 +86,28 @@ impl Host {
     }
 }
 
+/// An age is another one when a second ends between the device's answer and its being told, so what differs is asked again: what
+/// is told in another way differs each time.
+const COMPARE: &str = r#"
+count=0
+while read -r line; do
+    vars= words=
+    for word in $line; do case $word in *=*) vars="$vars $word" ;; *) words="$words $word" ;; esac; done
+    tries=0
+    while :; do
+        env $vars "$W" $words > ours 2> told; ours=$?
+        env $vars wg $words > theirs 2> /dev/null; theirs=$?
+        cmp -s ours theirs && break
+        tries=$((tries + 1)); [ $tries -lt 8 ] || break
+    done
+    if [ $tries = 8 ] || [ $ours$theirs != 00 ]; then
+        echo "--- $line: we end with $ours, wg with $theirs"; cat told; diff -a ours theirs | head -20
+    fi
+    count=$((count + 1))
+done
+echo "compared $count"
+"#;
+
 /// Serves one connection: one request, as `wg` makes them.
 fn answer(mut stream: UnixStream, get: &str, set: &str, seen: &Requests) {
     let mut request = Vec::new();
@@ -83,10 +120,10 @@ fn answer(mut stream: UnixStream, get: &str, set: &str, seen: &Requests) {
     }
     let request = String::from_utf8(request).unwrap();
     let reply = if request.starts_with("get=1\n") {
-        get
+        aged(get)
     } else {
         seen.lock().unwrap().push(request);
-        set
+        set.to_owned()
     };
     // The client may not wait for it.
     let _ = stream.write_all(reply.as_bytes());
@@ -102,4 +139,15 @@ pub fn complaint(output: &Output) -> String {
     let text = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!((output.status.code(), output.stdout.len(), text.lines().count()), (Some(1), 0, 1), "{text}");
     text.trim_end().strip_prefix("wireloom: ").unwrap_or_else(|| panic!("{text}")).to_owned()
+}
+
+/// Puts the time in the place of an age.
+fn aged(get: &str) -> String {
+    const NAME: &str = "last_handshake_time_sec=";
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
+    let line = |line: &str| match line.strip_prefix(NAME).and_then(|at| at.trim_end().parse::<i64>().ok()) {
+        Some(age) if age < 0 => format!("{NAME}{}\n", now + age),
+        _ => line.to_owned(),
+    };
+    if get.contains("_sec=-") { get.split_inclusive('\n').map(line).collect() } else { get.to_owned() }
 }
