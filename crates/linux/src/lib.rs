@@ -17,6 +17,7 @@ pub mod clock;
 pub mod icmp;
 pub mod link;
 pub mod memory;
+pub mod netlink;
 pub mod netns;
 pub mod poll;
 pub mod process;

@@ -1,4 +1,4 @@
-//! The rtnetlink wire format: messages and their attributes, written and read without copying structs about.
+//! The netlink wire format: messages and their attributes, written and read without copying structs about.
 //!
 //! All numbers are in the machine's byte order. The reader takes whatever bytes it is given: what is cut short or claims a
 //! length that cannot be ends the iteration, and nothing is believed that was not checked.
@@ -7,8 +7,10 @@
 const HEADER: usize = 16;
 /// Length of `struct nlattr`.
 const ATTRIBUTE: usize = 4;
+/// NLA_F_NESTED: the attribute consists of attributes, which the kernel wants to be told since 5.2.
+const NESTED: u16 = 0x8000;
 /// Length of `struct ifinfomsg`.
-pub(super) const LINK: usize = 16;
+pub(crate) const LINK: usize = 16;
 /// Length of `struct ifaddrmsg`.
 pub(super) const ADDRESS: usize = 8;
 
@@ -21,17 +23,25 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 /// The number at an offset, where there are bytes for it.
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 /// A request that is being written.
-pub(super) struct Request(Vec<u8>);
+pub struct Request(Vec<u8>);
+
+/// An attribute of attributes that is being written.
+pub struct Nest(usize);
 
 impl Request {
     /// Starts a request with the family-specific header that its kind has.
     pub fn new(kind: u16, flags: u16, sequence: u32, family_header: &[u8]) -> Request {
-        let mut bytes = Vec::with_capacity(128);
+        Request::with_capacity(128, kind, flags, sequence, family_header)
+    }
+
+    /// The same with room for that many bytes, so that no copy of what it holds is left behind while it grows.
+    pub fn with_capacity(room: usize, kind: u16, flags: u16, sequence: u32, family_header: &[u8]) -> Request {
+        let mut bytes = Vec::with_capacity(room);
         bytes.extend_from_slice(&0u32.to_ne_bytes());
         bytes.extend_from_slice(&kind.to_ne_bytes());
         bytes.extend_from_slice(&flags.to_ne_bytes());
@@ -43,12 +53,39 @@ impl Request {
 
     /// Appends an attribute.
     pub fn attribute(mut self, kind: u16, value: &[u8]) -> Request {
-        self.0.resize(aligned(self.0.len()), 0);
-        let len = (ATTRIBUTE + value.len()) as u16;
-        self.0.extend_from_slice(&len.to_ne_bytes());
-        self.0.extend_from_slice(&kind.to_ne_bytes());
-        self.0.extend_from_slice(value);
+        self.put(kind, value);
         self
+    }
+
+    /// Appends an attribute.
+    pub fn put(&mut self, kind: u16, value: &[u8]) {
+        let nest = self.open(kind);
+        self.0.extend_from_slice(value);
+        self.close(nest);
+    }
+
+    /// Begins an attribute that consists of those that follow, up to [`close`](Request::close).
+    pub fn open_nest(&mut self, kind: u16) -> Nest {
+        self.open(kind | NESTED)
+    }
+
+    fn open(&mut self, kind: u16) -> Nest {
+        self.0.resize(aligned(self.0.len()), 0);
+        let start = self.0.len();
+        self.0.extend_from_slice(&0u16.to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        Nest(start)
+    }
+
+    /// Ends an attribute.
+    pub fn close(&mut self, Nest(start): Nest) {
+        let len = (self.0.len() - start) as u16;
+        self.0[start..start + 2].copy_from_slice(&len.to_ne_bytes());
+    }
+
+    /// Bytes so far.
+    pub fn size(&self) -> usize {
+        self.0.len()
     }
 
     /// The finished bytes.
@@ -71,14 +108,19 @@ pub(super) fn link_header(index: u32, flags: u32, change: u32) -> [u8; LINK] {
 
 /// A message that came.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Message<'a> {
+pub struct Message<'a> {
+    /// What it is.
     pub kind: u16,
+    /// The flags of its header (`NLM_F_…`).
+    pub flags: u16,
+    /// The number of the request that it answers.
     pub sequence: u32,
+    /// What follows its header.
     pub body: &'a [u8],
 }
 
 /// The messages of one datagram.
-pub(super) struct Messages<'a>(pub &'a [u8]);
+pub struct Messages<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {
     type Item = Message<'a>;
@@ -90,14 +132,14 @@ impl<'a> Iterator for Messages<'a> {
             return None;
         }
         let body = bytes.get(HEADER..len)?;
-        let message = Message { kind: u16_at(bytes, 4)?, sequence: u32_at(bytes, 8)?, body };
+        let message = Message { kind: u16_at(bytes, 4)?, flags: u16_at(bytes, 6)?, sequence: u32_at(bytes, 8)?, body };
         self.0 = bytes.get(aligned(len)..).unwrap_or_default();
         Some(message)
     }
 }
 
 /// The attributes after a family-specific header: kind and value. The flags in the kind's upper bits are left out.
-pub(super) struct Attributes<'a>(pub &'a [u8]);
+pub struct Attributes<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);
@@ -113,7 +155,7 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 /// The value of the last attribute of a kind, as the kernel reads it too.
-pub(super) fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+pub fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
     Attributes(attributes).filter(|(k, _)| *k == kind).last().map(|(_, value)| value)
 }
 

@@ -18,7 +18,7 @@ use crate::steward::{Kind, Task, obtain, perform};
 use crate::sys::check;
 use crate::tun;
 
-mod message;
+pub(crate) mod message;
 use message::{ADDRESS, Attributes, LINK, Messages, Request, find, link_header, u32_at};
 
 // linux/if_link.h
