@@ -3,7 +3,7 @@
 //! A [`Namespace`] is a host, a [`Link`] a cable between two, a [`Daemon`] one running implementation of WireGuard (a
 //! [`System`]), a [`Tunnel`] two of them configured by Debian's `wg` exactly as a person would, and a [`Guest`] a host with a
 //! kernel of its own, whose WireGuard is the one that all others are measured by. On top of that stand the
-//! measurements: [`iperf`], [`ping`], [`usage`], and [`traffic`], which checks every byte.
+//! measurements: [`iperf`], [`ping`], [`usage`], [`traffic`], which checks every byte, and [`crowd`], which is 100,000 peers.
 //!
 //! Everything made here is named after this process, is bounded in time, and is taken away when its value is dropped, on a
 //! panic too. What a killed process left behind is swept by the next one. Nothing outside our own namespaces is touched,
@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod command;
+pub mod crowd;
 mod error;
 mod guest;
 mod interrupt;

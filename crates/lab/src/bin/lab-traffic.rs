@@ -1,4 +1,4 @@
-//! The helper that the lab runs inside its namespaces: checked TCP and UDP. See `lab::traffic` for what it says.
+//! The helper that the lab runs inside its namespaces: checked TCP and UDP (see `lab::traffic`), and crowds of peers (`lab::crowd`).
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -7,8 +7,12 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
+use lab::crowd::{self, MEMBERS_MAX, Role};
 use lab::traffic::{UdpPlan, tcp, udp};
+use noise::PublicKey;
 
 /// Checked traffic between two namespaces of the lab.
 #[derive(Parser)]
@@ -41,6 +45,21 @@ enum Arguments {
         #[arg(action = clap::ArgAction::Set)]
         echo: bool,
     },
+    /// Be many peers of one daemon and print what came of it as JSON.
+    Crowd {
+        /// Where the daemon is.
+        daemon: SocketAddr,
+        /// Its public key, base64.
+        key: String,
+        /// How many peers.
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MEMBERS_MAX)))]
+        members: u32,
+        /// Who begins.
+        #[arg(value_parser = ["initiate", "respond"])]
+        role: String,
+        /// Seconds until it ends, whatever has come of it.
+        limit: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -60,6 +79,15 @@ fn act(arguments: Arguments) -> io::Result<()> {
         Arguments::Udp { to, flows, count, size, gap, echo } => {
             let plan = UdpPlan { flows, count, size, gap: Duration::from_micros(gap), echo };
             let outcome = udp::exchange(to, &plan)?;
+            println!("{}", serde_json::to_string(&outcome)?);
+            Ok(())
+        }
+        Arguments::Crowd { daemon, key, members, role, limit } => {
+            let key = STANDARD.decode(&key).ok().and_then(|key| <[u8; 32]>::try_from(key).ok());
+            let key = PublicKey::from_bytes(key.ok_or_else(|| io::Error::other("the key is not one"))?);
+            let role = if role == Role::Initiate.word() { Role::Initiate } else { Role::Respond };
+            let ready = || println!("ready");
+            let outcome = crowd::members::run(daemon, key, members, role, Duration::from_secs(limit), ready)?;
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
         }
