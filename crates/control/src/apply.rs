@@ -101,6 +101,7 @@ impl Device {
             }
             if let Some(addr) = endpoint {
                 self.plane.set_endpoint(peer, Some(Endpoint::new(addr)));
+                state.noise.set_reachable(now, peer, true);
             }
             Some(peer)
         });
@@ -132,6 +133,7 @@ impl Device {
         match state.noise.add_peer(now, key) {
             Ok(peer) => {
                 self.plane.add_peer(peer, state.noise.activity(peer)?);
+                state.noise.set_reachable(now, peer, false);
                 Some(peer)
             }
             Err(AddPeerError::Exists(peer)) => Some(peer),

@@ -19,10 +19,11 @@ use linux::{
 use plane::{HandshakeDrop, PlaneEvent};
 use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 
-/// Handshakes between two looks at everything else: some milliseconds of work.
-const HANDSHAKES: usize = 16;
-/// News of the data plane, likewise.
-const NEWS: usize = 256;
+/// How long handshakes are seen to between two looks at everything else. Longer than what can make us ask others, so that their answers
+/// are seen to before more of them are asked: answers that come too late are work for nothing on both sides.
+const HANDSHAKES: Duration = Duration::from_millis(10);
+/// How long news of the data plane is heard, likewise. Each may be that a handshake should be begun.
+const NEWS: Duration = Duration::from_millis(4);
 
 /// What the control thread waits for.
 pub(crate) mod token {
@@ -132,7 +133,8 @@ impl Driver {
     /// Takes in some of what the data plane has to say. Returns the device's end, if it is that.
     fn hear(&mut self) -> Option<End> {
         let device = &self.device;
-        for _ in 0..NEWS {
+        let start = boot();
+        while boot().saturating_since(start) < NEWS {
             match device.plane.poll_event()? {
                 PlaneEvent::SessionWanted(peer) => {
                     device.change(|state, now| state.noise.handle_session_wanted(now, peer));
@@ -158,10 +160,16 @@ impl Driver {
     }
 
     fn handle_handshakes(&mut self) {
-        for _ in 0..HANDSHAKES {
-            let under_load = self.handshakes.under_load(boot());
-            let Some((from, bytes)) = self.handshakes.pop() else { return };
-            self.device.handle_handshake(from, &bytes, under_load);
+        let (start, device) = (boot(), &self.device);
+        loop {
+            let now = boot();
+            if now.saturating_since(start) >= HANDSHAKES {
+                return;
+            }
+            let under_load = self.handshakes.under_load(now);
+            let stale = || device.plane.count_handshake_drop(HandshakeDrop::Flood);
+            let Some((from, bytes)) = self.handshakes.pop(now, stale) else { return };
+            device.handle_handshake(from, &bytes, under_load);
         }
     }
 }

@@ -173,7 +173,8 @@ impl Device {
     }
 
     /// Sets after how much silence a packet is sent though there is nothing to say; no time at all means never. Turning it
-    /// on sends one at once.
+    /// on sends one at once, or makes a handshake due at once, in [`Device::handle_timeout`]: whoever turns it on for 100,000 peers
+    /// is not to wait for as many handshakes.
     pub fn set_persistent_keepalive(&mut self, now: Now, id: PeerId, interval: Option<Duration>) {
         let interval = interval.filter(|interval| !interval.is_zero());
         let Some(peer) = self.peers.get_mut(&id) else { return };
@@ -184,9 +185,24 @@ impl Device {
         }
         if turned_on {
             peer.timers.start_persistent(now.boot);
-            self.send_keepalive(now, id);
+            if peer.sessions.current().is_some_and(|session| session.may_send(now.boot)) {
+                self.events.push_back(Event::KeepaliveDue { peer: id });
+            } else {
+                peer.timers.handshake_wanted(now.boot);
+            }
         }
         self.reschedule(id);
+    }
+
+    /// Tells whether there is an endpoint to send this peer's messages to; of a new peer it is taken for granted. Without one no
+    /// handshake is begun; one that was wanted meanwhile is due at once when there is one, in [`Device::handle_timeout`].
+    pub fn set_reachable(&mut self, now: Now, id: PeerId, reachable: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.unreachable = !reachable;
+        if reachable && self.is_up && self.owner.is_some() && std::mem::take(&mut peer.handshake_wanted) {
+            peer.timers.handshake_wanted(now.boot);
+            requeue(&mut self.deadlines, id, peer);
+        }
     }
 
     /// A peer's persistent keepalive interval.

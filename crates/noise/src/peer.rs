@@ -53,8 +53,10 @@ pub(crate) struct Peer {
     pub last_timestamp: Option<Timestamp>,
     /// When we last sent an initiation or response.
     pub last_handshake_sent: Option<Instant>,
-    /// A handshake was wanted when we had no key to make it with.
+    /// A handshake was wanted when we had no key to make it with, or nowhere to send it.
     pub handshake_wanted: bool,
+    /// It is not known where the peer is.
+    pub unreachable: bool,
     /// When a handshake last completed, since the Unix epoch.
     pub last_handshake: Option<Duration>,
     /// By which the lane of all receiver indices is found that we give this peer.
@@ -77,6 +79,7 @@ impl Peer {
             last_timestamp: None,
             last_handshake_sent: None,
             handshake_wanted: false,
+            unreachable: false,
             last_handshake: None,
             lane,
         }

@@ -55,6 +55,32 @@ fn an_unanswered_handshake_is_tried_again_and_given_up() {
 }
 
 #[test]
+fn who_is_nowhere_costs_no_handshake_until_it_is_somewhere() {
+    let (mut a, mut b) = pair(at(secs(0)));
+    let id = a.peer();
+    a.device.set_reachable(at(secs(0)), id, false);
+    a.device.set_persistent_keepalive(at(secs(0)), id, Some(secs(25)));
+    a.settle(at(secs(0)));
+    assert_eq!(run(&mut a, secs(300)), []);
+    a.device.set_reachable(at(secs(300)), id, true);
+    a.timeout(at(secs(300)));
+    assert_eq!(a.out.iter().map(Datagram::kind).collect::<Vec<_>>(), [MessageType::Initiation]);
+    exchange(at(secs(300)), &mut a, &mut b);
+    assert!(a.current().is_some());
+
+    // Who comes to us is somewhere, and need not be asked any more.
+    let (mut a, mut b) = pair(at(secs(0)));
+    let id = b.peer();
+    b.device.set_reachable(at(secs(0)), id, false);
+    b.device.handle_session_wanted(at(secs(0)), id);
+    a.send(at(secs(1)), b"hello");
+    exchange(at(secs(1)), &mut a, &mut b);
+    b.device.set_reachable(at(secs(2)), id, true);
+    b.timeout(at(secs(2)));
+    assert_eq!((b.out.len(), b.arrived.len()), (0, 2), "{:?}", b.out);
+}
+
+#[test]
 fn abandoning_is_not_the_end() {
     let now = at(secs(0));
     let (mut a, mut b) = pair(now);
@@ -251,7 +277,7 @@ fn a_persistent_keepalive_makes_its_own_session_and_never_gives_up() {
     let (mut a, mut b) = pair(at(secs(0)));
     let id = a.peer();
     a.device.set_persistent_keepalive(at(secs(0)), id, Some(secs(25)));
-    a.settle(at(secs(0)));
+    a.timeout(at(secs(0)));
     assert_eq!(a.out.pop_front().unwrap().kind(), MessageType::Initiation);
     let sent = run(&mut a, secs(3600));
     assert!(sent.iter().any(|(time, _)| *time > secs(3500)), "still trying");

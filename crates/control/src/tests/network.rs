@@ -111,6 +111,8 @@ impl End {
         let mut peer = PeerChange::new(other.private.public());
         change(&mut peer);
         self.device.apply(DeviceChange { peers: vec![peer], ..DeviceChange::default() }).unwrap();
+        // What is due at once is the control thread's work.
+        self.device.handle_timeout();
         self.device.state().noise.find_peer(&other.private.public()).unwrap()
     }
 
@@ -173,6 +175,18 @@ fn a_handshake_ends_in_sessions_endpoints_and_counters() {
     assert_eq!(left.plane.with(|books| books.sessions.len()), 0);
     left.device.apply(DeviceChange { replace_peers: true, ..DeviceChange::default() }).unwrap();
     assert!(left.plane.with(|books| books.peers.is_empty()));
+}
+
+#[test]
+fn a_peer_that_is_nowhere_is_asked_once_it_is_somewhere() {
+    let (left, right) = (End::new(1), End::new(2));
+    right.peer_with(&left, |_| {});
+    left.peer_with(&right, |peer| peer.persistent_keepalive = Some(25));
+    assert_eq!(left.device.state().noise.poll_timeout().map(|due| due > crate::device::boot()), Some(true));
+    assert_eq!(left.traffic(), (0, 0));
+    left.peer_with(&right, |peer| peer.endpoint = Some(right.address));
+    assert_eq!(left.traffic(), (148, 0));
+    assert_eq!(right.receive(false), 1);
 }
 
 #[test]

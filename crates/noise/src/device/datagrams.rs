@@ -177,6 +177,9 @@ impl Device {
             receiving,
         }));
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        // It was just heard from, and has what was wanted.
+        peer.unreachable = false;
+        peer.handshake_wanted = false;
         let retired = peer.sessions.add(Arc::clone(&session));
         self.install(&session);
         if is_initiator {

@@ -14,9 +14,10 @@ use crate::time::{Instant, Now};
 use crate::timers::Due;
 use crate::timestamp::Timestamp;
 
-/// So many peers are seen to in one call, some ten milliseconds of work when each makes an initiation. With more due, the next
-/// deadline has passed already, and the caller comes back after it has done other things.
-const PEERS_PER_CALL: usize = 64;
+/// So many peers are seen to in one call, some milliseconds of work when each makes an initiation. With more due, the next deadline
+/// has passed already, and the caller comes back after it has done other things: above all, after it has looked at the answers to
+/// the initiations before these, or 100,000 peers could keep it asking until all answers come too late.
+const PEERS_PER_CALL: usize = 16;
 
 impl Device {
     /// When [`Device::handle_timeout`] must be called next; `None` when nothing is pending. May have passed already.
@@ -130,7 +131,7 @@ impl Device {
         if !self.is_up {
             return;
         }
-        if self.owner.is_none() {
+        if self.owner.is_none() || peer.unreachable {
             peer.handshake_wanted = true;
             return;
         }
