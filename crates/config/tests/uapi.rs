@@ -349,3 +349,21 @@ fn a_handshake_at_a_full_second_is_not_told_as_never() {
     let text = String::from_utf8(out).unwrap();
     assert!(text.contains("last_handshake_time_sec=1700000000\nlast_handshake_time_nsec=1\n"), "{text}");
 }
+
+#[test]
+fn drops_are_asked_for_and_told() {
+    let mut reader = RequestReader::new(&b"get=drops\n\nget=drops\nx\n\nget=drop\n\n"[..]);
+    assert!(matches!(reader.read(&Links), Ok(Some(Request::Drops))));
+    assert!(matches!(reader.read(&Links), Err(RequestError::Get)));
+    assert!(matches!(reader.read(&Links), Err(RequestError::UnknownOperation)));
+    let drops = [("no-route", 0), ("replayed", u64::MAX)];
+    let mut text = Vec::new();
+    write_drops(&mut text, &drops);
+    assert_eq!(text, b"drop_no-route=0\ndrop_replayed=18446744073709551615\n");
+    text.extend(reply_to_get(Ok(())).bytes());
+    let read = ReplyReader::new(&text[..]).drops().unwrap();
+    assert!(read.iter().map(|(reason, count)| (reason.as_str(), *count)).eq(drops));
+    for bad in ["drop_x=-1\nerrno=0\n\n", "drop_x=1\n", "errno=22\n\n"] {
+        assert!(ReplyReader::new(bad.as_bytes()).drops().is_err(), "{bad}");
+    }
+}

@@ -16,7 +16,7 @@ use linux::{
     udp::{SendError, SocketGroup},
 };
 use noise::{Destination, Event, Instant, Mac1Checker, Now, PeerId};
-use plane::DataPlane;
+use plane::{ControlDrop, DataPlane};
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard},
@@ -66,6 +66,8 @@ pub(crate) struct State {
     pub(crate) up: bool,
     /// The sockets, while the device is up.
     pub(crate) group: Option<SocketGroup>,
+    /// What overflowed sockets that are closed by now, in datagrams.
+    pub(crate) overflowed: u64,
     /// For which time the timer is set.
     armed: Option<Instant>,
 }
@@ -93,7 +95,7 @@ impl Device {
         getrandom::fill(&mut *seed).map_err(DeviceError::Random)?;
         let mut noise = noise::Device::new(*seed);
         noise.set_lanes(config.workers);
-        let state = State { noise, mac1: None, port: 0, mark: 0, up: false, group: None, armed: None };
+        let state = State { noise, mac1: None, port: 0, mark: 0, up: false, group: None, overflowed: 0, armed: None };
         let (epoll, timer) = (Epoll::new()?, BootTimer::new()?);
         Ok(Self { configuration: Mutex::new(()), state: Turnstile::new(state), plane, epoll, timer, config })
     }
@@ -119,7 +121,8 @@ impl Device {
     pub(crate) fn handle_handshake(&self, from: Endpoint, message: &[u8], under_load: bool) {
         let mut state = self.state();
         if let Err(reason) = state.noise.handle_datagram(now(), from.addr, message, under_load) {
-            log::debug!("a handshake message was dropped: {reason}");
+            log::trace!("a handshake message was dropped: {reason}");
+            self.plane.count_control_drop(ControlDrop::Refused(reason));
         }
         self.settle(&mut state, Some(Origin { from, len: message.len() as u64 }));
     }
@@ -156,6 +159,17 @@ impl Device {
                 self.close(state);
             }
         });
+    }
+
+    /// Datagrams and packets dropped since the start, by reason: ours, and what the kernel dropped because we did not fetch it.
+    pub(crate) fn drops(&self) -> Vec<(&'static str, u64)> {
+        let overflowed = {
+            let state = self.state();
+            state.overflowed + state.group.as_ref().map_or(0, SocketGroup::overflowed)
+        };
+        let mut drops = self.plane.drops();
+        drops.push(("socket-full", overflowed));
+        drops
     }
 
     /// Lets the kernel choose the source address of all peers again.

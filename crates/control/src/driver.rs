@@ -16,7 +16,7 @@ use linux::{
     tun::{Offloads, Queue},
     unix::DeletionWatch,
 };
-use plane::{HandshakeDrop, PlaneEvent};
+use plane::{ControlDrop, PlaneEvent};
 use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 
 /// How long handshakes are seen to between two looks at everything else. Longer than what can make us ask others, so that their answers
@@ -115,7 +115,7 @@ impl Driver {
                 let (device, handshakes) = (&self.device, &mut self.handshakes);
                 device.receive(&mut self.buffers, |from, bytes| {
                     if !handshakes.push(now, from, bytes) {
-                        device.plane.count_handshake_drop(HandshakeDrop::Flood);
+                        device.plane.count_control_drop(ControlDrop::QueueFull);
                     }
                 });
             }
@@ -146,7 +146,7 @@ impl Driver {
                 PlaneEvent::Activity(peer) => device.change(|state, now| state.noise.handle_activity(now, peer)),
                 PlaneEvent::Handshake { from, bytes } => {
                     if !self.handshakes.push(boot(), from, bytes) {
-                        device.plane.count_handshake_drop(HandshakeDrop::Flood);
+                        device.plane.count_control_drop(ControlDrop::QueueFull);
                     }
                 }
                 PlaneEvent::QueueLen(packets) => self.link.set_queue_len(packets),

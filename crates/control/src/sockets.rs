@@ -6,27 +6,28 @@
 
 use crate::device::{Device, State};
 use crate::driver::token;
+use arrayvec::ArrayVec;
 use inet::Endpoint;
 use linux::{
     poll::Interest,
     udp::{BindError, Outgoing, Received, SendError, Socket, SocketGroup, UdpOptions},
 };
-use plane::{HandshakeBytes, HandshakeDrop};
+use plane::{ControlDrop, HandshakeBytes};
 use std::io;
 
 /// Datagrams, or coalesced runs of them, of one receive.
-const RECEIVE: usize = 16;
-/// Bytes of each. Handshake messages have at most 148; a run of more than fit comes only from somebody who floods us.
-const BUFFER_LEN: usize = 2048;
+const RECEIVE: usize = 32;
+/// Bytes of each: the longest run. Of a buffer that gets one message only the first page is ever touched.
+const BUFFER_LEN: usize = 1 << 16;
 /// Receives before the control thread does something else.
-const RECEIVES: usize = 8;
+const RECEIVES: usize = 4;
 
 /// Where the control thread receives.
-pub(crate) type Buffers = Box<[[u8; BUFFER_LEN]; RECEIVE]>;
+pub(crate) type Buffers = Vec<u8>;
 
 /// Memory to receive in.
 pub(crate) fn buffers() -> Buffers {
-    Box::new([[0; BUFFER_LEN]; RECEIVE])
+    vec![0; RECEIVE * BUFFER_LEN]
 }
 
 impl Device {
@@ -43,7 +44,7 @@ impl Device {
         self.plane.set_sockets(Some(group.workers.clone()));
         state.port = group.port;
         let old = state.group.replace(group);
-        self.forget(old);
+        self.forget(state, old);
         self.forget_sources(state);
         Ok(())
     }
@@ -51,10 +52,12 @@ impl Device {
     /// Closes all sockets.
     pub(crate) fn close(&self, state: &mut State) {
         self.plane.set_sockets(None);
-        self.forget(state.group.take());
+        let old = state.group.take();
+        self.forget(state, old);
     }
 
-    fn forget(&self, group: Option<SocketGroup>) {
+    fn forget(&self, state: &mut State, group: Option<SocketGroup>) {
+        state.overflowed += group.as_ref().map_or(0, SocketGroup::overflowed);
         for socket in group.iter().flat_map(|group| &group.control) {
             if let Err(error) = self.epoll.remove(socket) {
                 log::error!("an old socket stays open: {error}");
@@ -73,7 +76,7 @@ impl Device {
                     let state = self.state();
                     let mut sockets = state.group.iter().flat_map(|group| &group.control);
                     let Some(socket) = sockets.find(|socket| socket.is_v6() == v6) else { break };
-                    let mut into = buffers.each_mut().map(|buffer| &mut buffer[..]);
+                    let mut into: ArrayVec<&mut [u8], RECEIVE> = buffers.chunks_mut(BUFFER_LEN).collect();
                     (socket.recv(&mut into, &mut received), state.mac1.clone())
                 };
                 let count = match result {
@@ -85,13 +88,15 @@ impl Device {
                         continue;
                     }
                 };
-                for (received, buffer) in received[..count].iter().zip(buffers.iter()) {
+                for (received, buffer) in received[..count].iter().zip(buffers.chunks(BUFFER_LEN)) {
+                    if received.len == 0 {
+                        self.plane.count_control_drop(ControlDrop::Refused(noise::Drop::Malformed));
+                    }
                     let from = Endpoint { addr: received.from, source: received.source };
                     for message in buffer[..received.len].chunks(received.segment) {
-                        let ours = mac1.as_ref().is_some_and(|mac1| mac1.check(message));
-                        match HandshakeBytes::new(message).filter(|_| ours) {
-                            Some(bytes) => take(from, bytes),
-                            None => self.plane.count_handshake_drop(HandshakeDrop::Forged),
+                        match HandshakeBytes::checked(message, mac1.as_ref()) {
+                            Ok(bytes) => take(from, bytes),
+                            Err(drop) => self.plane.count_control_drop(drop),
                         }
                     }
                 }

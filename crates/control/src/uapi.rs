@@ -138,6 +138,12 @@ fn serve(stream: &UnixStream, device: &Device) -> io::Result<()> {
                 device.report(&mut out)?;
                 reply_to_get(Ok(()))
             }
+            Ok(Some(Request::Drops)) => {
+                let mut text = Vec::new();
+                config::uapi::write_drops(&mut text, &device.drops());
+                out.write_all(&text)?;
+                reply_to_get(Ok(()))
+            }
             Ok(Some(Request::Set(change))) => reply_to_set(device.apply(change)),
             Err(error) => {
                 log::debug!("a configuration request was refused: {error}");

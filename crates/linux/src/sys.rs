@@ -41,8 +41,17 @@ pub(crate) fn set_option<T: Copy>(
 
 /// Reads a socket option that is an `int`.
 pub(crate) fn int_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
-    let mut value = MaybeUninit::<libc::c_int>::zeroed();
-    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    int_options::<1>(fd, level, option).map(|[value]| value)
+}
+
+/// Reads a socket option that is an array of `int`; those that the kernel does not have are zero.
+pub(crate) fn int_options<const N: usize>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+) -> io::Result<[libc::c_int; N]> {
+    let mut value = MaybeUninit::<[libc::c_int; N]>::zeroed();
+    let mut len = size_of::<[libc::c_int; N]>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes to `value`, which has that size; all of its bit patterns are valid.
     let (rc, value) = unsafe {
         let rc = libc::getsockopt(fd.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &mut len);

@@ -15,6 +15,7 @@ use chacha20poly1305::{KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::error;
 use crate::index::ReceiverIndex;
 use crate::key::PublicKey;
 use crate::limits::{COOKIE_SECRET_LATENCY, COOKIE_SECRET_MAX_AGE};
@@ -43,10 +44,15 @@ impl Mac1Checker {
 
     /// Whether this is worth handing to the device: an initiation or a response of the right length whose mac1 is
     /// valid, or a cookie reply (which has no mac1) of the right length.
-    pub fn check(&self, message: &[u8]) -> bool {
+    ///
+    /// # Errors
+    /// [`error::Drop::InvalidMac1`] or [`error::Drop::Malformed`].
+    pub fn check(&self, message: &[u8]) -> Result<(), error::Drop> {
         match macs(message) {
-            Some(macs) => self.is_valid(&macs),
-            None => MessageType::of(message) == Some(MessageType::CookieReply),
+            Some(macs) if self.is_valid(&macs) => Ok(()),
+            Some(_) => Err(error::Drop::InvalidMac1),
+            None if MessageType::of(message) == Some(MessageType::CookieReply) => Ok(()),
+            None => Err(error::Drop::Malformed),
         }
     }
 

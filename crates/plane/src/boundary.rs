@@ -1,7 +1,7 @@
 //! The boundary between control and a data plane: what goes down, and what comes back.
 
 use inet::{Cidr, Endpoint};
-use noise::{Activity, Mac1Checker, PeerId, Session};
+use noise::{Activity, Drop as Refusal, Mac1Checker, PeerId, Session, message::MessageType};
 use std::{io, net::IpAddr, ops::Deref, os::fd::BorrowedFd, sync::Arc};
 
 /// What control asks of a data plane. Every call may come from any thread.
@@ -54,9 +54,9 @@ pub trait DataPlane: Send + Sync {
     fn poll_event(&self) -> Option<PlaneEvent>;
     /// Readable while there may be events. Reading it is [`DataPlane::poll_event`]'s work.
     fn event_fd(&self) -> BorrowedFd<'_>;
-    /// Counts a handshake message that control dropped.
-    fn count_handshake_drop(&self, drop: HandshakeDrop);
-    /// Packets dropped since the start, by reason.
+    /// Counts a datagram that control dropped.
+    fn count_control_drop(&self, drop: ControlDrop);
+    /// Packets dropped since the start, by reason: each that there is, in the order of `docs/drops.md`.
     fn drops(&self) -> Vec<(&'static str, u64)>;
     /// Stops the workers and waits for them.
     fn shutdown(&self);
@@ -82,13 +82,15 @@ pub struct Traffic {
     pub rx_bytes: u64,
 }
 
-/// Why control dropped a handshake message unread.
+/// Why control dropped a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeDrop {
-    /// It is not meant for us: its mac1 is wrong.
-    Forged,
-    /// Too many wait.
-    Flood,
+pub enum ControlDrop {
+    /// The protocol refuses it.
+    Refused(noise::Drop),
+    /// Too many handshake messages wait.
+    QueueFull,
+    /// It is data, which the kernel joined to a handshake message.
+    Misplaced,
 }
 
 /// What a data plane hands back.
@@ -130,6 +132,21 @@ impl HandshakeBytes {
         let mut bytes = [0; Self::MAX];
         bytes.get_mut(..message.len())?.copy_from_slice(message);
         Some(Self { bytes, len: message.len() as u8 })
+    }
+
+    /// Copies a datagram, if it is a handshake message and its mac1 says that it is meant for us: `mac1` checks that, unless
+    /// there is no private key.
+    ///
+    /// # Errors
+    /// Why it is to be dropped.
+    pub fn checked(datagram: &[u8], mac1: Option<&Mac1Checker>) -> Result<Self, ControlDrop> {
+        let refused = ControlDrop::Refused;
+        match MessageType::of(datagram) {
+            None => return Err(refused(Refusal::Malformed)),
+            Some(MessageType::Transport) => return Err(ControlDrop::Misplaced),
+            Some(_) => mac1.ok_or(refused(Refusal::NoPrivateKey))?.check(datagram).map_err(refused)?,
+        }
+        Self::new(datagram).ok_or(refused(Refusal::Malformed))
     }
 }
 

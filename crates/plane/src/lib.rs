@@ -17,4 +17,4 @@ pub mod userspace;
 mod boundary;
 
 #[cfg(not(loom))]
-pub use boundary::{AllowedIpChange, DataPlane, HandshakeBytes, HandshakeDrop, PlaneEvent, Traffic};
+pub use boundary::{AllowedIpChange, ControlDrop, DataPlane, HandshakeBytes, PlaneEvent, Traffic};

@@ -90,12 +90,26 @@ pub struct ShowArgs {
     pub what: String,
     /// One field, for scripts
     #[arg(value_parser = field_parser())]
-    pub field: Option<Field>,
+    pub field: Option<Shown>,
 }
 
-fn field_parser() -> impl clap::builder::TypedValueParser<Value = Field> {
+/// One field of `show`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// One that `wg` has, too.
+    Field(Field),
+    /// What was dropped, by reason (docs/drops.md).
+    Drops,
+}
+
+const DROPS: &str = "drops";
+
+fn field_parser() -> impl clap::builder::TypedValueParser<Value = Shown> {
     use clap::builder::{PossibleValuesParser, TypedValueParser};
-    PossibleValuesParser::new(FIELDS.map(|(name, _)| name)).try_map(|name| name.parse::<Field>())
+    PossibleValuesParser::new(FIELDS.map(|(name, _)| name).into_iter().chain([DROPS])).try_map(|name| match &*name {
+        DROPS => Ok(Shown::Drops),
+        name => name.parse().map(Shown::Field),
+    })
 }
 
 /// An interface and a file.

@@ -26,6 +26,16 @@ pub fn get(interface: &str) -> Result<Device, Error> {
     ReplyReader::new(stream).get(&SystemZones::open()).map_err(|error| failed(interface, error))
 }
 
+/// What a device has dropped, by reason. Only ours tell.
+pub fn drops(interface: &str) -> Result<Vec<(String, u64)>, Error> {
+    let stream = request(interface, uapi::write_get_drops())?;
+    ReplyReader::new(stream).drops().map_err(|error| match error {
+        // Others refuse the request, or hang up at once.
+        ReplyError::Refused(_) | ReplyError::CutOff => Error::NoDrops(interface.to_owned()),
+        error => failed(interface, error),
+    })
+}
+
 /// Changes a device.
 pub fn set(interface: &str, change: &DeviceChange) -> Result<(), Error> {
     let stream = request(interface, &uapi::write_set(change))?;

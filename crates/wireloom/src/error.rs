@@ -35,6 +35,8 @@ pub enum Error {
     Request { interface: String, source: ReplyError },
     #[error("interface '{interface}' has not answered for {seconds} seconds")]
     Silent { interface: String, seconds: u64 },
+    #[error("interface '{0}' is run by a program that does not tell what it drops, expected one of `wireloom run`")]
+    NoDrops(String),
     #[error("no interface could be shown")]
     NothingShown,
     #[error("show interfaces takes no field, expected `show all` or `show INTERFACE` before '{0}'")]

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use config::show::{self, FIELDS, Style};
 use config::value::Quoted;
 
-use crate::cli::ShowArgs;
+use crate::cli::{ShowArgs, Shown};
 use crate::client;
 use crate::error::Error;
 use crate::interface::InterfaceName;
@@ -23,7 +23,8 @@ pub fn show(args: &ShowArgs) -> Result<(), Error> {
             }
         }
         ("interfaces", Some(field)) => {
-            let name = FIELDS.iter().find(|(_, known)| *known == field).map_or("", |(name, _)| name);
+            let known = |(_, known): &&(_, _)| Shown::Field(*known) == field;
+            let name = FIELDS.iter().find(known).map_or("drops", |(name, _)| name);
             return Err(Error::FieldOfInterfaces(name));
         }
         ("all", _) => show_all(&mut out, args)?,
@@ -56,17 +57,31 @@ fn show_all(out: &mut impl Write, args: &ShowArgs) -> Result<(), Error> {
 }
 
 fn show_one(out: &mut impl Write, args: &ShowArgs, name: &str, prefix: Option<&str>) -> Result<(), Error> {
+    if args.field == Some(Shown::Drops) {
+        return show_drops(out, name, prefix);
+    }
     let device = client::get(name)?;
     let zones = SystemZones::open();
     match args.field {
-        Some(field) => show::field(out, prefix, &device, field, &zones),
-        None => {
+        Some(Shown::Field(field)) => show::field(out, prefix, &device, field, &zones),
+        _ => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let show_keys = std::env::var_os("WG_HIDE_KEYS").is_some_and(|mode| mode == "never");
             show::pretty(out, name, &device, &Style { colour: colour(), show_keys, now, zones: &zones })
         }
     }
     .map_err(Error::Output)
+}
+
+/// Shows what was dropped, each reason in a line: those that have not come up too, so that a script finds them.
+fn show_drops(out: &mut impl Write, name: &str, prefix: Option<&str>) -> Result<(), Error> {
+    for (reason, packets) in client::drops(name)? {
+        if let Some(prefix) = prefix {
+            write!(out, "{prefix}\t").map_err(Error::Output)?;
+        }
+        writeln!(out, "{reason}\t{packets}").map_err(Error::Output)?;
+    }
+    Ok(())
 }
 
 /// Whether to use colours: as `WG_COLOR_MODE` says, or else when somebody sees them.

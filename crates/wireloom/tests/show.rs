@@ -150,6 +150,25 @@ fn several_interfaces_as_wg_shows_them() {
 }
 
 #[test]
+fn drops_are_shown_by_reason() {
+    let host = Host::new();
+    host.serve("ours", "drop_no-route=0\ndrop_replayed=18446744073709551615\nerrno=0\n\n", "");
+    let expected = "no-route\t0\nreplayed\t18446744073709551615\n";
+    assert_eq!(said(&host.wireloom(&["show", "ours", "drops"])), (Some(0), expected.to_owned()));
+    host.serve("other", "errno=-71\n\n", "");
+    assert_eq!(
+        complaint(&host.wireloom(&["show", "other", "drops"])),
+        "interface 'other' is run by a program that does not tell what it drops, expected one of `wireloom run`"
+    );
+    let all = host.wireloom(&["show", "all", "drops"]);
+    assert_eq!(all.status.code(), Some(0));
+    assert_eq!(String::from_utf8(all.stdout).unwrap(), "ours\tno-route\t0\nours\treplayed\t18446744073709551615\n");
+    assert_eq!(String::from_utf8(all.stderr).unwrap().lines().count(), 1);
+    host.serve("babbles", "drop_replayed=many\nerrno=0\n\n", "");
+    assert!(complaint(&host.wireloom(&["show", "babbles", "drops"])).contains("a count of drops that is not one"));
+}
+
+#[test]
 fn a_dead_socket_is_no_interface() {
     let host = Host::new();
     drop(UnixListener::bind(host.folder().join("gone.sock")).unwrap());

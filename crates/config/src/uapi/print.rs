@@ -59,6 +59,13 @@ pub fn write_peer(out: &mut Vec<u8>, peer: &Peer) {
     }
 }
 
+/// The lines of the reply to a question for drops; [`reply_to_get`] ends it.
+pub fn write_drops(out: &mut Vec<u8>, drops: &[(&str, u64)]) {
+    for (reason, packets) in drops {
+        line!(out, "drop_{reason}={packets}");
+    }
+}
+
 /// The end of the reply to a get; in case of an error it is the whole of it.
 pub fn reply_to_get(result: Result<(), Errno>) -> String {
     format!("errno={}\n\n", result.err().map_or(0, Errno::number))
@@ -72,6 +79,11 @@ pub fn reply_to_set(result: Result<(), Errno>) -> String {
 /// The request for everything about a device.
 pub fn write_get() -> &'static [u8] {
     b"get=1\n\n"
+}
+
+/// The request for what was dropped.
+pub fn write_get_drops() -> &'static [u8] {
+    b"get=drops\n\n"
 }
 
 /// The request for a change.

@@ -65,6 +65,19 @@ impl<R: Read> ReplyReader<R> {
         Ok(device)
     }
 
+    /// The reply to a question for drops: packets by reason.
+    pub fn drops(&mut self) -> Result<Vec<(String, u64)>, ReplyError> {
+        let mut drops = Vec::new();
+        self.read(|name, value| {
+            let reason = name.strip_prefix(b"drop_").and_then(|reason| std::str::from_utf8(reason).ok());
+            if let Some(reason) = reason {
+                drops.push((reason.to_owned(), number(value, "a count of drops that is not one")?));
+            }
+            Ok(())
+        })?;
+        Ok(drops)
+    }
+
     /// Hands the lines of a reply to `each`, up to the empty line, and tells what its `errno` was.
     fn read(&mut self, mut each: impl FnMut(&[u8], &str) -> Result<(), ReplyError>) -> Result<(), ReplyError> {
         let start = self.lines.consumed;

@@ -21,6 +21,8 @@ pub const MAX_REQUEST: u64 = 256 << 20;
 pub enum Request {
     /// Tell everything about the device.
     Get,
+    /// Tell what was dropped, by reason. Not a request of the stock protocol: no other client sends it.
+    Drops,
     /// Change the device.
     Set(DeviceChange),
 }
@@ -117,16 +119,17 @@ impl<R: Read> RequestReader<R> {
         let request = match self.lines.next()? {
             None => return Ok(None),
             Some(b"get=1") => Request::Get,
+            Some(b"get=drops") => Request::Drops,
             Some(b"set=1") => Request::Set(DeviceChange::default()),
             Some(_) => return Err(RequestError::UnknownOperation),
         };
         match request {
-            Request::Get => {
+            Request::Get | Request::Drops => {
                 let mut clean = true;
                 while self.line(start)?.is_some() {
                     clean = false;
                 }
-                if clean { Ok(Some(Request::Get)) } else { Err(RequestError::Get) }
+                if clean { Ok(Some(request)) } else { Err(RequestError::Get) }
             }
             Request::Set(mut change) => {
                 let mut refused = None;

@@ -13,7 +13,7 @@ use inet::{Cidr, Endpoint};
 use linux::poll::EventFd;
 use linux::udp::Socket;
 use noise::{Activity, Mac1Checker, PeerId, Session};
-use plane::{AllowedIpChange, DataPlane, HandshakeDrop, PlaneEvent, Traffic};
+use plane::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -36,6 +36,7 @@ struct Books {
     sockets: Option<Vec<Vec<Socket>>>,
     /// How often the sockets were changed.
     rebound: usize,
+    drops: Vec<ControlDrop>,
 }
 
 /// A data plane without packets.
@@ -52,6 +53,7 @@ impl Ledger {
             sessions: BTreeSet::new(),
             sockets: None,
             rebound: 0,
+            drops: Vec::new(),
         };
         Arc::new(Ledger { books: Mutex::new(books), event: EventFd::new().unwrap() })
     }
@@ -164,10 +166,12 @@ impl DataPlane for Ledger {
         self.event.as_fd()
     }
 
-    fn count_handshake_drop(&self, _: HandshakeDrop) {}
+    fn count_control_drop(&self, drop: ControlDrop) {
+        self.with(|books| books.drops.push(drop));
+    }
 
     fn drops(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
+        vec![("of-control", self.with(|books| books.drops.len() as u64))]
     }
 
     fn shutdown(&self) {}

@@ -7,8 +7,8 @@ use crate::sockets::buffers;
 use config::device::{DeviceChange, PeerChange};
 use config::uapi::Errno;
 use linux::poll::{Event, Interest};
-use noise::{PeerId, PrivateKey};
-use plane::HandshakeBytes;
+use noise::{Drop, PeerId, PrivateKey};
+use plane::{ControlDrop, HandshakeBytes};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -227,4 +227,36 @@ fn what_is_not_meant_for_us_is_not_queued() {
     assert_eq!(queued.len(), 1);
     assert_eq!(&queued[0].1[..], cookie);
     assert_eq!(queued[0].0.addr, stranger.local_addr().unwrap());
+    // The data went to a worker, which is not here.
+    let refused = [Drop::InvalidMac1, Drop::Malformed, Drop::Malformed, Drop::Malformed].map(ControlDrop::Refused);
+    assert_eq!(end.plane.with(|books| books.drops.clone()), refused);
+}
+
+#[test]
+fn each_refused_handshake_is_counted() {
+    let (left, right) = (End::new(1), End::new(2));
+    left.peer_with(&right, |peer| {
+        peer.endpoint = Some(right.address);
+        peer.persistent_keepalive = Some(25);
+    });
+    assert_eq!(right.receive(false), 1);
+    assert_eq!(right.plane.with(|books| books.drops.clone()), [ControlDrop::Refused(Drop::UnknownPeer)]);
+    assert_eq!(right.device.drops(), [("of-control", 1), ("socket-full", 0)]);
+}
+
+#[test]
+fn what_overflowed_a_socket_is_counted_beyond_its_end() {
+    let end = End::new(1);
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let overflowed = || end.device.drops().last().copied().unwrap().1;
+    // Nobody fetches; a send on the loopback is in the other socket, or dropped, when it returns.
+    for _ in 0..1_000_000 {
+        stranger.send_to(&[0; 60_000], end.address).unwrap();
+        if overflowed() == 100 {
+            break;
+        }
+    }
+    assert_eq!(overflowed(), 100);
+    end.device.set_up(false);
+    assert_eq!(overflowed(), 100);
 }

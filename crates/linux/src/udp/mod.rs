@@ -156,6 +156,11 @@ impl SocketGroup {
         Ok(SocketGroup { port, control, workers: all })
     }
 
+    /// Datagrams that the kernel dropped because a socket's buffer was full.
+    pub fn overflowed(&self) -> u64 {
+        self.control.iter().chain(self.workers.iter().flatten()).map(|socket| u64::from(socket.overflowed())).sum()
+    }
+
     /// Changes the firewall mark of all sockets in the group, and so of their clones; zero removes it.
     pub fn set_mark(&self, mark: u32) -> io::Result<()> {
         self.control.iter().chain(self.workers.iter().flatten()).try_for_each(|socket| socket.set_mark(mark))

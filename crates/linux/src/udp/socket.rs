@@ -11,7 +11,7 @@ use inet::{Endpoint, Source};
 use super::control::{self, Writer};
 use super::{BATCH, address};
 use crate::steward::{self, Task};
-use crate::sys::check;
+use crate::sys::{check, int_options};
 
 /// A socket of one address family. Non-blocking.
 ///
@@ -166,6 +166,14 @@ impl Socket {
     /// Sets the firewall mark of what is sent; zero removes it.
     pub fn set_mark(&self, mark: u32) -> io::Result<()> {
         steward::perform(Task::Mark(mark), self.as_fd()).map(drop)
+    }
+
+    /// Datagrams that the kernel dropped because they did not fit the receive buffer, since the socket was made (modulo 2^32).
+    pub fn overflowed(&self) -> u32 {
+        // `SK_MEMINFO_DROPS` of linux/sock_diag.h. A kernel before 4.12 does not tell.
+        const DROPS: usize = 8;
+        int_options::<{ DROPS + 1 }>(self.as_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO)
+            .map_or(0, |info| info[DROPS].cast_unsigned())
     }
 
     /// Takes what has come, one datagram or coalesced run per buffer, at most [`BATCH`] of them; says how many. `WouldBlock`

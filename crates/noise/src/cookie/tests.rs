@@ -66,17 +66,18 @@ fn mac1_is_checked_over_all_that_comes_before() {
     let mut both = both();
     let message = both.initiation(at(0));
     let checker = both.guard.mac1_checker().clone();
-    assert!(checker.check(&message));
+    assert_eq!(checker.check(&message), Ok(()));
     for at in 0..INITIATION_LEN - 16 {
         let mut forged = message;
         forged[at] ^= 1;
-        assert!(!checker.check(&forged), "byte {at}");
+        assert!(checker.check(&forged).is_err(), "byte {at}");
     }
-    assert!(!checker.check(&message[..RESPONSE_LEN]), "wrong length");
-    assert!(!Mac1Checker::new(&PrivateKey::from_bytes([3; 32]).public()).check(&message), "somebody else's");
+    assert_eq!(checker.check(&message[..RESPONSE_LEN]), Err(error::Drop::Malformed), "wrong length");
+    let other = Mac1Checker::new(&PrivateKey::from_bytes([3; 32]).public());
+    assert_eq!(other.check(&message), Err(error::Drop::InvalidMac1), "somebody else's");
     let reply = both.reply(at(0), source("10.0.0.1:1"), &message);
-    assert!(checker.check(&reply), "cookie replies have none");
-    assert!(!checker.check(&[4; 64]) && !checker.check(&[]));
+    assert_eq!(checker.check(&reply), Ok(()), "cookie replies have none");
+    assert!([&[4; 64][..], &[]].iter().all(|other| checker.check(other) == Err(error::Drop::Malformed)));
 }
 
 #[test]

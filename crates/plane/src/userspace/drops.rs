@@ -1,5 +1,7 @@
-//! What was dropped, counted by reason.
+//! What was dropped, counted by reason: each packet once, by whoever drops it. `docs/drops.md` tells people what they mean.
 
+use crate::ControlDrop;
+use noise::Drop as Refusal;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! reasons {
@@ -49,10 +51,56 @@ reasons! {
     Congested = "ecn-drop",
     /// The TUN did not take it.
     TunWrite = "tun-write",
+    /// Data that the kernel joined to a handshake message, and so gave to control.
+    Misplaced = "outer-misplaced",
+    /// A handshake message that came while the device went down.
+    Down = "device-down",
+    /// A handshake message to a device without a private key.
+    NoPrivateKey = "no-private-key",
     /// A handshake message with a wrong mac1.
     HandshakeForged = "handshake-mac1",
     /// Handshake messages came faster than control takes them.
     HandshakeFlood = "handshake-queue-full",
+    /// Under load: the sender was asked to prove its address.
+    HandshakeCookie = "handshake-cookie-sent",
+    /// Under load: its source sends too many.
+    HandshakeRate = "handshake-rate",
+    /// A handshake message or cookie that does not decrypt.
+    HandshakeNotAuthentic = "handshake-not-authentic",
+    /// An initiation by somebody whom we do not have as a peer.
+    HandshakeUnknownPeer = "handshake-unknown-peer",
+    /// A response or cookie to what we did not ask.
+    HandshakeUnknownIndex = "handshake-unknown-index",
+    /// An initiation that is not newer than one before.
+    HandshakeReplayed = "handshake-replayed",
+    /// A peer that initiates too often.
+    HandshakeTooOften = "handshake-too-often",
+    /// A cookie that we do not wait for.
+    CookieUnexpected = "cookie-unexpected",
+}
+
+impl From<ControlDrop> for Reason {
+    fn from(drop: ControlDrop) -> Self {
+        match drop {
+            ControlDrop::QueueFull => Self::HandshakeFlood,
+            ControlDrop::Misplaced => Self::Misplaced,
+            ControlDrop::Refused(refusal) => match refusal {
+                Refusal::Down => Self::Down,
+                Refusal::NoPrivateKey => Self::NoPrivateKey,
+                Refusal::InvalidMac1 => Self::HandshakeForged,
+                Refusal::CookieSent => Self::HandshakeCookie,
+                Refusal::RateLimited => Self::HandshakeRate,
+                Refusal::NotAuthentic => Self::HandshakeNotAuthentic,
+                Refusal::UnknownPeer => Self::HandshakeUnknownPeer,
+                Refusal::UnknownIndex => Self::HandshakeUnknownIndex,
+                Refusal::Replayed => Self::HandshakeReplayed,
+                Refusal::Flood => Self::HandshakeTooOften,
+                Refusal::UnexpectedCookie => Self::CookieUnexpected,
+                // Malformed, and what the protocol may add: `docs/drops.md` has no word for it yet.
+                _ => Self::OuterMalformed,
+            },
+        }
+    }
 }
 
 /// Counters since the start.

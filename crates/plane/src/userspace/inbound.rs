@@ -84,6 +84,8 @@ impl Inbound {
         let from = Endpoint { addr: self.received.from, source: self.received.source };
         let segment = self.received.segment;
         let mut opener = Opener { shared, parts: &mut self.parts, opened: &mut self.opened, batch: Batch::new() };
+        // An empty datagram is one too.
+        shared.drops.count(Reason::OuterMalformed, usize::from(self.received.len == 0));
         let mut at = 0;
         for datagram in self.buffer[..self.received.len].chunks_mut(segment) {
             let start = at;
@@ -100,10 +102,9 @@ impl Inbound {
 
 /// Hands a handshake message up, if its mac1 says that it is meant for us.
 fn handshake(shared: &Shared, from: Endpoint, message: &[u8]) {
-    let checked = shared.mac1.load().as_ref().is_some_and(|mac1| mac1.check(message));
-    match HandshakeBytes::new(message).filter(|_| checked) {
-        Some(bytes) => shared.events.handshake(from, bytes, &shared.drops),
-        None => shared.drops.count(Reason::HandshakeForged, 1),
+    match HandshakeBytes::checked(message, shared.mac1.load().as_deref()) {
+        Ok(bytes) => shared.events.handshake(from, bytes, &shared.drops),
+        Err(drop) => shared.drops.count(drop.into(), 1),
     }
 }
 

@@ -23,8 +23,7 @@ mod writer;
 
 pub use backlog::QUEUE_LEN;
 
-use crate::{AllowedIpChange, DataPlane, HandshakeDrop, PlaneEvent, Traffic};
-use drops::Reason;
+use crate::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic};
 use inet::{Cidr, Endpoint};
 use linux::{
     icmp::RawSockets,
@@ -243,12 +242,8 @@ impl DataPlane for Userspace {
         self.shared.events.fd()
     }
 
-    fn count_handshake_drop(&self, drop: HandshakeDrop) {
-        let reason = match drop {
-            HandshakeDrop::Forged => Reason::HandshakeForged,
-            HandshakeDrop::Flood => Reason::HandshakeFlood,
-        };
-        self.shared.drops.count(reason, 1);
+    fn count_control_drop(&self, drop: ControlDrop) {
+        self.shared.drops.count(drop.into(), 1);
     }
 
     fn drops(&self) -> Vec<(&'static str, u64)> {

@@ -119,7 +119,7 @@ fn answer(mut stream: UnixStream, get: &str, set: &str, seen: &Requests) {
         }
     }
     let request = String::from_utf8(request).unwrap();
-    let reply = if request.starts_with("get=1\n") {
+    let reply = if request.starts_with("get=") {
         aged(get)
     } else {
         seen.lock().unwrap().push(request);
