@@ -3,7 +3,8 @@
 //! A [`Namespace`] is a host, a [`Link`] a cable between two, a [`Daemon`] one running implementation of WireGuard (a
 //! [`System`]), a [`Tunnel`] two of them configured by Debian's `wg` exactly as a person would, and a [`Guest`] a host with a
 //! kernel of its own, whose WireGuard is the one that all others are measured by. On top of that stand the
-//! measurements: [`iperf`], [`ping`], [`usage`], [`traffic`], which checks every byte, and [`crowd`], which is 100,000 peers.
+//! measurements: [`iperf`], [`ping`], [`usage`], [`traffic`], which checks every byte, and [`crowd`], which is 100,000 peers; and
+//! those who mean harm: [`rogue`], who says anything, and [`flood`].
 //!
 //! Everything made here is named after this process, is bounded in time, and is taken away when its value is dropped, on a
 //! panic too. What a killed process left behind is swept by the next one. Nothing outside our own namespaces is touched,
@@ -13,6 +14,7 @@
 mod command;
 pub mod crowd;
 mod error;
+pub mod flood;
 mod guest;
 mod interrupt;
 pub mod iperf;
@@ -20,6 +22,7 @@ mod link;
 mod namespace;
 pub mod ping;
 mod process;
+pub mod rogue;
 mod system;
 pub mod traffic;
 mod tunnel;

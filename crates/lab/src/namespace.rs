@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{LabError, run_checked};
 
@@ -92,6 +94,21 @@ impl Namespace {
     pub fn set_sysctl(&self, path: &str, value: &str) -> Result<(), LabError> {
         let script = format!("echo {value} > /proc/sys/{path}");
         self.run("sh", &["-c", &script]).map(drop)
+    }
+
+    /// Does something inside, in a thread of its own: sockets that it opens stay inside for as long as they live.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or what `f` says.
+    pub fn inside<T: Send>(&self, f: impl FnOnce() -> std::io::Result<T> + Send) -> Result<T, LabError> {
+        let enter = || -> std::io::Result<T> {
+            let namespace = fs::File::open(Path::new(FOLDER).join(self.name()))?;
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            f()
+        };
+        let result = std::thread::scope(|scope| scope.spawn(enter).join());
+        let panicked = || std::io::Error::other("it panicked");
+        result.unwrap_or_else(|_| Err(panicked())).map_err(LabError::io(format!("inside {}", self.name())))
     }
 
     /// The ids of the processes that live inside.

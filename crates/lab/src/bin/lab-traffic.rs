@@ -1,4 +1,5 @@
-//! The helper that the lab runs inside its namespaces: checked TCP and UDP (see `lab::traffic`), and crowds of peers (`lab::crowd`).
+//! The helper that the lab runs inside its namespaces: checked TCP and UDP (see `lab::traffic`), crowds
+//! of peers (`lab::crowd`), and floods (`lab::flood`).
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -11,6 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
 use lab::crowd::{self, MEMBERS_MAX, Role};
+use lab::flood;
 use lab::traffic::{UdpPlan, tcp, udp};
 use noise::PublicKey;
 
@@ -60,6 +62,19 @@ enum Arguments {
         /// Seconds until it ends, whatever has come of it.
         limit: u64,
     },
+    /// Flood a daemon, and print how many datagrams that took.
+    Flood {
+        /// With what.
+        kind: flood::Kind,
+        /// Where it is.
+        to: SocketAddr,
+        /// Its public key, base64.
+        key: String,
+        /// Datagrams a second, at most.
+        rate: u32,
+        /// Seconds.
+        seconds: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -89,6 +104,10 @@ fn act(arguments: Arguments) -> io::Result<()> {
             let ready = || println!("ready");
             let outcome = crowd::members::run(daemon, key, members, role, Duration::from_secs(limit), ready)?;
             println!("{}", serde_json::to_string(&outcome)?);
+            Ok(())
+        }
+        Arguments::Flood { kind, to, key, rate, seconds } => {
+            println!("{}", flood::run(kind, to, &key, rate, seconds)?);
             Ok(())
         }
     }

@@ -12,6 +12,7 @@ mod common;
 mod configuration;
 mod datapath;
 mod errors;
+mod hostile;
 mod interop;
 mod kernel;
 mod lifecycle;
