@@ -167,7 +167,7 @@ impl Driver {
                 return;
             }
             let under_load = self.handshakes.under_load(now);
-            let stale = || device.plane.count_handshake_drop(HandshakeDrop::Flood);
+            let stale = || device.plane.count_control_drop(ControlDrop::Stale);
             let Some((from, bytes)) = self.handshakes.pop(now, stale) else { return };
             device.handle_handshake(from, &bytes, under_load);
         }

@@ -89,6 +89,8 @@ pub enum ControlDrop {
     Refused(noise::Drop),
     /// Too many handshake messages wait.
     QueueFull,
+    /// A handshake message waited for so long that nobody waits for its answer.
+    Stale,
     /// It is data, which the kernel joined to a handshake message.
     Misplaced,
 }

@@ -61,6 +61,8 @@ reasons! {
     HandshakeForged = "handshake-mac1",
     /// Handshake messages came faster than control takes them.
     HandshakeFlood = "handshake-queue-full",
+    /// A handshake message waited for so long that nobody waits for its answer.
+    HandshakeStale = "handshake-stale",
     /// Under load: the sender was asked to prove its address.
     HandshakeCookie = "handshake-cookie-sent",
     /// Under load: its source sends too many.
@@ -83,6 +85,7 @@ impl From<ControlDrop> for Reason {
     fn from(drop: ControlDrop) -> Self {
         match drop {
             ControlDrop::QueueFull => Self::HandshakeFlood,
+            ControlDrop::Stale => Self::HandshakeStale,
             ControlDrop::Misplaced => Self::Misplaced,
             ControlDrop::Refused(refusal) => match refusal {
                 Refusal::Down => Self::Down,
