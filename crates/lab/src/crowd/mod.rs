@@ -102,7 +102,7 @@ pub fn key_text(key: &PublicKey) -> String {
 }
 
 /// Sections for a configuration file, one for each member. `more` adds lines to each, such as its endpoint.
-pub fn peers(members: std::ops::Range<u32>, mut more: impl FnMut(u32) -> String) -> String {
+pub fn peers(members: impl IntoIterator<Item = u32>, mut more: impl FnMut(u32) -> String) -> String {
     let mut text = String::new();
     for member in members {
         let (v4, v6) = inside(member);

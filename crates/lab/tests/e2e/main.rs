@@ -17,3 +17,4 @@ mod interop;
 mod kernel;
 mod lifecycle;
 mod privileges;
+mod scale;
