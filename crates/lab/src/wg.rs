@@ -126,10 +126,18 @@ impl Status {
 /// What `wg` said, or that it said nothing readable.
 pub fn status(interface: &str) -> Result<Status, LabError> {
     let text = run_checked(Command::new("wg").args(["show", interface, "dump"]), LIMIT)?;
-    parse_dump(&text).ok_or(LabError::Unreadable {
+    read_dump(&text)
+}
+
+/// Reads what `wg show INTERFACE dump` printed, wherever that was.
+///
+/// # Errors
+/// It is nothing readable.
+pub fn read_dump(text: &str) -> Result<Status, LabError> {
+    parse_dump(text).ok_or(LabError::Unreadable {
         what: "the dump of wg show",
         // The dump holds the private key: its shape is all that may be shown.
-        text: format!("{} lines of `wg show {interface} dump`", text.lines().count()),
+        text: format!("{} lines", text.lines().count()),
     })
 }
 

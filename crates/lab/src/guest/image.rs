@@ -82,7 +82,7 @@ impl Image {
         if let Some(name) = apt.newest(kernel)? {
             return Ok(Package { kernel, name, apt });
         }
-        apt = Apt::backports().map_err(|failure| none(failure.to_string()))?;
+        apt = Apt::backports().map_err(|failure| none(first_error(&failure.to_string())))?;
         match apt.newest(kernel)? {
             Some(name) => Ok(Package { kernel, name, apt }),
             None => Err(none("neither the suites of this system nor their backports have it".to_owned())),
@@ -212,6 +212,12 @@ impl Apt {
         let names = run_checked(self.command("apt-cache").args(["pkgnames", &prefix]), LIMIT)?;
         Ok(newest(&names, &prefix))
     }
+}
+
+/// Apt says much when it fails, and what matters in a line that begins with `E:`.
+fn first_error(text: &str) -> String {
+    let found = text.lines().find_map(|line| line.split_once("E: ")).map_or(text, |(_, error)| error);
+    found.trim().to_owned()
 }
 
 /// The name with the greatest version of those that are images for clouds.
@@ -345,6 +351,13 @@ mod tests {
         assert_eq!(newest(names, "linux-image-6.1."), None);
         let old = "linux-image-6.1.0-9-cloud-amd64-unsigned\nlinux-image-6.1.0-10-cloud-amd64-unsigned\n";
         assert_eq!(newest(old, "linux-image-6.1.").as_deref(), Some("linux-image-6.1.0-10-cloud-amd64-unsigned"));
+    }
+
+    #[test]
+    fn tells_why_apt_failed() {
+        let text = "`apt-get update` failed (exit status: 100): E: Failed to fetch x\nE: Some index files\nErr:1 x";
+        assert_eq!(first_error(text), "Failed to fetch x");
+        assert_eq!(first_error("apt-get is missing"), "apt-get is missing");
     }
 
     #[test]

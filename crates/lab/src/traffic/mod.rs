@@ -25,7 +25,10 @@ const HELPER: &str = "lab-traffic";
 const PORT: u16 = 7007;
 
 /// Where the helper is: next to this program, or else in the release build beside it.
-pub(crate) fn helper() -> Result<PathBuf, LabError> {
+///
+/// # Errors
+/// [`LabError::Missing`] when it is not built.
+pub fn helper() -> Result<PathBuf, LabError> {
     let missing = match built_binary(HELPER) {
         Ok(path) => return Ok(path),
         Err(missing) => missing,

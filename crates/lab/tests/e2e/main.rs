@@ -6,7 +6,8 @@
 // A test that cannot go on panics: then the daemons' logs are shown as they are dropped.
 #![allow(clippy::unwrap_used)]
 
-// First in the alphabet and so the first to start: it takes more than two minutes, in which the others run beside it.
+// First in the alphabet and so the first to start: they take more than two minutes, in which the others run beside them.
+mod across_a_kernels_rekey;
 mod across_a_rekey;
 mod common;
 mod configuration;

@@ -231,8 +231,6 @@ impl Arrivals<'_> {
         if newest {
             self.roam(peer);
         }
-        let wire: usize = new.iter().map(|opened| opened.len + TRANSPORT_MIN_LEN).sum();
-        peer.count_rx(wire as u64);
         let (now, data) = (now(), new.iter().any(|opened| opened.len > 0));
         if if data { peer.activity.data_received(now) } else { peer.activity.keepalive_received(now) } {
             shared.events.raise(peer, ACTIVITY);
@@ -240,11 +238,16 @@ impl Arrivals<'_> {
         if session.rekey_due_on_receive(now) {
             shared.events.raise(peer, REKEY_DUE);
         }
-        for opened in new.iter().filter(|opened| opened.len > 0) {
-            if let Some(len) = self.admit(peer, &mut bytes[opened.at..opened.at + opened.len]) {
+        // As the kernel counts: keepalives, and packets that the peer may send.
+        let mut wire = 0;
+        for opened in new {
+            if opened.len > 0 {
+                let Some(len) = self.admit(peer, &mut bytes[opened.at..opened.at + opened.len]) else { continue };
                 pass(opened.at, len);
             }
+            wire += opened.len + TRANSPORT_MIN_LEN;
         }
+        peer.count_rx(wire as u64);
     }
 
     /// The peer is where its newest packet came from, and reaches us where that packet did.

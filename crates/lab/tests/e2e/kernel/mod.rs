@@ -1,4 +1,8 @@
-//! The kernel's own WireGuard, in guests that run real kernels.
+//! The kernel's own WireGuard, in guests that run real kernels: the peer that all others are measured by.
+
+mod interop;
+mod load;
+pub mod pair;
 
 use std::time::Duration;
 
