@@ -8,12 +8,12 @@ pub(crate) struct SystemZones;
 
 impl Zones for SystemZones {
     fn index(&self, name: &str) -> Option<u32> {
-        let asking = socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
+        let asking = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
         netdevice::name_to_index(&asking, name).ok()
     }
 
     fn name(&self, index: u32) -> Option<String> {
-        let asking = socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
+        let asking = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
         netdevice::index_to_name(&asking, index).ok()
     }
 }

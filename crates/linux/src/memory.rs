@@ -17,6 +17,9 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 /// Bytes that the heap grows by at least. Pages exist only once they are touched.
 const GROWTH: usize = 1 << 20;
 
+/// Bytes from which on memory is a mapping of its own.
+const LARGE: usize = 128 << 10;
+
 /// The heap, as `#[global_allocator]`: Doug Lea's allocator over pages that are left out of core dumps.
 ///
 /// One lock for all threads. Who moves packets does not allocate.
@@ -36,27 +39,55 @@ impl Hidden {
     }
 }
 
-// SAFETY: each call is handed on as it is, to an allocator that makes the same promises, under a lock.
+// SAFETY: each call is handed on as it is, to an allocator that makes the same promises, under a lock; or to the kernel.
 unsafe impl GlobalAlloc for Hidden {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_large(layout.size(), layout) {
+            return Pages.alloc(layout.size()).0;
+        }
         // SAFETY: the caller's promise: a layout that is not empty.
         unsafe { self.heap().malloc(layout.size(), layout.align()) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if is_large(layout.size(), layout) {
+            return Pages.alloc(layout.size()).0;
+        }
         // SAFETY: as in `alloc`.
         unsafe { self.heap().calloc(layout.size(), layout.align()) }
     }
 
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        if is_large(layout.size(), layout) {
+            Pages.free(start, layout.size());
+            return;
+        }
         // SAFETY: the caller's promise: this memory came from here, with this layout.
         unsafe { self.heap().free(start, layout.size(), layout.align()) }
     }
 
     unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: as in `dealloc`, with a size that is not zero.
-        unsafe { self.heap().realloc(start, layout.size(), layout.align(), size) }
+        match (is_large(layout.size(), layout), is_large(size, layout)) {
+            (true, true) => Pages.remap(start, layout.size(), size, true),
+            // SAFETY: as in `dealloc`, with a size that is not zero.
+            (false, false) => unsafe { self.heap().realloc(start, layout.size(), layout.align(), size) },
+            // SAFETY: as in `dealloc`; the new memory is another, and both have as many bytes as are copied.
+            _ => unsafe {
+                let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+                if !new.is_null() {
+                    new.copy_from_nonoverlapping(start, size.min(layout.size()));
+                    self.dealloc(start, layout);
+                }
+                new
+            },
+        }
     }
+}
+
+/// Whether memory of this size, and of a layout's alignment, is a mapping of its own, which goes back to the kernel when it is freed
+/// and grows without being copied: tables, which would leave large holes in the heap as they grow.
+fn is_large(size: usize, layout: Layout) -> bool {
+    size >= LARGE && layout.align() <= page_size()
 }
 
 /// Pages straight from the kernel, marked.
@@ -215,15 +246,22 @@ mod tests {
             }
         }
         assert!(held.iter().all(|(start, ..)| is_hidden(*start)));
-        // One that has a mapping of its own, and grows with it.
-        let layout = Layout::from_size_align(5 << 20, 8).expect("layout");
+        // In and out of a mapping of its own.
+        let layout = |size| Layout::from_size_align(size, 8).expect("layout");
         // SAFETY: as above.
         unsafe {
-            let start = heap.alloc(layout);
-            *start = 7;
-            let start = heap.realloc(start, layout, 50 << 20);
-            assert!(is_hidden(start) && *start == 7);
-            heap.dealloc(start, Layout::from_size_align(50 << 20, 8).expect("layout"));
+            let mut start = heap.alloc(layout(1000));
+            start.write_bytes(7, 1000);
+            for sizes in [1000, LARGE - 1, LARGE, 50 << 20, LARGE + 9, 1001].windows(2) {
+                start = heap.realloc(start, layout(sizes[0]), sizes[1]);
+                assert!(is_hidden(start));
+                assert!(std::slice::from_raw_parts(start, 1000).iter().all(|byte| *byte == 7));
+                start.add(sizes[1] - 1).write(9);
+            }
+            heap.dealloc(start, layout(1001));
+            let start = heap.alloc_zeroed(layout(LARGE + 5));
+            assert!(is_hidden(start) && std::slice::from_raw_parts(start, LARGE + 5).iter().all(|byte| *byte == 0));
+            heap.dealloc(start, layout(LARGE + 5));
         }
     }
 

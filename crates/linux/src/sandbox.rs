@@ -161,12 +161,11 @@ fn allowed(role: Role) -> Result<Rules, seccompiler::BackendError> {
     }
     // An abort, but no signal to anybody else.
     allow(libc::SYS_tgkill, &[(0, INT, std::process::id().into())])?;
-    // Made by whoever makes a socket; the others are the wrong family, or type.
     let socket = |family: i32, kind: i32| [(0, INT, family as u64), (1, 0xf, kind as u64)];
     let ioctl = |request: u64| [(1, INT, request & INT)];
     match role {
         Role::Daemon => {
-            for family in [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX] {
+            for family in [libc::AF_INET, libc::AF_INET6] {
                 allow(libc::SYS_socket, &socket(family, libc::SOCK_DGRAM))?;
             }
             for request in

@@ -225,11 +225,13 @@ pub fn start() -> io::Result<()> {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     // SAFETY: there is one thread, so the child has a complete copy of a consistent process.
-    if check(unsafe { libc::fork() })? == 0 {
+    let pid = check(unsafe { libc::fork() })?;
+    if pid == 0 {
         let _ = serve(&theirs);
         // SAFETY: ends this process at once: nothing that it inherited is to be flushed or dropped by it.
         unsafe { libc::_exit(0) }
     }
+    log::debug!("process {pid} is the steward, for what takes a privilege");
     STEWARD.set(Mutex::new(ours)).map_err(|_| io::ErrorKind::AlreadyExists.into())
 }
 

@@ -78,6 +78,7 @@ fn forbidden(case: &str) -> io::Result<()> {
         "capset" => call(libc::SYS_capset),
         "io_uring" => call(libc::SYS_io_uring_setup),
         "open" => File::open("/etc/hostname").map(drop),
+        "unix" => socket(libc::AF_UNIX, libc::SOCK_DGRAM),
         "unlink" => std::fs::remove_file("/nonexistent"),
         "connect" => UdpSocket::bind("127.0.0.1:0")?.connect("127.0.0.1:9"),
         "packet" => socket(libc::AF_PACKET, libc::SOCK_RAW),
@@ -117,7 +118,7 @@ fn what_an_intruder_would_call_ends_the_process() {
 }
 
 fn what_is_not_listed_does_not_exist() {
-    let both = ["open", "connect", "packet", "tcp", "fork", "kill", "tgkill", "dumpable", "tun", "code"];
+    let both = ["open", "connect", "packet", "tcp", "unix", "fork", "kill", "tgkill", "dumpable", "tun", "code"];
     let daemon = ["unlink", "raw", "netlink"];
     let steward = ["udp", "setns-mount", "broadcast"];
     for (role, more) in [("daemon", daemon), ("steward", steward)] {

@@ -224,6 +224,7 @@ impl Running {
             // All that takes a privilege of ours has been done, and the threads start without.
             listener.path().map_or(Ok(()), steward::entrust).map_err(os("handing the socket to the steward"))?;
             capabilities::keep_only(CapabilitySet::empty()).map_err(os("giving up privileges"))?;
+            log::debug!("all capabilities are given up");
         }
         let workers = tun.queues.len();
         let offloads = tun.offloads;

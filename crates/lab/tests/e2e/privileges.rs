@@ -84,6 +84,11 @@ fn no_thread_has_a_privilege() {
     check_privileges(&tunnel.left.daemon);
     reconfigure(&tunnel.left, &tunnel.right, "601");
     check_traffic(&tunnel.right, &tunnel.left);
+    // The name of an interface is asked of the kernel.
+    let stranger = lab::wg::KeyPair::generate().unwrap().public;
+    tunnel.left.daemon.set(&["peer", &stranger, "endpoint", "[fe80::9%lo]:9"]).unwrap();
+    let shown = lab::wg::show(&tunnel.left.daemon.interface).unwrap();
+    assert!(shown.contains("[fe80::9%lo]:9"), "{shown}");
     check_privileges(&tunnel.left.daemon);
 }
 
