@@ -1,9 +1,9 @@
 //! Everything that touches the kernel by system call.
 //!
 //! What is in here is a thin and safe layer: a type for each kernel object, a method for each thing that Wireloom asks of
-//! it, and an error that says what happened. No protocol, no policy and no threads (but for a helper that enters a network
-//! namespace and ends): who waits for what, and what follows from it, is decided in `plane` and `control`, which forbid
-//! `unsafe` and can do so because of this crate.
+//! it, and an error that says what happened. No protocol, no policy, no threads (but for a helper that enters a network
+//! namespace and ends) and no processes (but for the [`steward`], which holds the privileges): who waits for what, and what
+//! follows from it, is decided in `plane` and `control`, which forbid `unsafe` and can do so because of this crate.
 //!
 //! The hot calls (`tun::Queue::read`, `tun::Queue::write_vectored`, `udp::Socket::recv`, `udp::Socket::send`) allocate
 //! nothing: their message headers and control buffers are on the stack. Each offload is probed when its object is made,

@@ -205,7 +205,7 @@ fn key(path: &str) -> Vec<u8> {
 #[test]
 fn no_key_is_in_memory_that_could_be_dumped() {
     let tunnel = TunnelSpec { preshared: true, arguments: vec!["--workers", "2"], ..spec() }.build().unwrap();
-    check_traffic(&tunnel.left, &tunnel.right);
+    check_pings(&tunnel.left, &tunnel.right);
     let pid = tunnel.left.daemon.process.id();
     let keys = [key(&tunnel.left.keys.private.path()), key(&tunnel.preshared.as_ref().unwrap().path())];
     let mut found = [0; 2];
