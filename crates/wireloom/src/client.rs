@@ -1,4 +1,4 @@
-//! Speaking to a device through its socket, as `wg` does.
+//! Speaking to a device as `wg` does: through its socket, or else by netlink to the kernel's ([`kernel`]).
 //!
 //! One connection for each request. A socket that nobody answers is a device that has gone; it is left for the daemon to clear away,
 //! because a daemon that is just starting looks the same from here.
@@ -14,6 +14,7 @@ use config::device::{Device, DeviceChange};
 use config::uapi::{self, ReplyError, ReplyReader};
 
 use crate::error::Error;
+use crate::kernel::{self, KernelError};
 use crate::zones::SystemZones;
 
 const FOLDER: &str = "/var/run/wireguard";
@@ -22,13 +23,19 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Everything about a device.
 pub fn get(interface: &str) -> Result<Device, Error> {
-    let stream = request(interface, uapi::write_get())?;
+    let Some(stream) = request(interface, uapi::write_get())? else {
+        return kernel::get(interface).map_err(|error| refused(interface, error));
+    };
     ReplyReader::new(stream).get(&SystemZones::open()).map_err(|error| failed(interface, error))
 }
 
 /// What a device has dropped, by reason. Only ours tell.
 pub fn drops(interface: &str) -> Result<Vec<(String, u64)>, Error> {
-    let stream = request(interface, uapi::write_get_drops())?;
+    let Some(stream) = request(interface, uapi::write_get_drops())? else {
+        // The kernel's devices do not; whether it is one is told by the kernel.
+        kernel::get(interface).map_err(|error| refused(interface, error))?;
+        return Err(Error::NoDrops(interface.to_owned()));
+    };
     ReplyReader::new(stream).drops().map_err(|error| match error {
         // Others refuse the request, or hang up at once.
         ReplyError::Refused(_) | ReplyError::CutOff => Error::NoDrops(interface.to_owned()),
@@ -38,18 +45,20 @@ pub fn drops(interface: &str) -> Result<Vec<(String, u64)>, Error> {
 
 /// Changes a device.
 pub fn set(interface: &str, change: &DeviceChange) -> Result<(), Error> {
-    let stream = request(interface, &uapi::write_set(change))?;
+    let Some(stream) = request(interface, &uapi::write_set(change))? else {
+        return kernel::set(interface, change).map_err(|error| refused(interface, error));
+    };
     ReplyReader::new(stream).set().map_err(|error| failed(interface, error))
 }
 
-/// The devices that answer, in the folder's order, as `wg` has them.
+/// The devices, as `wg` has them: the kernel's, then those that answer on a socket, in the folder's order.
 pub fn interfaces() -> Result<Vec<String>, Error> {
+    let mut names = kernel::interfaces().map_err(Error::Links)?;
     let unreadable = |source| Error::Folder { folder: FOLDER, source };
     let entries = match fs::read_dir(FOLDER) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
         entries => entries.map_err(unreadable)?,
     };
-    let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(unreadable)?;
         let name = entry.file_name();
@@ -71,26 +80,30 @@ fn answers(path: &Path) -> bool {
     !matches!(UnixStream::connect(path), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-fn request(interface: &str, text: &[u8]) -> Result<UnixStream, Error> {
+/// Sends a request; `None` where nobody has the socket.
+fn request(interface: &str, text: &[u8]) -> Result<Option<UnixStream>, Error> {
     let path = PathBuf::from(format!("{FOLDER}/{interface}.sock"));
-    let mut stream = UnixStream::connect(&path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => absent(interface),
-        _ => Error::Connect { path, source },
-    })?;
+    let mut stream = match UnixStream::connect(&path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        stream => stream.map_err(|source| Error::Connect { path, source })?,
+    };
     let io_failed = |error| failed(interface, ReplyError::Io(error));
     stream.set_read_timeout(Some(PATIENCE)).map_err(io_failed)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(io_failed)?;
     stream.write_all(text).map_err(io_failed)?;
-    Ok(stream)
+    Ok(Some(stream))
 }
 
-/// Why an interface has no socket.
-fn absent(interface: &str) -> Error {
+/// Why the kernel has no answer for an interface that has no socket either.
+fn refused(interface: &str, error: KernelError) -> Error {
     let interface = interface.to_owned();
-    match fs::read_to_string(format!("/sys/class/net/{interface}/uevent")) {
-        Ok(about) if about.lines().any(|line| line == "DEVTYPE=wireguard") => Error::Kernel(interface),
-        Ok(_) => Error::NotOurs(interface),
-        Err(_) => Error::NoInterface(interface),
+    match error {
+        KernelError::NotWireGuard if Path::new("/sys/class/net").join(&interface).exists() => Error::NotOurs(interface),
+        KernelError::NotWireGuard | KernelError::NoInterface => Error::NoInterface(interface),
+        KernelError::Malformed(what) => Error::Request { interface, source: ReplyError::Malformed(what) },
+        KernelError::Refused(error) => Error::Request { interface, source: ReplyError::Refused((&error).into()) },
     }
 }
 

@@ -23,10 +23,8 @@ pub enum Error {
         "interface '{0}' is not WireGuard's, or its daemon has gone, expected one that `wireloom show interfaces` lists"
     )]
     NotOurs(String),
-    #[error(
-        "interface '{0}' belongs to the kernel's WireGuard, which this version cannot configure, expected one of `wireloom run`; use wg(8)"
-    )]
-    Kernel(String),
+    #[error("cannot ask the kernel for its interfaces: {0}")]
+    Links(io::Error),
     #[error("cannot open {}: {source}", path.display())]
     Connect { path: PathBuf, source: io::Error },
     #[error("cannot read {folder}: {source}")]

@@ -4,7 +4,7 @@
 //! and returns; this file calls it and turns an [`error::Error`] into one line on standard error and exit code 1.
 //!
 //! `genkey genpsk pubkey` ([`keys`]) touch no device; `show showconf` ([`show`]), `set` ([`set`]) and `setconf addconf syncconf`
-//! ([`conf`]) speak to one through its socket ([`client`]), as `wg` does; `run` ([`run`]) is one.
+//! ([`conf`]) speak to one ([`client`]) through its socket, or by netlink where it is the kernel's ([`kernel`]), as `wg` does; `run` ([`run`]) is one.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ mod client;
 mod conf;
 mod error;
 mod interface;
+mod kernel;
 mod keys;
 mod resolve;
 mod run;

@@ -16,6 +16,7 @@ mod errors;
 mod hostile;
 mod interop;
 mod kernel;
+mod kernel_device;
 mod lifecycle;
 mod privileges;
 mod scale;
