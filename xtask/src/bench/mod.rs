@@ -6,6 +6,7 @@
 
 mod measure;
 mod report;
+mod scale;
 
 use std::time::Instant;
 
@@ -36,6 +37,9 @@ pub struct Options {
     /// One short run: to see that it works, not to quote
     #[arg(long)]
     quick: bool,
+    /// Very many peers instead, ours beside wireguard-go
+    #[arg(long, conflicts_with_all = ["systems", "link"])]
+    scale: bool,
 }
 
 /// What can be measured.
@@ -90,6 +94,12 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     lab::require_root()?;
     setup::run(&setup::Options::default())?;
     let ours = build_release()?;
+    if options.scale {
+        let peers = if options.quick { 10_000 } else { 100_000 };
+        let seconds = options.seconds.unwrap_or(if options.quick { 1 } else { 3 });
+        let rounds = options.runs.unwrap_or(if options.quick { 1 } else { 5 });
+        return scale::run(&ours, &scale::Plan { peers, seconds, rounds });
+    }
     let subjects = match options.systems.as_slice() {
         [] => Subject::value_variants(),
         some => some,

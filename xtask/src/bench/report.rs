@@ -221,7 +221,8 @@ fn cell(values: &BTreeMap<&'static str, f64>, metrics: &[&str], digits: usize) -
     cells.collect::<Vec<_>>().join(" / ")
 }
 
-fn median(mut list: Vec<f64>) -> Option<f64> {
+/// The middle of a list, in any order.
+pub fn median(mut list: Vec<f64>) -> Option<f64> {
     list.sort_by(f64::total_cmp);
     let middle = list.len() / 2;
     let upper = *list.get(middle)?;
@@ -232,7 +233,7 @@ fn median(mut list: Vec<f64>) -> Option<f64> {
 }
 
 /// What the numbers depend on.
-fn machine() -> Value {
+pub fn machine() -> Value {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
         .lines()
