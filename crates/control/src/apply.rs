@@ -112,7 +112,10 @@ impl Device {
             AllowedIpChange::Remove(prefix) => RouteChange::Remove(prefix, peer),
         });
         let routes: Vec<RouteChange> = cleared.into_iter().chain(changed).collect();
-        if !routes.is_empty() {
+        // Most of what a synchronisation brings is there already.
+        let current = || self.plane.allowed_ips(peer).into_iter().map(AllowedIpChange::Add);
+        let is_new = !change.replace_allowed_ips || !current().eq(change.allowed_ips);
+        if is_new && !routes.is_empty() {
             self.plane.change_allowed_ips(&routes);
         }
         // Last, because turning it on sends something.
