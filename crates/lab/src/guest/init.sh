@@ -29,6 +29,7 @@ while read -r id status; do
     rm "$at" "$at.out" "$at.err"
 done <>/run/lab/finished >&3 3>&- &
 echo "ready $(uname -r)" >&3
+# Not in this process, which has to stay free to wait for whatever ends and has no parent any more.
 while read -r id script <&3; do
     {
         at=/run/lab/$id
@@ -36,5 +37,6 @@ while read -r id script <&3; do
         /bin/sh "$at" > "$at.out" 2> "$at.err" < /dev/null
         echo "$id $?" > /run/lab/finished
     } 3>&- &
-done
+done &
+wait
 poweroff -f

@@ -1,5 +1,6 @@
 //! The kernel's own WireGuard, in guests that run real kernels: the peer that all others are measured by.
 
+mod inside;
 mod interop;
 mod load;
 pub mod pair;
@@ -21,6 +22,10 @@ fn runs_commands(kernel: Kernel) {
     let slow = guest.start("sleep 1; echo slow").unwrap();
     assert_eq!(guest.run("sleep 1000 & echo quick").unwrap(), "quick\n");
     assert_eq!(slow.finish(Duration::from_secs(20)).unwrap().stdout, "slow\n");
+    // What has lost its parent is buried.
+    guest
+        .run("pid=$(sh -c 'sleep 0.2 > /dev/null & echo $!'); while [ -d /proc/$pid ]; do usleep 10000; done")
+        .unwrap();
     // More than any buffer on the way.
     let many = guest.run("seq 100000").unwrap();
     assert_eq!((many.lines().count(), many.lines().last()), (100_000, Some("100000")));

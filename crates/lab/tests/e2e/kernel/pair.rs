@@ -14,10 +14,14 @@ const BYTES: u64 = 1_000_000;
 
 /// Boots a guest that has our programs, on a host of ours. In the guest, too, a service answers.
 pub fn boot(kernel: Kernel) -> Guest {
+    boot_with(kernel, 1)
+}
+
+/// The same with so many processors.
+pub fn boot_with(kernel: Kernel, processors: u32) -> Guest {
     let System::Wireloom(ours) = wireloom() else { unreachable!("it is ours") };
-    let namespace = Namespace::new().unwrap();
-    let spec = GuestSpec::new(kernel).program(ours).program(helper().unwrap());
-    let guest = spec.boot(&namespace).unwrap();
+    let spec = GuestSpec { processors, ..GuestSpec::new(kernel).program(ours).program(helper().unwrap()) };
+    let guest = spec.boot(&Namespace::new().unwrap()).unwrap();
     guest
         .run("lab-traffic serve 7007 > /run/service & until grep -q ready /run/service; do usleep 10000; done")
         .unwrap();
