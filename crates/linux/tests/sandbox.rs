@@ -29,9 +29,10 @@ fn main() {
             what_an_intruder_would_call_ends_the_process();
             what_is_not_listed_does_not_exist();
             what_is_needed_goes_on();
+            a_refusal_is_no_end();
             an_end_is_told();
             privileges_are_the_stewards();
-            println!("sandbox: 5 cases passed");
+            println!("sandbox: 6 cases passed");
         }
     }
 }
@@ -43,6 +44,11 @@ fn case(role: &str, name: &str) -> Output {
 fn run_case(role: &str, case: &str) {
     if role == "steward-and-daemon" {
         return with_a_steward(case);
+    }
+    if role == "refused" {
+        refuse_seccomp();
+        sandbox::enter(Role::Daemon);
+        return println!("{}", if forbidden(case).is_ok() { "done" } else { "forbidden" });
     }
     sandbox::enter(if role == "daemon" { Role::Daemon } else { Role::Steward });
     let result = match case {
@@ -153,6 +159,21 @@ fn needs() -> io::Result<()> {
 
 fn what_is_needed_goes_on() {
     let output = case("daemon", "needs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n", "{output:?}");
+}
+
+/// As a container's policy might.
+fn refuse_seccomp() {
+    use seccompiler::{SeccompAction, SeccompFilter, TargetArch, apply_filter};
+    let rules = [(libc::SYS_seccomp, Vec::new())].into_iter().collect();
+    let arch = TargetArch::try_from(std::env::consts::ARCH).expect("architecture");
+    let refuse = SeccompAction::Errno(libc::EPERM as u32);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).expect("filter");
+    apply_filter(&seccompiler::BpfProgram::try_from(filter).expect("program")).expect("set");
+}
+
+fn a_refusal_is_no_end() {
+    let output = case("refused", "open");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n", "{output:?}");
 }
 
