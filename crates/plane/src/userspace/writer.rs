@@ -226,6 +226,11 @@ impl Arrivals<'_> {
             return;
         }
         if session.confirm() {
+            // At once, as in the kernel: what answers this packet leaves under the session that its sender surely has, which the
+            // former one may not be (it may have been restarted). Control hears of it and has the last word.
+            if !session.is_revoked() {
+                peer.current.store(Some(session.clone()));
+            }
             shared.events.confirmed(session.clone());
         }
         if newest {
