@@ -291,3 +291,75 @@ proptest! {
         }
     }
 }
+
+/// Random prefixes of every length, each with neighbours that differ in a few bits, as the kernel's self-test makes them: lookups
+/// agree with a list, also after some were taken over, some removed, and some owners with all they had.
+#[test]
+fn random_prefixes_and_their_neighbours_agree_with_a_list() {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move || {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut table = AllowedIps::new();
+    let mut naive: Naive = Vec::new();
+    let mut addresses = Vec::new();
+    for v6 in [false, true] {
+        let bits = if v6 { 128 } else { 32 };
+        let address = |value: u128| match v6 {
+            true => IpAddr::from(Ipv6Addr::from_bits(value)),
+            false => IpAddr::from(Ipv4Addr::from_bits(value as u32)),
+        };
+        for _ in 0..200 {
+            let value = u128::from(random()) << 64 | u128::from(random());
+            let len = 1 + (random() % bits) as u8;
+            for neighbour in 0..3 {
+                // The neighbours differ from the first in bits behind a random place.
+                let mask = if neighbour == 0 {
+                    0
+                } else {
+                    (u128::from(random()) << 64 | u128::from(random())) >> (random() % 128)
+                };
+                let len = if neighbour == 0 { len } else { 1 + (random() % bits) as u8 };
+                let (address, owner) = (address(value ^ mask), (random() % 20) as u8);
+                let prefix = Cidr::new(address, len).unwrap();
+                let number = random() as u32;
+                let former = naive.iter().position(|entry| entry.0 == prefix).map(|at| naive.remove(at).1);
+                naive.push((prefix, owner, number));
+                assert_eq!(table.insert(prefix, owner, &number), former);
+                addresses.push(address);
+            }
+        }
+    }
+    for round in 0..4u8 {
+        let snapshot = table.snapshot();
+        for base in &addresses {
+            for bits in [0, random() % 256, random()] {
+                let address = match base {
+                    IpAddr::V4(address) => IpAddr::from(Ipv4Addr::from_bits(address.to_bits() ^ bits as u32)),
+                    IpAddr::V6(address) => {
+                        IpAddr::from(Ipv6Addr::from_bits(address.to_bits() ^ u128::from(bits) << (bits % 64)))
+                    }
+                };
+                assert_eq!(snapshot.lookup(address).copied(), naive_lookup(&naive, address), "{address}");
+            }
+        }
+        for _ in 0..naive.len() / 4 {
+            let (prefix, owner, _) = naive.remove(random() as usize % naive.len());
+            assert!(!table.remove(prefix, owner + 100), "it is somebody else's");
+            assert!(table.remove(prefix, owner));
+        }
+        let before = naive.len();
+        naive.retain(|entry| entry.1 != round);
+        assert_eq!(table.remove_owner(round), before - naive.len());
+        assert_eq!(table.len(), naive.len());
+    }
+    for owner in 0..20 {
+        table.remove_owner(owner);
+    }
+    assert!(table.is_empty());
+    assert!(addresses.iter().all(|address| table.snapshot().lookup(*address).is_none()));
+}

@@ -255,3 +255,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn long_runs_in_either_direction_as_the_kernel_tests_them() {
+    const LIMIT: u64 = REPLAY_WINDOW;
+    let forward = |from: u64, to: u64| -> Vec<(u64, bool)> { (from..=to).map(|counter| (counter, true)).collect() };
+    let back = |from: u64, to: u64| -> Vec<(u64, bool)> { (to..=from).rev().map(|counter| (counter, true)).collect() };
+    // The last of a full window is still new, once; one more pushes it out.
+    commit(&[forward(1, LIMIT - 1), vec![(0, true), (0, false)]].concat());
+    commit(&[forward(2, LIMIT), vec![(1, true), (0, false)]].concat());
+    commit(&back(LIMIT - 1, 0));
+    commit(&[back(LIMIT, 1), vec![(0, false)]].concat());
+    commit(&[back(LIMIT - 1, 1), vec![(LIMIT, true), (0, false)]].concat());
+    commit(&[back(LIMIT - 1, 1), vec![(0, true), (LIMIT, true)]].concat());
+    // A jump over the whole ring leaves nothing of the lap before.
+    commit(&[forward(0, LIMIT), vec![(LIMIT * 3, true)], forward(LIMIT * 2 + 1, LIMIT * 3 - 1)].concat());
+}
