@@ -208,7 +208,8 @@ fn start<'a>(programs: &Path, target: &'a str, plan: &Plan) -> Result<Running<'a
         format!("-rss_limit_mb={MEMORY}"),
         format!("-artifact_prefix={}/", artifacts.display()),
         "-print_final_stats=1".to_owned(),
-        "-use_value_profile=0".to_owned(),
+        // Long inputs sooner than by default: here they are what makes a history.
+        "-len_control=20".to_owned(),
     ]);
     command.args(plan.seed.map(|seed| format!("-seed={seed}")));
     // New finds go to the first folder.

@@ -11,6 +11,7 @@
 //! except that the sockets in `/var/run/wireguard` are shared by all of them, and so interface names are unique.
 #![forbid(unsafe_code)]
 
+pub mod capture;
 mod command;
 pub mod crowd;
 mod error;
