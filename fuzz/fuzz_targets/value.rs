@@ -5,7 +5,7 @@
 use config::{
     address::{CidrText, EndpointText, NumericZones, parse_cidr, parse_endpoint},
     device::AllowedIpChange,
-    value,
+    value::{self, NoServices},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -14,8 +14,8 @@ fuzz_target!(|input: &str| {
         let text = error.to_string();
         assert!(!text.chars().any(char::is_control), "an error is one line: {text:?}");
     };
-    if let Ok(port) = value::listen_port(input) {
-        assert_eq!(value::listen_port(&port.to_string()).ok(), Some(port));
+    if let Ok(port) = value::listen_port(input, &NoServices) {
+        assert_eq!(value::listen_port(&port.to_string(), &NoServices).ok(), Some(port));
     }
     if let Ok(mark) = value::fwmark(input) {
         assert_eq!(value::fwmark(&format!("0x{mark:x}")).ok(), Some(mark));
@@ -23,10 +23,10 @@ fuzz_target!(|input: &str| {
     if let Ok(seconds) = value::persistent_keepalive(input) {
         assert_eq!(value::persistent_keepalive(&seconds.to_string()).ok(), Some(seconds));
     }
-    match value::endpoint(input) {
+    match value::endpoint(input, &NoServices) {
         // A name may hold anything, which is for the resolver to refuse; an address is written as it is read.
         Ok(endpoint) if endpoint.host.parse::<std::net::IpAddr>().is_ok() => {
-            assert_eq!(value::endpoint(&endpoint.to_string()).ok(), Some(endpoint));
+            assert_eq!(value::endpoint(&endpoint.to_string(), &NoServices).ok(), Some(endpoint));
         }
         Ok(_) => (),
         Err(error) => shown(error),
