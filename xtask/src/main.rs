@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask setup|demo|test|bench|fuzz`.
+//! The developer's commands: `cargo xtask setup|demo|test|bench|fuzz|dist`.
 //!
 //! Each is a file here. What they have in common: they say what they do before they do it, every wait has an end, and Ctrl-C
 //! ends them the way an error does, so that nothing stays behind.
@@ -7,6 +7,7 @@
 mod bench;
 mod cargo;
 mod demo;
+mod dist;
 mod error;
 mod fuzz;
 mod setup;
@@ -35,6 +36,8 @@ enum Task {
     Test(test::Options),
     /// Measure ourselves and each peer in turn, and print a table of it
     Bench(bench::Options),
+    /// Build what is installed: the program, its manual pages and the completions of shells, into target/dist
+    Dist(dist::Options),
     /// Let every parser and the data path loose on inputs that nobody thought of
     Fuzz(fuzz::Options),
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Dist(options) => dist::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
     };
     match outcome {
@@ -89,6 +93,7 @@ mod tests {
             "xtask bench --scale --quick",
             "xtask setup --no-peers",
             "xtask test",
+            "xtask dist",
             "xtask fuzz",
             "xtask fuzz cut join --seconds 5 --jobs 1 --merge",
             "xtask fuzz --hours 8 --asan",

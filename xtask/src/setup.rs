@@ -23,7 +23,7 @@ pub struct Options {
 }
 
 /// Programs that we use and the packages that hold them. What every Debian has (perl, setpriv, getconf) is not listed.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("wg", "wireguard-tools"),
     ("wireguard-go", "wireguard-go"),
     ("iperf3", "iperf3"),
@@ -33,6 +33,10 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
+    ("man", "man-db"),
+    ("mandoc", "mandoc"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
     ("cc", "gcc libc6-dev"),
 ];
 

@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use config::show::{FIELDS, Field};
 
+use crate::complete::{self, Shell};
 use crate::interface::InterfaceName;
+use crate::manual;
 use crate::run::RunArgs;
 
 const ABOUT: &str = "WireGuard for Linux at line rate, with no kernel module";
@@ -50,15 +53,18 @@ pub enum Command {
     /// Print the configuration of an interface as a file that setconf takes
     Showconf {
         /// The interface
+        #[arg(add = ArgValueCompleter::new(complete::interface))]
         interface: InterfaceName,
     },
     /// Change an interface: its keys, port and mark, and its peers
-    #[command(override_usage = SET_USAGE, after_help = SET_HELP)]
+    #[command(override_usage = SET_USAGE)]
     Set {
         /// The interface
+        #[arg(add = ArgValueCompleter::new(complete::interface))]
         interface: InterfaceName,
         /// The settings
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        #[arg(add = ArgValueCompleter::new(complete::setting))]
         settings: Vec<String>,
     },
     /// Configure an interface as a file says, and nothing else
@@ -73,20 +79,28 @@ pub enum Command {
     Genpsk,
     /// Read a private key from standard input and print its public key
     Pubkey,
+    /// Print a script that teaches a shell to complete our command lines
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages
+    #[command(hide = true)]
+    ManPages {
+        /// The folder for them, which is made
+        folder: PathBuf,
+    },
 }
 
 const SET_USAGE: &str = "wireloom set INTERFACE [listen-port PORT] [fwmark MARK] [private-key FILE] \
     [peer KEY [remove] [preshared-key FILE] [endpoint HOST:PORT] [persistent-keepalive SECONDS] [allowed-ips [+|-]IP/LEN,...]]...";
-
-const SET_HELP: &str = "\
-Keys are read from files, since other users can see a command line. An empty file, such as /dev/null, takes the
-key away. `fwmark off`, `persistent-keepalive off` and `allowed-ips ''` do what they say.";
 
 /// What `show` shows.
 #[derive(Args)]
 pub struct ShowArgs {
     /// An interface, or `all` of them, or `interfaces` for their names alone
     #[arg(value_name = "INTERFACE|all|interfaces", default_value = "all")]
+    #[arg(add = ArgValueCompleter::new(complete::shown))]
     pub what: String,
     /// One field, for scripts
     #[arg(value_parser = field_parser())]
@@ -116,12 +130,18 @@ fn field_parser() -> impl clap::builder::TypedValueParser<Value = Shown> {
 #[derive(Args)]
 pub struct ConfArgs {
     /// The interface
+    #[arg(add = ArgValueCompleter::new(complete::interface))]
     pub interface: InterfaceName,
     /// The file, as described in wg(8)
     pub file: PathBuf,
 }
 
+/// The command line with all that its help says.
+pub fn command() -> clap::Command {
+    manual::with_help(Cli::command())
+}
+
 /// Whether `word` is one of the commands.
 pub fn is_command(word: &str) -> bool {
-    <Cli as clap::CommandFactory>::command().get_subcommands().any(|command| command.get_name() == word)
+    Cli::command().get_subcommands().any(|command| command.get_name() == word)
 }

@@ -72,6 +72,9 @@ pub enum Error {
     #[error("the kernel has no random bytes: {0}")]
     Random(getrandom::Error),
 
+    #[error("cannot write the manual into {}: {source}", folder.display())]
+    Manual { folder: PathBuf, source: io::Error },
+
     #[error(transparent)]
     Run(#[from] RunError),
 }

@@ -4,18 +4,20 @@
 //! and returns; this file calls it and turns an [`error::Error`] into one line on standard error and exit code 1.
 //!
 //! `genkey genpsk pubkey` ([`keys`]) touch no device; `show showconf` ([`show`]), `set` ([`set`]) and `setconf addconf syncconf`
-//! ([`conf`]) speak to one ([`client`]) through its socket, or by netlink where it is the kernel's ([`kernel`]), as `wg` does; `run` ([`run`]) is one.
+//! ([`conf`]) speak to one ([`client`]) through its socket, or by netlink where it is the kernel's ([`kernel`]), as `wg` does; `run` ([`run`]) is one. What the help and the man pages say beyond the arguments is in [`manual`], and shells are helped by [`complete`].
 
 #![forbid(unsafe_code)]
 
 mod argv;
 mod cli;
 mod client;
+mod complete;
 mod conf;
 mod error;
 mod interface;
 mod kernel;
 mod keys;
+mod manual;
 mod resolve;
 mod run;
 mod set;
@@ -24,7 +26,7 @@ mod zones;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use cli::{Cli, Command};
 use error::Error;
@@ -34,8 +36,10 @@ use error::Error;
 static HEAP: linux::memory::Hidden = linux::memory::Hidden::new();
 
 fn main() -> ExitCode {
+    complete::answer();
     let argv = argv::normalised(std::env::args_os().collect());
-    let cli = match Cli::try_parse_from(argv) {
+    let parsed = cli::command().try_get_matches_from(argv);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -62,6 +66,10 @@ fn execute(command: Command) -> Result<(), Error> {
         Command::Genkey => keys::genkey(),
         Command::Genpsk => keys::genpsk(),
         Command::Pubkey => keys::pubkey(),
+        Command::Completions { shell } => complete::script(shell),
+        Command::ManPages { folder } => {
+            manual::write(&cli::command(), &folder).map_err(|source| Error::Manual { folder, source })
+        }
     }
 }
 

@@ -1,0 +1,353 @@
+//! The manual: what the help texts say after the options, and the same as man pages.
+//!
+//! What a command's examples, environment, files and exit codes are is said once, in [`PAGES`]. `--help` shows it as plain text, and
+//! [`write`] makes a page of it for each command, whose other sections come from the same definitions as the help.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use clap::{Arg, Command};
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+
+/// What is said of a command beyond its arguments.
+struct Page {
+    /// Of its file, without the section.
+    name: &'static str,
+    /// Paragraphs about how it behaves.
+    notes: &'static [&'static str],
+    /// A command line, and what it does.
+    examples: &'static [(&'static str, &'static str)],
+    environment: &'static [(&'static str, &'static str)],
+    files: &'static [(&'static str, &'static str)],
+}
+
+const SOCKETS: (&str, &str) = (
+    "/var/run/wireguard/INTERFACE.sock",
+    "the configuration socket of an interface that runs in user space; interfaces of the kernel are spoken to by netlink",
+);
+const RETRIES: (&str, &str) = (
+    "WG_ENDPOINT_RESOLUTION_RETRIES",
+    "how often a name that cannot be resolved now is tried again: a number, or `infinity`; 15 if it is not set",
+);
+const CONF_NOTE: &str = "The file has the sections [Interface] (PrivateKey, ListenPort, FwMark) and [Peer] (PublicKey, PresharedKey, \
+    AllowedIPs, Endpoint, PersistentKeepalive), as in wg(8); what only wg-quick(8) knows is an error, and so is every line that makes no sense. \
+    A comment starts with #. Nothing is changed unless the whole file could be read.";
+const KEY_NOTE: &str =
+    "Where standard output is a file that others may read, a warning is given: set the umask to 077 first.";
+
+const PAGES: &[Page] = &[
+    Page {
+        name: "wireloom",
+        notes: &[
+            "Called as wireguard-go(8) is, `wireloom INTERFACE` or under another name, it runs that interface; called `wg` by a link, it takes the \
+             words of wg(8).",
+        ],
+        examples: &[
+            (
+                "umask 077; wireloom genkey > private",
+                "makes a key; send what `wireloom pubkey < private` prints to the other side",
+            ),
+            ("wireloom run wg0", "creates the interface, and goes on in the background"),
+            (
+                "wireloom set wg0 listen-port 51820 private-key private peer KEY endpoint vpn.example.com:51820 allowed-ips 10.0.0.2/32",
+                "configures it; KEY is the public key of the other side",
+            ),
+            ("ip address add 10.0.0.1/24 dev wg0; ip link set wg0 up", "brings it up"),
+            ("ip link delete wg0", "ends it"),
+            (
+                "WG_QUICK_USERSPACE_IMPLEMENTATION=wireloom wg-quick up wg0",
+                "does all of it with wg-quick(8) and its files",
+            ),
+        ],
+        environment: &[],
+        files: &[SOCKETS],
+    },
+    Page {
+        name: "wireloom-run",
+        notes: &[
+            "The interface ends, and everything of it, on SIGINT or SIGTERM, when it is deleted (`ip link delete`), and when its socket is deleted.",
+        ],
+        examples: &[
+            ("wireloom run wg0", "creates wg0, and returns once it is ready"),
+            ("LOG_LEVEL=verbose wireloom run -f wg0", "stays in the foreground and tells what happens"),
+        ],
+        environment: &[
+            ("WG_PROCESS_FOREGROUND", "1 is as good as --foreground"),
+            ("LOG_LEVEL", "`verbose` or `debug`, `error` (as if it is not set), or `silent`"),
+            ("WG_TUN_FD", "the number of an open descriptor of a TUN device, to be used instead of making one"),
+            ("WG_UAPI_FD", "the number of an open descriptor of a listening socket, to be used instead of making one"),
+        ],
+        files: &[SOCKETS, ("/dev/net/tun", "makes the interface")],
+    },
+    Page {
+        name: "wireloom-show",
+        notes: &[
+            "The form for people sorts peers by their latest handshake. A FIELD is printed for scripts: one line for each peer, its key first, then tabs; \
+             with `all`, the interface's name stands first. `dump` prints all fields.",
+        ],
+        examples: &[
+            ("wireloom show", "shows all interfaces"),
+            (
+                "wireloom show wg0 latest-handshakes",
+                "prints each peer's key and the time of its latest handshake, in seconds since 1970",
+            ),
+            ("wireloom show interfaces", "prints the names of all interfaces"),
+        ],
+        environment: &[
+            ("WG_COLOR_MODE", "`always` or `never`; otherwise there are colours on a terminal"),
+            ("WG_HIDE_KEYS", "`never` shows private and preshared keys also in the form for people"),
+        ],
+        files: &[SOCKETS],
+    },
+    Page {
+        name: "wireloom-showconf",
+        notes: &[],
+        examples: &[("umask 077; wireloom showconf wg0 > wg0.conf", "keeps the configuration of wg0")],
+        environment: &[],
+        files: &[SOCKETS],
+    },
+    Page {
+        name: "wireloom-set",
+        notes: &[
+            "Keys are read from files, since other users can see a command line. An empty file, such as /dev/null, takes the key away. `fwmark off`, \
+             `persistent-keepalive off` and `allowed-ips ''` do what they say.",
+            "A port may be the name of a UDP service. Allowed IPs replace those that the peer had, unless one of them has a sign: with + it is added, \
+             with - it is taken away, which interfaces of the kernel can do since Linux 6.16.",
+        ],
+        examples: &[
+            ("wireloom set wg0 listen-port 51820 private-key private", "sets the port and the key"),
+            (
+                "wireloom set wg0 peer KEY endpoint vpn.example.com:51820 allowed-ips 10.0.0.0/24,fd00::/64",
+                "adds a peer, or changes it",
+            ),
+            ("wireloom set wg0 peer KEY remove", "takes a peer away"),
+        ],
+        environment: &[RETRIES],
+        files: &[SOCKETS, ("/etc/services", "the names of services")],
+    },
+    Page {
+        name: "wireloom-setconf",
+        notes: &[
+            CONF_NOTE,
+            "What the file does not say is taken away, and all peers start anew; see wireloom-syncconf(1).",
+        ],
+        examples: &[("wireloom setconf wg0 wg0.conf", "configures wg0 as the file says, and nothing else")],
+        environment: &[RETRIES],
+        files: &[SOCKETS],
+    },
+    Page {
+        name: "wireloom-addconf",
+        notes: &[CONF_NOTE, "What the file does not say stays as it is."],
+        examples: &[("wireloom addconf wg0 new-peers.conf", "adds the peers of the file to wg0")],
+        environment: &[RETRIES],
+        files: &[SOCKETS],
+    },
+    Page {
+        name: "wireloom-syncconf",
+        notes: &[CONF_NOTE, "What the file does not say is taken away; peers that stay keep their sessions."],
+        examples: &[
+            ("wireloom syncconf wg0 wg0.conf", "makes wg0 what the file says"),
+            ("wg-quick strip wg0 | wireloom syncconf wg0 /dev/stdin", "does so with a file of wg-quick(8)"),
+        ],
+        environment: &[RETRIES],
+        files: &[SOCKETS],
+    },
+    Page {
+        name: "wireloom-genkey",
+        notes: &[KEY_NOTE],
+        examples: &[(
+            "umask 077; wireloom genkey | tee private | wireloom pubkey > public",
+            "makes both keys of a new interface",
+        )],
+        environment: &[],
+        files: &[],
+    },
+    Page {
+        name: "wireloom-genpsk",
+        notes: &[KEY_NOTE],
+        examples: &[("umask 077; wireloom genpsk > psk", "makes a key that both ends of a tunnel are given")],
+        environment: &[],
+        files: &[],
+    },
+    Page {
+        name: "wireloom-pubkey",
+        notes: &[],
+        examples: &[("wireloom pubkey < private", "prints the public key of the private key in the file")],
+        environment: &[],
+        files: &[],
+    },
+    Page {
+        name: "wireloom-completions",
+        notes: &["Interfaces, peers and settings are completed as they are at that moment."],
+        examples: &[
+            ("wireloom completions bash > /usr/share/bash-completion/completions/wireloom", "for all users of bash"),
+            ("source <(wireloom completions bash)", "for this shell"),
+            ("wireloom completions zsh > /usr/share/zsh/site-functions/_wireloom", "for all users of zsh"),
+            ("wireloom completions fish > ~/.config/fish/completions/wireloom.fish", "for a user of fish"),
+        ],
+        environment: &[],
+        files: &[],
+    },
+];
+
+const DESCRIPTION: &str = "Wireloom runs WireGuard interfaces and configures them, those of the kernel, too. It speaks the stock protocol, \
+    and its commands are those of wg(8).";
+
+/// When the text was last gone over: the same source makes the same pages.
+const DATE: &str = "2026-11-21";
+
+const EXIT_STATUS: &[(&str, &str)] = &[
+    ("0", "all went well"),
+    ("1", "it did not; one line on standard error says what, where, and what would be right"),
+];
+
+/// A section of lists, by its title.
+type Section = (&'static str, &'static [(&'static str, &'static str)]);
+
+impl Page {
+    fn of(command: &str) -> Option<&'static Page> {
+        PAGES.iter().find(|page| page.command() == command)
+    }
+
+    fn command(&self) -> &'static str {
+        self.name.strip_prefix("wireloom-").unwrap_or(self.name)
+    }
+
+    /// The sections that have something in them.
+    fn sections(&self) -> impl Iterator<Item = Section> + use<> {
+        let all: [Section; 4] = [
+            ("Examples", self.examples),
+            ("Environment", self.environment),
+            ("Files", self.files),
+            ("Exit status", EXIT_STATUS),
+        ];
+        all.into_iter().filter(|(_, entries)| !entries.is_empty())
+    }
+
+    /// As plain text, for `--help`.
+    fn help(&self) -> String {
+        let mut text = String::new();
+        for note in self.notes {
+            text += &format!("{}\n\n", note.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+        for (title, entries) in self.sections() {
+            text += &format!("{title}:\n");
+            for (what, about) in entries {
+                text += &format!("  {what}\n      {about}\n");
+            }
+            text.push('\n');
+        }
+        text.truncate(text.trim_end().len());
+        text
+    }
+
+    fn write_sections(&self, roff: &mut Roff) {
+        if !self.notes.is_empty() {
+            roff.control("SH", ["NOTES"]);
+            for (at, note) in self.notes.iter().enumerate() {
+                if at > 0 {
+                    roff.control("PP", []);
+                }
+                roff.text([roman(note.split_whitespace().collect::<Vec<_>>().join(" "))]);
+            }
+        }
+        for (title, entries) in self.sections() {
+            roff.control("SH", [title.to_uppercase().as_str()]);
+            for (what, about) in entries {
+                roff.control("TP", []);
+                roff.text([bold(*what)]);
+                roff.text([roman(*about)]);
+            }
+        }
+        let others = PAGES.iter().map(|page| page.name).filter(|&name| name != self.name);
+        let mut names: Vec<String> = others.map(|name| format!("{name}(1)")).collect();
+        names.extend(["wg(8)", "wg-quick(8)", "ip-link(8)"].map(str::to_owned));
+        roff.control("SH", ["SEE ALSO"]);
+        roff.text([roman(names.join(", "))]);
+    }
+}
+
+/// Adds what is said here to the help of `command` and of those below it.
+pub fn with_help(mut command: Command) -> Command {
+    let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    for name in names {
+        if let Some(page) = Page::of(&name) {
+            command = command.mut_subcommand(&name, |command| command.after_long_help(page.help()));
+        }
+    }
+    command
+}
+
+/// Writes a page for the command and one for each below it into `folder`, which is made.
+pub fn write(command: &Command, folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut whole = command.clone();
+    whole.build();
+    for page in PAGES {
+        let one = match whole.find_subcommand(page.command()) {
+            Some(found) => found.clone().bin_name(format!("wireloom {}", page.command())),
+            // Its long description is examples, laid out for a terminal; the page has them below.
+            None => command.clone().long_about(DESCRIPTION),
+        };
+        // Pages stand for themselves: `help` is no command of theirs.
+        let one = one.name(page.name).display_name(page.name).disable_help_subcommand(true);
+        let one = one.mut_args(tell_values);
+        fs::write(folder.join(format!("{}.1", page.name)), render(one, page)?)?;
+    }
+    Ok(())
+}
+
+/// Says in a line what an argument may be, which is laid out badly otherwise.
+fn tell_values(arg: Arg) -> Arg {
+    let values: Vec<String> = arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+    if values.is_empty() {
+        return arg;
+    }
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    arg.help(format!("{help}: {}", values.join(", "))).hide_possible_values(true)
+}
+
+fn render(command: Command, page: &Page) -> io::Result<Vec<u8>> {
+    let has_options = command.get_arguments().next().is_some();
+    let has_commands = command.has_subcommands();
+    let version = format!("wireloom {}", env!("CARGO_PKG_VERSION"));
+    let man = Man::new(command).manual("Wireloom").source(version).date(DATE);
+    let mut text = Vec::new();
+    man.render_title(&mut text)?;
+    man.render_name_section(&mut text)?;
+    man.render_synopsis_section(&mut text)?;
+    man.render_description_section(&mut text)?;
+    if has_options {
+        man.render_options_section(&mut text)?;
+    }
+    if has_commands {
+        man.render_subcommands_section(&mut text)?;
+    }
+    let mut roff = Roff::new();
+    page.write_sections(&mut roff);
+    roff.to_writer(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_a_page_and_every_page_a_command() {
+        let command = crate::cli::command();
+        let mut commands: Vec<&str> = command
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+            .map(|command| command.get_name())
+            .collect();
+        commands.push("wireloom");
+        commands.sort_unstable();
+        let mut pages: Vec<&str> = PAGES.iter().map(Page::command).collect();
+        pages.sort_unstable();
+        assert_eq!(pages, commands);
+        assert!(PAGES.iter().all(|page| !page.examples.is_empty()));
+    }
+}
