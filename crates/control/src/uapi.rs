@@ -2,30 +2,39 @@
 //!
 //! A thread accepts; each connection gets a thread of its own, of which there is a bounded number, and serves several
 //! requests one after the other. A request is read to its end before the device is touched, and no lock is held while a
-//! reply is written, so a client that stalls holds up nobody.
+//! reply is written, so a client that stalls holds up nobody. Who keeps silent longest makes room where there is none; between
+//! requests anybody may be silent for as long as there is room. What clients may make us keep is bounded for all of them together.
 
-use crate::{device::Device, zones::SystemZones};
-use config::uapi::{Request, RequestError, RequestReader, reply_to_get, reply_to_set};
+use crate::{
+    device::{Device, boot},
+    lock::lock,
+    zones::SystemZones,
+};
+use config::uapi::{Budget, Request, RequestError, RequestReader, reply_to_get, reply_to_set};
 use linux::{
     memory::hide_stack,
     poll::{Epoll, Event, EventFd, Interest},
     unix::Listener,
 };
 use std::{
-    io::{self, Write},
+    cell::Cell,
+    io::{self, Read, Write},
+    net::Shutdown,
     os::{fd::AsFd, unix::net::UnixStream},
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-/// Connections at a time; one more is closed at once.
+/// Connections at a time.
 const CONNECTIONS: usize = 32;
-/// How long a client may take to read what it asked for.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may be silent in the middle of a request, or take nothing of what it asked for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it is waited for that a client who has to go has gone.
+const EVICTION: Duration = Duration::from_secs(1);
 /// Bytes of stack of a connection's thread.
 const STACK: usize = 256 * 1024;
 
@@ -67,25 +76,106 @@ impl Drop for Server {
     }
 }
 
-/// One of the places for connections, given back on drop.
-struct Place(Arc<AtomicUsize>);
+/// A connection that is served.
+struct Client {
+    stream: UnixStream,
+    /// When it last said or took something, in nanoseconds of boot time; [`BUSY`] while we are at work for it.
+    active: AtomicU64,
+}
 
-impl Place {
-    fn take(taken: &Arc<AtomicUsize>) -> Option<Place> {
-        let place = Place(taken.clone());
-        (taken.fetch_add(1, Ordering::AcqRel) < CONNECTIONS).then_some(place)
+/// Later than any time.
+const BUSY: u64 = u64::MAX;
+
+/// The connections that there are.
+#[derive(Default)]
+struct Clients {
+    served: Mutex<Vec<Arc<Client>>>,
+    left: Condvar,
+}
+
+impl Clients {
+    /// Takes a client in. If there are as many as may be, whoever has been silent for longest has to go: some controllers keep a connection for
+    /// ever, and others die without a word. `None` if nobody can go now.
+    fn take(self: &Arc<Clients>, stream: UnixStream) -> Option<Place> {
+        let mut served = lock(&self.served);
+        if served.len() >= CONNECTIONS {
+            let silent = served.iter().min_by_key(|client| client.active.load(Ordering::Relaxed))?;
+            if silent.active.load(Ordering::Relaxed) != BUSY {
+                log::debug!("a configuration client that is silent makes room for another");
+                // Its thread finds the end of the stream, whether it reads or writes.
+                let _ = silent.stream.shutdown(Shutdown::Both);
+            }
+            let full = |served: &mut Vec<_>| served.len() >= CONNECTIONS;
+            served = self.left.wait_timeout_while(served, EVICTION, full).unwrap_or_else(PoisonError::into_inner).0;
+            if served.len() >= CONNECTIONS {
+                return None;
+            }
+        }
+        let client = Arc::new(Client { stream, active: AtomicU64::new(boot().as_nanos()) });
+        served.push(client.clone());
+        Some(Place { clients: self.clone(), client })
     }
+}
+
+/// One of the places for connections, given back on drop.
+struct Place {
+    clients: Arc<Clients>,
+    client: Arc<Client>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        lock(&self.clients.served).retain(|client| !Arc::ptr_eq(client, &self.client));
+        self.clients.left.notify_all();
+    }
+}
+
+/// A client's stream, in which it is noted when something moves, and by which a request has to be finished once it was begun.
+struct Watched<'a> {
+    client: &'a Client,
+    /// Whether anything of the request has come.
+    begun: Cell<bool>,
+}
+
+impl Watched<'_> {
+    fn note(&self) {
+        self.client.active.store(boot().as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Waits for the next request, for as long as the client likes.
+    fn rest(&self) -> io::Result<()> {
+        self.note();
+        self.begun.set(false);
+        self.client.stream.set_read_timeout(None)
+    }
+}
+
+impl Read for &Watched<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let len = (&self.client.stream).read(out)?;
+        self.note();
+        if !self.begun.replace(true) {
+            self.client.stream.set_read_timeout(Some(PATIENCE))?;
+        }
+        Ok(len)
+    }
+}
+
+impl Write for &Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = (&self.client.stream).write(bytes)?;
+        self.note();
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 fn accept(listener: &Listener, epoll: &Epoll, quit: &EventFd, device: &Arc<Device>) {
     hide_stack();
-    let taken = Arc::new(AtomicUsize::new(0));
+    let (clients, budget) = (Arc::new(Clients::default()), Budget::new());
     let mut events = [Event::EMPTY; 2];
     loop {
         if let Err(error) = epoll.wait(&mut events, None) {
@@ -96,7 +186,7 @@ fn accept(listener: &Listener, epoll: &Epoll, quit: &EventFd, device: &Arc<Devic
         }
         loop {
             match listener.accept() {
-                Ok(stream) => admit(stream, &taken, device),
+                Ok(stream) => admit(stream, &clients, &budget, device),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // Given up before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => (),
@@ -109,14 +199,14 @@ fn accept(listener: &Listener, epoll: &Epoll, quit: &EventFd, device: &Arc<Devic
     }
 }
 
-fn admit(stream: UnixStream, taken: &Arc<AtomicUsize>, device: &Arc<Device>) {
-    let Some(place) = Place::take(taken) else {
+fn admit(stream: UnixStream, clients: &Arc<Clients>, budget: &Arc<Budget>, device: &Arc<Device>) {
+    let Some(place) = clients.take(stream) else {
         return log::error!("a configuration client was turned away: there are {CONNECTIONS} already");
     };
-    let device = device.clone();
+    let (device, budget) = (device.clone(), budget.clone());
     let serving = thread::Builder::new().name("uapi-client".into()).stack_size(STACK).spawn(move || {
         hide_stack();
-        if let Err(error) = serve(&stream, &device) {
+        if let Err(error) = serve(&place.client, budget, &device) {
             log::debug!("a configuration client has gone: {error}");
         }
         drop(place);
@@ -127,10 +217,12 @@ fn admit(stream: UnixStream, taken: &Arc<AtomicUsize>, device: &Arc<Device>) {
 }
 
 /// Serves one connection until the client hangs up.
-fn serve(stream: &UnixStream, device: &Device) -> io::Result<()> {
-    stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-    let mut requests = RequestReader::new(stream);
+fn serve(client: &Client, budget: Arc<Budget>, device: &Device) -> io::Result<()> {
+    client.stream.set_write_timeout(Some(PATIENCE))?;
+    let stream = &Watched { client, begun: Cell::new(false) };
+    let mut requests = RequestReader::sharing(stream, budget);
     loop {
+        stream.rest()?;
         let mut out = stream;
         let reply = match requests.read(&SystemZones) {
             Ok(None) => return Ok(()),
@@ -144,7 +236,10 @@ fn serve(stream: &UnixStream, device: &Device) -> io::Result<()> {
                 out.write_all(&text)?;
                 reply_to_get(Ok(()))
             }
-            Ok(Some(Request::Set(change))) => reply_to_set(device.apply(change)),
+            Ok(Some(Request::Set(change))) => {
+                client.active.store(BUSY, Ordering::Relaxed);
+                reply_to_set(device.apply(change))
+            }
             Err(error) => {
                 log::debug!("a configuration request was refused: {error}");
                 let reply = match error {

@@ -18,7 +18,7 @@ pub use print::{
     reply_to_get, reply_to_set, write_device, write_drops, write_get, write_get_drops, write_peer, write_set,
 };
 pub use reply::{ReplyError, ReplyReader};
-pub use request::{MAX_REQUEST, Request, RequestError, RequestReader, SetError};
+pub use request::{Budget, MAX_REQUEST, Request, RequestError, RequestReader, SetError};
 
 use std::{fmt, io};
 

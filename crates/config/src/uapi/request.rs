@@ -7,6 +7,8 @@
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Errno;
 use crate::address::{Zones, digits, parse_cidr, parse_endpoint};
@@ -14,8 +16,9 @@ use crate::device::{AllowedIpChange, DeviceChange, PeerChange};
 use crate::key::{self, KeyError};
 use crate::lines::{LineError, Lines};
 
-/// The longest request, in bytes. A hundred thousand peers with ten networks each take a fourth of it.
-pub const MAX_REQUEST: u64 = 256 << 20;
+/// The longest request, in bytes, peers and networks counted for more than their text, and the most that the requests of all connections take
+/// together. A hundred thousand peers with ten networks each take most of it.
+pub const MAX_REQUEST: u64 = 128 << 20;
 
 /// What a client asks for.
 pub enum Request {
@@ -42,8 +45,8 @@ pub enum RequestError {
     /// A line of more than 512 bytes.
     #[error("a line of more than 512 bytes")]
     LineTooLong,
-    /// More than [`MAX_REQUEST`] bytes.
-    #[error("a request of more than 256 MiB")]
+    /// More than [`MAX_REQUEST`] bytes, with those of other connections.
+    #[error("requests of more than 128 MiB")]
     TooLong,
     /// The client hung up in the middle.
     #[error("the request breaks off")]
@@ -97,15 +100,67 @@ impl SetError {
     }
 }
 
+/// What a request may take for its own, in bytes; beyond that it draws on a [`Budget`].
+const OWN: u64 = 1 << 20;
+/// What a peer and a network take in memory beyond their text, about.
+const WEIGHTS: [(&[u8], u64); 2] = [(b"public_key=", 256), (b"allowed_ip=", 32)];
+
+/// What the requests of all connections may take together, in bytes. One that is read is held whole until it is applied.
+pub struct Budget(AtomicU64);
+
+impl Budget {
+    /// Enough for one request of [`MAX_REQUEST`].
+    pub fn new() -> Arc<Budget> {
+        Arc::new(Budget(AtomicU64::new(MAX_REQUEST)))
+    }
+}
+
+/// What one request has drawn, given back when it is dropped.
+struct Share {
+    budget: Arc<Budget>,
+    own: u64,
+    drawn: u64,
+}
+
+impl Share {
+    fn new(budget: Arc<Budget>) -> Share {
+        Share { budget, own: OWN, drawn: 0 }
+    }
+
+    /// Takes so many bytes; whether there were any left.
+    fn take(&mut self, bytes: u64) -> bool {
+        if let Some(own) = self.own.checked_sub(bytes) {
+            self.own = own;
+            return true;
+        }
+        let draw = |left: u64| left.checked_sub(bytes);
+        let drawn = self.budget.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, draw).is_ok();
+        self.drawn += if drawn { bytes } else { 0 };
+        drawn
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.0.fetch_add(self.drawn, Ordering::AcqRel);
+    }
+}
+
 /// Reads requests from a connection.
 pub struct RequestReader<R> {
     lines: Lines<R>,
+    share: Share,
 }
 
 impl<R: Read> RequestReader<R> {
     /// A reader of what comes on `stream`.
     pub fn new(stream: R) -> RequestReader<R> {
-        RequestReader { lines: Lines::new(stream) }
+        RequestReader::sharing(stream, Budget::new())
+    }
+
+    /// The same, with a budget that others draw on as well. What a request has drawn is given back when the next is read.
+    pub fn sharing(stream: R, budget: Arc<Budget>) -> RequestReader<R> {
+        RequestReader { lines: Lines::new(stream), share: Share::new(budget) }
     }
 
     /// The stream, to answer on it where it can be written through a shared reference.
@@ -115,7 +170,7 @@ impl<R: Read> RequestReader<R> {
 
     /// The next request; `None` when the client hung up after the last one. `zones` names the interfaces that endpoints speak of.
     pub fn read(&mut self, zones: &dyn Zones) -> Result<Option<Request>, RequestError> {
-        let start = self.lines.consumed;
+        self.share = Share::new(self.share.budget.clone());
         let request = match self.lines.next()? {
             None => return Ok(None),
             Some(b"get=1") => Request::Get,
@@ -126,14 +181,14 @@ impl<R: Read> RequestReader<R> {
         match request {
             Request::Get | Request::Drops => {
                 let mut clean = true;
-                while self.line(start)?.is_some() {
+                while self.line()?.is_some() {
                     clean = false;
                 }
                 if clean { Ok(Some(request)) } else { Err(RequestError::Get) }
             }
             Request::Set(mut change) => {
                 let mut refused = None;
-                while let Some(line) = self.line(start)? {
+                while let Some(line) = self.line()? {
                     if refused.is_none() {
                         refused = apply(&mut change, line, zones).err();
                     }
@@ -146,12 +201,13 @@ impl<R: Read> RequestReader<R> {
         }
     }
 
-    /// The next line of a request that started at byte `start`; `None` for the empty line that ends it.
-    fn line(&mut self, start: u64) -> Result<Option<&[u8]>, RequestError> {
-        if self.lines.consumed - start > MAX_REQUEST {
+    /// The next line of a request; `None` for the empty line that ends it.
+    fn line(&mut self) -> Result<Option<&[u8]>, RequestError> {
+        let line = self.lines.next()?.ok_or(RequestError::CutOff)?;
+        let weight = WEIGHTS.iter().find(|(name, _)| line.starts_with(name)).map_or(0, |(_, weight)| *weight);
+        if !self.share.take(line.len() as u64 + 1 + weight) {
             return Err(RequestError::TooLong);
         }
-        let line = self.lines.next()?.ok_or(RequestError::CutOff)?;
         Ok(if line.is_empty() { None } else { Some(line) })
     }
 }

@@ -152,23 +152,94 @@ fn clients_that_stall_hold_up_nobody() {
 }
 
 #[test]
-fn one_client_too_many_is_turned_away() {
+fn the_client_that_is_silent_longest_makes_room() {
     let served = serve();
     let mut clients: Vec<_> = (0..32).map(|_| served.connect()).collect();
     for client in &mut clients {
         assert_eq!(ask(client, "get=1\n\n"), "errno=0\n\n");
     }
-    let mut last = served.connect();
-    assert_eq!(last.read(&mut [0; 1]).unwrap(), 0, "it is hung up on");
-    // With one gone there is a place again; that its thread has noticed shows in the answer.
-    drop(clients.pop());
-    let again = std::iter::from_fn(|| Some(served.connect())).find_map(|mut stream| {
-        stream.write_all(b"get=1\n\n").ok()?;
-        let mut reply = [0; 9];
-        stream.read_exact(&mut reply).ok()?;
-        Some(reply)
-    });
-    assert_eq!(&again.unwrap(), b"errno=0\n\n");
+    // The first has said something since.
+    assert_eq!(ask(&mut clients[0], "get=1\n\n"), "errno=0\n\n");
+    assert_eq!(ask(&mut served.connect(), "get=1\n\n"), "errno=0\n\n");
+    assert_eq!(clients[1].read(&mut [0; 1]).unwrap(), 0, "it is hung up on");
+    for number in (2..32).chain([0]) {
+        assert_eq!(ask(&mut clients[number], "get=1\n\n"), "errno=0\n\n", "client {number}");
+    }
+}
+
+#[test]
+fn a_thousand_connections_are_thirty_two() {
+    let served = serve();
+    let threads = || {
+        let names = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let is_client = |task: &std::fs::DirEntry| {
+            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "uapi-client")
+        };
+        names.filter(is_client).count()
+    };
+    let mut crowd = Vec::new();
+    for number in 0..1000 {
+        let mut client = served.connect();
+        // Half of them in the middle of a request; whoever has been hung up on already does not hear it.
+        let _ = client.write_all(if number % 2 == 0 { b"set=1\nlisten_port=7\n" } else { b"" });
+        crowd.push(client);
+        if number % 100 == 0 {
+            assert_eq!(ask(&mut served.connect(), "get=1\n\n"), "errno=0\n\n");
+        }
+    }
+    assert_eq!(ask(&mut served.connect(), "get=1\n\n"), "errno=0\n\n");
+    // Other tests of this process have clients of their own, a few.
+    assert!(threads() < 32 * 4, "{} threads", threads());
+    assert_eq!(report(&served.device).listen_port, 0);
+}
+
+#[test]
+fn a_request_comes_byte_by_byte() {
+    let served = serve();
+    let mut stream = served.connect();
+    for byte in b"set=1\nlisten_port=7\n\n" {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    assert_eq!(ask(&mut stream, ""), "errno=0\n\n");
+    assert_eq!(report(&served.device).listen_port, 7);
+}
+
+#[test]
+fn a_client_that_hangs_up_in_the_middle_of_a_reply_ends_nothing() {
+    let served = serve();
+    let set: String = (0..5000).map(|number| format!("public_key={number:0>64}\n")).collect();
+    assert_eq!(ask(&mut served.connect(), &format!("set=1\n{set}\n")), "errno=0\n\n");
+    for _ in 0..50 {
+        let mut stream = served.connect();
+        stream.write_all(b"get=1\n\n").unwrap();
+        stream.read_exact(&mut [0; 100]).unwrap();
+    }
+    assert!(ask(&mut served.connect(), "get=1\n\n").ends_with("\nerrno=0\n\n"));
+}
+
+#[test]
+fn what_never_ends_is_ended() {
+    let served = serve();
+    let endless = |piece: &[u8]| -> String {
+        let mut stream = served.connect();
+        let piece = piece.repeat((1 << 20) / piece.len());
+        // Far more than is taken: it is cut off while it talks.
+        let cut = (0..400).any(|_| stream.write_all(&piece).is_err());
+        assert!(cut, "400 MB were taken");
+        let mut reply = Vec::new();
+        let _ = stream.read_to_end(&mut reply);
+        String::from_utf8(reply).unwrap()
+    };
+    for piece in ["x", "\n"] {
+        // The answer may be lost with the connection, if it is cut off while we write.
+        assert!(["errno=-71\n\n", ""].contains(&endless(piece.as_bytes()).as_str()));
+    }
+    let mut stream = served.connect();
+    stream.write_all(b"set=1\n").unwrap();
+    let line = format!("public_key={KEY}\n").repeat(10_000);
+    assert!((0..600).any(|_| stream.write_all(line.as_bytes()).is_err()), "450 MB were taken");
+    assert_eq!(report(&served.device).peers.len(), 0);
+    assert_eq!(ask(&mut served.connect(), "get=1\n\n"), "errno=0\n\n");
 }
 
 #[test]
