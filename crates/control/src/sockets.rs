@@ -19,8 +19,9 @@ use std::io;
 const RECEIVE: usize = 32;
 /// Bytes of each: the longest run. Of a buffer that gets one message only the first page is ever touched.
 const BUFFER_LEN: usize = 1 << 16;
-/// Receives before the control thread does something else.
-const RECEIVES: usize = 4;
+/// Receives before the control thread does something else: so much at least that a flood shows as load (see `handshakes`), and is not left to
+/// the socket, which drops friend and foe alike.
+const RECEIVES: usize = 32;
 
 /// Where the control thread receives.
 pub(crate) type Buffers = Vec<u8>;

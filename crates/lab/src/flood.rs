@@ -94,12 +94,11 @@ impl Flooder {
         &self.namespace
     }
 
-    /// Floods the victim's `port` by the cable, from the victim's side of it on, for `seconds` at most, with at most so many datagrams a second.
-    /// `key` is the victim's public key. With `cpu`, the flooder stays on that processor.
+    /// Floods port `at` of the victim's host, which may be another one than the daemon's: what it takes to know the daemon is done first.
     ///
     /// # Errors
     /// The helper is not built, or cannot be started.
-    pub fn start(&self, plan: &Plan<'_>) -> Result<Flood, LabError> {
+    pub fn start(&self, plan: &Plan<'_>, at: u16) -> Result<Flood, LabError> {
         let mut command = match plan.cpu {
             Some(cpu) => {
                 let mut command = self.namespace.command("taskset");
@@ -110,7 +109,8 @@ impl Flooder {
         };
         let ip: IpAddr = if plan.v6 { self.link.left.v6.into() } else { self.link.left.v4.into() };
         let to = SocketAddr::new(ip, plan.port).to_string();
-        command.args(["flood", plan.kind.name(), &to, plan.key, &plan.rate.to_string(), &plan.seconds.to_string()]);
+        command.args(["flood", plan.kind.name(), &to, plan.key, &at.to_string()]);
+        command.args([plan.rate, plan.seconds].map(|number| number.to_string()));
         let mut process = Process::spawn(&mut command)?;
         process.wait_for_output("flooding", Duration::from_secs(20))?;
         Ok(Flood(process))
@@ -124,7 +124,7 @@ pub struct Plan<'a> {
     pub kind: Kind,
     /// The victim's public key, base64.
     pub key: &'a str,
-    /// The victim's UDP port.
+    /// The daemon's UDP port.
     pub port: u16,
     /// Whether it is reached over IPv6.
     pub v6: bool,
@@ -173,18 +173,19 @@ impl Noise {
     }
 }
 
-/// The helper's part: floods until it is ended or `seconds` have passed. Says how many datagrams were sent.
+/// The helper's part: floods port `at` of the daemon's host until it is ended or `seconds` have passed. Says how many datagrams were sent.
 ///
 /// # Errors
 /// The key is not one, there is no socket, or (for [`Kind::Forged`]) the victim does not shake hands.
-pub fn run(kind: Kind, to: SocketAddr, key: &str, rate: u32, seconds: u32) -> io::Result<u64> {
+pub fn run(kind: Kind, daemon: SocketAddr, key: &str, at: u16, rate: u32, seconds: u32) -> io::Result<u64> {
     let key = from_base64(key).ok_or_else(|| io::Error::other("the key is not one"))?;
     let options = UdpOptions { gso: false, gro: false, ..UdpOptions::default() };
     let sockets = SocketGroup::bind(0, 0, &options).map_err(io::Error::other)?;
+    let to = SocketAddr::new(daemon.ip(), at);
     let family = |socket: &&linux::udp::Socket| socket.is_v6() == to.is_ipv6();
     let socket = sockets.control.iter().find(family).ok_or_else(|| io::Error::other("no such address family here"))?;
     let mut noise = Noise(u64::from(std::process::id()) << 32 ^ linux::clock::boot_nanos());
-    let mut messages = messages(kind, to, key, socket, &mut noise)?;
+    let mut messages = messages(kind, daemon, key, socket, &mut noise)?;
     println!("flooding");
 
     let (start, limit) = (Instant::now(), Duration::from_secs(seconds.into()));

@@ -16,7 +16,7 @@ use linux::clock;
 use linux::poll::{Epoll, Event as Ready, Interest};
 use linux::udp::{Outgoing, Received, Socket, SocketGroup, UdpOptions};
 use noise::limits::REKEY_TIMEOUT;
-use noise::message::{TRANSPORT_HEADER_LEN, write_transport_header};
+use noise::message::{MessageType, TRANSPORT_HEADER_LEN, write_transport_header};
 use noise::{Device, Event, Instant, Now, PeerId, PrivateKey, PublicKey, Session};
 
 use crate::{LabError, Namespace};
@@ -51,6 +51,8 @@ pub struct Mind {
     /// The session with the victim, once there is one.
     pub session: Option<Arc<Session>>,
     counter: u64,
+    /// Cookies that it was sent, and took.
+    pub cookies: usize,
 }
 
 impl Mind {
@@ -66,7 +68,7 @@ impl Mind {
         device.set_private_key(now, Some(private));
         device.set_up(now, true);
         let victim = device.add_peer(now, victim).ok()?;
-        Some(Mind { device, victim, public, ahead: Duration::ZERO, session: None, counter: 0 })
+        Some(Mind { device, victim, public, ahead: Duration::ZERO, session: None, counter: 0, cookies: 0 })
     }
 
     /// The public key, as `wg` takes it.
@@ -88,6 +90,7 @@ impl Mind {
     /// Takes in what the victim sent, if it is part of a handshake. Whether it was believed.
     pub fn hear(&mut self, from: SocketAddr, message: &[u8]) -> bool {
         let believed = self.device.handle_datagram(self.now(), from, message, false).is_ok();
+        self.cookies += usize::from(believed && MessageType::of(message) == Some(MessageType::CookieReply));
         self.settle();
         believed
     }

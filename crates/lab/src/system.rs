@@ -3,7 +3,9 @@
 //! All of them take an interface name, make a TUN of that name in the namespace where they run, and listen for `wg` on
 //! `/var/run/wireguard/NAME.sock`, a folder that all namespaces share.
 
+use std::collections::BTreeMap;
 use std::env;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -155,6 +157,31 @@ impl Daemon {
     /// What `wg` said.
     pub fn status(&self) -> Result<wg::Status, LabError> {
         wg::status(&self.interface)
+    }
+
+    /// What ours has dropped since its start, by reason; `wg` does not ask for it.
+    ///
+    /// # Errors
+    /// It does not answer, or not so.
+    pub fn drops(&self) -> Result<BTreeMap<String, u64>, LabError> {
+        let ask = || -> std::io::Result<String> {
+            let mut stream = UnixStream::connect(socket_path(&self.interface))?;
+            stream.set_read_timeout(Some(START_LIMIT))?;
+            stream.write_all(b"get=drops\n\n")?;
+            let mut text = String::new();
+            while !text.ends_with("\n\n") {
+                let mut piece = [0; 4096];
+                match stream.read(&mut piece)? {
+                    0 => break,
+                    len => text.push_str(&String::from_utf8_lossy(&piece[..len])),
+                }
+            }
+            Ok(text)
+        };
+        let text = ask().map_err(LabError::io("asking for drops"))?;
+        let drops = text.lines().filter_map(|line| line.strip_prefix("drop_")?.split_once('='));
+        let drops: Option<_> = drops.map(|(reason, count)| Some((reason.to_owned(), count.parse().ok()?))).collect();
+        drops.ok_or(LabError::Unreadable { what: "drops", text })
     }
 
     /// Configures it by `wg set`.

@@ -152,6 +152,14 @@ pub fn no_dump() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
+/// Lets the calling thread stand back: where others want the processor as well it gets about a tenth of what each of them gets
+/// (`sched_prio_to_weight` in the kernel's `sched/core.c`), and all of it where nobody does. Not to be undone without a privilege.
+pub fn stand_back() -> io::Result<()> {
+    const NICE: i32 = 10;
+    // To Linux, process 0 is the calling thread.
+    Ok(rustix::process::setpriority_process(None, NICE)?)
+}
+
 /// Unblocks all signals in the calling thread. For a child program between fork and exec (async-signal-safe, so fit for
 /// `Command::pre_exec`), which would otherwise inherit what [`crate::poll::SignalFd`] blocks and ignore the interrupt key.
 pub fn unblock_signals() -> io::Result<()> {

@@ -63,6 +63,12 @@ impl RateLimiter {
         true
     }
 
+    /// How many sources it knows.
+    #[cfg(test)]
+    pub(crate) fn sources(&self) -> usize {
+        self.buckets.len()
+    }
+
     fn name(&self, source: IpAddr) -> u64 {
         let hash = match source {
             IpAddr::V4(ip) => mac(&self.key, &[&[4], &ip.octets()]),

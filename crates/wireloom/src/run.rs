@@ -240,6 +240,10 @@ impl Running {
 
     fn finish(self) -> Result<(), RunError> {
         let Self { server, driver, plane, interface, sandbox } = self;
+        // What strangers can make as much of as they like, handshakes, is this thread's work; what peers send is the workers'.
+        if let Err(error) = process::stand_back() {
+            log::debug!("handshakes have the priority of data: {error}");
+        }
         if sandbox {
             sandbox::enter(Role::Daemon);
         }

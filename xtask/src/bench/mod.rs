@@ -4,6 +4,7 @@
 //! follow each other, so that whatever the machine does meanwhile strikes all of them. Tables show the median of the runs; only
 //! ratios within one run of this command are worth comparing, across machines and days nothing is.
 
+mod flood;
 mod measure;
 mod report;
 mod scale;
@@ -40,6 +41,12 @@ pub struct Options {
     /// Very many peers instead, ours beside wireguard-go
     #[arg(long, conflicts_with_all = ["systems", "link"])]
     scale: bool,
+    /// Only what floods do to a stream through our tunnel
+    #[arg(long)]
+    flood: bool,
+    /// Datagrams a second of each flood
+    #[arg(long, requires = "flood", default_value_t = 50_000)]
+    rate: u32,
 }
 
 /// What can be measured.
@@ -99,6 +106,12 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         let seconds = options.seconds.unwrap_or(if options.quick { 1 } else { 3 });
         let rounds = options.runs.unwrap_or(if options.quick { 1 } else { 5 });
         return scale::run(&ours, &scale::Plan { peers, seconds, rounds });
+    }
+    if options.flood {
+        let seconds = options.seconds.unwrap_or(if options.quick { 1 } else { 4 });
+        let runs = options.runs.unwrap_or(if options.quick { 1 } else { 5 });
+        let link = if options.link == Some(LinkKind::Gso) { Gso::Through } else { Gso::Off };
+        return flood::run(&ours, &flood::Settings { rate: options.rate, seconds, runs, link });
     }
     let subjects = match options.systems.as_slice() {
         [] => Subject::value_variants(),

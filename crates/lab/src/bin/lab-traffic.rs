@@ -70,6 +70,8 @@ enum Arguments {
         to: SocketAddr,
         /// Its public key, base64.
         key: String,
+        /// The port of its host that is flooded, be it the daemon's or not.
+        at: u16,
         /// Datagrams a second, at most.
         rate: u32,
         /// Seconds.
@@ -106,8 +108,8 @@ fn act(arguments: Arguments) -> io::Result<()> {
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
         }
-        Arguments::Flood { kind, to, key, rate, seconds } => {
-            println!("{}", flood::run(kind, to, &key, rate, seconds)?);
+        Arguments::Flood { kind, to, key, at, rate, seconds } => {
+            println!("{}", flood::run(kind, to, &key, at, rate, seconds)?);
             Ok(())
         }
     }

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -357,4 +359,39 @@ fn a_device_without_a_key_counts_as_well() {
     });
     // The left end may have called as well.
     assert!(counted.unwrap() >= 1);
+}
+
+#[test]
+fn an_endless_configuration_takes_a_bounded_share_of_memory() {
+    /// What all clients may make a daemon hold, with what a vector takes that grows.
+    const BUDGET: u64 = 512 * 1024;
+    /// What the allocator may keep of it, in KiB.
+    const LEFT: u64 = 64 * 1024;
+    let tunnel = our_tunnel();
+    let right = &tunnel.right;
+    let id = right.daemon.process.id();
+    let peer = format!("public_key={:064x}\n", 1);
+    for piece in [peer.clone(), "allowed_ip=10.0.0.0/8\n".to_owned()] {
+        // Two at once: the second finds less.
+        let clients = [0, 1].map(|_| {
+            let (path, text) = (lab::socket_path(&right.daemon.interface), piece.repeat(20_000));
+            let start = format!("set=1\n{peer}");
+            std::thread::spawn(move || {
+                let mut stream = UnixStream::connect(path).unwrap();
+                stream.write_all(start.as_bytes()).unwrap();
+                (0..1000).any(|_| stream.write_all(text.as_bytes()).is_err())
+            })
+        });
+        // Others are served meanwhile.
+        assert_eq!(right.daemon.status().unwrap().peers.len(), 1);
+        for client in clients {
+            assert!(client.join().unwrap(), "it was never cut off");
+        }
+    }
+    assert_eq!(right.daemon.status().unwrap().peers.len(), 1, "nothing of it was applied");
+    let settled = || usage::memory(id).unwrap().resident < LEFT;
+    let given_back = wait_until("the memory to be given back", SOON, settled);
+    let memory = usage::memory(id).unwrap();
+    assert!(given_back.is_ok() && memory.peak < BUDGET, "{memory:?}");
+    check_pings(&tunnel.left, right);
 }

@@ -15,6 +15,7 @@ mod datapath;
 mod eavesdropper;
 mod errors;
 mod hostile;
+mod hostile_flood;
 mod interop;
 mod kernel;
 mod kernel_device;

@@ -181,3 +181,14 @@ fn who_has_no_cookie_takes_no_room_in_the_limiter() {
     let message = both.initiation(at(0));
     assert_eq!(both.judge(at(0), here, &message), Verdict::Handle, "others' forgeries cost the true source nothing");
 }
+
+#[test]
+fn sources_that_prove_nothing_are_not_remembered() {
+    let mut both = both();
+    let message = both.initiation(at(0));
+    for number in 0..100_000_u32 {
+        let source = SocketAddr::new(std::net::Ipv4Addr::from(number).into(), number as u16);
+        assert_eq!(both.judge(at(0), source, &message), Verdict::AskForCookie);
+    }
+    assert_eq!(both.guard.limiter.sources(), 0);
+}

@@ -78,3 +78,14 @@ fn the_table_is_bounded_and_empties_itself() {
     assert!(limiter.allow(at(1500), ip("10.0.0.10")), "room again");
     assert_eq!(limiter.buckets.len(), 1, "full buckets are forgotten");
 }
+
+#[test]
+fn more_sources_than_there_is_room_for() {
+    let mut limiter = limiter();
+    let source = |n: u32| IpAddr::from(std::net::Ipv6Addr::from(u128::from(n) << 64 | 0x2001 << 112));
+    let allowed = (0..200_000).filter(|&n| limiter.allow(at(0), source(n))).count();
+    assert_eq!((allowed, limiter.buckets.len()), (MAX_SOURCES, MAX_SOURCES));
+    // A moment later all of that is forgotten, and whoever was kept out has his turn.
+    assert!(limiter.allow(at(1000), source(199_999)));
+    assert_eq!(limiter.buckets.len(), 1);
+}
