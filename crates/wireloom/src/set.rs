@@ -96,3 +96,65 @@ fn set_peer(
 fn value<'a>(words: &mut Iter<'a, String>, name: &'static str, expected: &'static str) -> Result<&'a str, Error> {
     words.next().map(String::as_str).ok_or(Error::MissingValue(name, expected))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+
+    /// A word that stands somewhere in a command, or nearly. No name to resolve, and no file but one that is empty.
+    fn word() -> impl Strategy<Value = String> {
+        const KNOWN: &[&str] = &[
+            "listen-port",
+            "fwmark",
+            "private-key",
+            "peer",
+            "remove",
+            "preshared-key",
+            "endpoint",
+            "persistent-keepalive",
+            "allowed-ips",
+            "51820",
+            "0xca6c",
+            "off",
+            "/dev/null",
+            "192.0.2.1:7",
+            "[2001:db8::1]:51820",
+            "10.0.0.0/8,fd00::/8",
+            "+10.1.2.3/8",
+            "-::/0",
+            "",
+            KEY,
+        ];
+        prop_oneof![8 => prop::sample::select(KNOWN).prop_map(str::to_owned), 1 => "[0-9a-f:./,+-]{0,12}"]
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_are_a_change_or_one_line(words in prop::collection::vec(word(), 0..12)) {
+            match parse(&words) {
+                Ok(change) => {
+                    let peers = words.iter().filter(|word| *word == "peer").count();
+                    prop_assert!(change.peers.len() <= peers);
+                    prop_assert!(!words.is_empty() || change.peers.is_empty());
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    prop_assert!(!text.is_empty() && !text.chars().any(char::is_control), "{:?}", text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_done() {
+        let words = ["listen-port", "7", "peer", KEY, "allowed-ips", "10.0.0.0/8, fd00::/8", "endpoint", "[::1]:9"];
+        let change = parse(&words.map(str::to_owned)).unwrap();
+        assert_eq!((change.listen_port, change.peers.len()), (Some(7), 1));
+        let peer = &change.peers[0];
+        assert_eq!((peer.allowed_ips.len(), peer.replace_allowed_ips), (2, true));
+        assert_eq!(peer.endpoint, Some("[::1]:9".parse().unwrap()));
+    }
+}
