@@ -23,3 +23,4 @@ mod lifecycle;
 mod paper;
 mod privileges;
 mod scale;
+mod wg;
