@@ -89,6 +89,9 @@ fn settings_reach_the_kernel() {
         for part in ["gso_max_size 62000", "gso_max_segs 45", "qlen 77"] {
             assert!(shown.contains(part), "{part} in {shown}");
         }
+        monitor.set_silent(tun.index).expect("silent");
+        let shown = ip(&format!("-d link show {}", tun.name));
+        assert!(shown.contains("addrgenmode none") && !shown.contains("MULTICAST"), "{shown}");
         let error = monitor.set_mtu(tun.index, 1).expect_err("too small");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
         // The next answer is not mistaken for that one.

@@ -303,6 +303,9 @@ fn open_tun(args: &RunArgs, environment: &Environment) -> Result<Tun, RunError> 
     let mtu = args.mtu.map_or(MTU, u32::from);
     let monitor = Monitor::follow(&tun.queues[0]).map_err(os("looking at the interface"))?;
     monitor.set_mtu(tun.index, mtu).map_err(os("setting the MTU"))?;
+    if ours && let Err(error) = monitor.set_silent(tun.index) {
+        log::debug!("the interface may say something by itself: {error}");
+    }
     Ok(tun)
 }
 

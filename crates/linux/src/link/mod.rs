@@ -26,12 +26,16 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_TXQLEN: u16 = 13;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_GSO_MAX_SEGS: u16 = 40;
 const IFLA_GSO_MAX_SIZE: u16 = 41;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_TUN_NUM_QUEUES: u16 = 8;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+/// IPv6 makes no address up (IN6_ADDR_GEN_MODE_NONE).
+const ADDR_GEN_NONE: u8 = 1;
 // linux/if_addr.h
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -132,6 +136,26 @@ impl Monitor {
     /// Sets the MTU, in bytes.
     pub fn set_mtu(&self, index: u32, mtu: u32) -> io::Result<()> {
         self.requests().change(&link_header(index, 0, 0), &[(IFLA_MTU, mtu)])
+    }
+
+    /// Makes an interface say nothing by itself, as the kernel's WireGuard makes its own (wg_setup and wg_open in its device.c): it
+    /// is not for multicast, has no IPv6 address that nobody gave it, so that nothing asks for routers through the tunnel, and
+    /// who is forwarded back into it is not told of a shorter way. For the last, IPv4 has a setting of the whole namespace too.
+    ///
+    /// # Errors
+    /// The first that came. All is tried; a system without IPv6, or with `/proc/sys` read-only, has no more to set.
+    pub fn set_silent(&self, index: u32) -> io::Result<()> {
+        let multicast = self.requests().change(&link_header(index, 0, libc::IFF_MULTICAST as u32), &[]);
+        let mut request = change(&link_header(index, 0, 0), &[]);
+        let (families, v6) = (request.open_nest(IFLA_AF_SPEC), request.open_nest(libc::AF_INET6 as u16));
+        request.put(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_NONE]);
+        request.close(v6);
+        request.close(families);
+        let addresses = self.requests().exchange(request, direct, |_, _| false);
+        let redirects = ["all", &self.known.name].map(|name| {
+            std::fs::write(std::path::Path::new("/proc/sys/net/ipv4/conf").join(name).join("send_redirects"), "0")
+        });
+        [multicast, addresses].into_iter().chain(redirects).collect()
     }
 
     /// Sets how large the super-packets may be that the kernel hands to the interface: in bytes, and in segments.

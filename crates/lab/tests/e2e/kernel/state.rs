@@ -1,4 +1,4 @@
-//! What `wg` is told and what it shows: the same words to the kernel's interface and to ours, side by side in one guest, have the
+//! What `wg` is told and what it shows, and what the interface is to the rest of the system: the same words to the kernel's interface and to ours, side by side in one guest, have the
 //! same outcome, byte for byte, refusals included.
 
 use lab::{Guest, Kernel};
@@ -47,6 +47,14 @@ const STEPS: &[&str] = &[
     // One that somebody else has: the service of `lab-traffic`.
     "ip link set DEV up; wg set DEV listen-port 7007",
     "wg set DEV fwmark 8 listen-port 7007; ip link set DEV down",
+    // The interface itself: what it is, and what coming up does to it. An address that nobody gave it would ask for routers and tell
+    // of its groups through the tunnel.
+    "ip address add 10.8.0.1/24 dev DEV; ip address add fd08::1/64 dev DEV nodad; ip link set DEV up; \
+     for f in flags type addr_len mtu operstate statistics/tx_packets; do echo $f $(cat /sys/class/net/DEV/$f); done; \
+     grep . /proc/sys/net/ipv4/conf/all/send_redirects /proc/sys/net/ipv4/conf/DEV/send_redirects; \
+     cat /proc/sys/net/ipv6/conf/DEV/addr_gen_mode; ip -o address show DEV | sed 's/^[0-9]*//'; \
+     ip maddress show dev DEV | tail -n +2; ip route show table all | grep DEV; ip -6 route show table all | grep DEV; \
+     ip link set DEV down; ip address flush dev DEV",
 ];
 
 /// What stands between the outcomes of two steps.
