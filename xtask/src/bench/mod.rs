@@ -47,6 +47,9 @@ pub struct Options {
     /// Datagrams a second of each flood
     #[arg(long, requires = "flood", default_value_t = 50_000)]
     rate: u32,
+    /// How many peers these are; wireguard-go takes at most 65,536
+    #[arg(long, requires = "scale", value_parser = clap::value_parser!(u32).range(1000..=100_000))]
+    peers: Option<u32>,
 }
 
 /// What can be measured.
@@ -102,7 +105,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     setup::run(&setup::Options::default())?;
     let ours = build_release()?;
     if options.scale {
-        let peers = if options.quick { 10_000 } else { 100_000 };
+        let peers = options.peers.unwrap_or(if options.quick { 10_000 } else { 100_000 });
         let seconds = options.seconds.unwrap_or(if options.quick { 1 } else { 3 });
         let rounds = options.runs.unwrap_or(if options.quick { 1 } else { 5 });
         return scale::run(&ours, &scale::Plan { peers, seconds, rounds });
