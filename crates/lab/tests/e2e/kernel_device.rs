@@ -88,19 +88,22 @@ printf '[Interface]\nPrivateKey = %s\nListenPort = 7\nFwMark = 8\n[Peer]\nPublic
 printf '[Peer]\nPublicKey = %s\nPresharedKey = %s\nPersistentKeepalive = 9\nAllowedIPs = 10.0.0.0/16\n[Peer]\nPublicKey = %s\n' $KEY "$(cat psk)" $OTHER > two.conf
 printf '[Interface]\nFwMark = 3\n[Peer]\nPublicKey = %s\nAllowedIPs = 192.0.2.0/24\n' $OTHER > add.conf
 : > empty.conf
+apply() {
+    program=$1 device=$2 rest="$3;"
+    while [ -n "$rest" ]; do
+        command=${rest%%;*} rest=${rest#*;}
+        set -- $command; verb=$1; shift
+        $program $verb $device "$@" 2> told || { echo "--- $program $command"; cat told; }
+    done
+    wg showconf $device > $program.out
+}
+PUB=$(wg pubkey < secret)
 count=0
 while read -r line; do
     count=$((count + 1))
-    for program in wg wireloom; do
-        # They stay, since a device takes its time to go.
-        device=$program$count
-        ip link add $device type wireguard
-        echo "$line" | sed "s|KEY|$KEY|g; s|OTHER|$OTHER|g; s|PUB|$(wg pubkey < secret)|g" | tr ';' '\n' | while read -r command; do
-            set -- $command; verb=$1; shift
-            $program $verb $device "$@" 2> told || { echo "--- $program $command"; cat told; }
-        done
-        wg showconf $device > $program.out
-    done
+    # They stay, since a device takes its time to go.
+    ip link add a$count type wireguard; ip link add b$count type wireguard
+    apply wg a$count "$line"; apply wireloom b$count "$line"
     cmp -s wg.out wireloom.out || { echo "--- $line"; diff wg.out wireloom.out | grep -v Key | head -c 600; }
 done << END
 set listen-port 5 fwmark 0x10
@@ -108,23 +111,23 @@ set fwmark 5;set fwmark off
 set listen-port 5;set listen-port 0 fwmark 1
 set private-key secret;set private-key zeros
 set private-key secret;set private-key /dev/null
-set private-key secret peer PUB allowed-ips ::/0
-set peer PUB allowed-ips ::/0;set private-key secret
-set peer KEY
-set peer KEY;set peer KEY remove
-set peer KEY remove
-set peer KEY peer OTHER allowed-ips ::/0;set peer KEY remove peer OTHER remove
-set peer KEY preshared-key psk
-set peer KEY preshared-key psk;set peer KEY preshared-key /dev/null
-set peer KEY endpoint 192.0.2.1:5
-set peer KEY endpoint [2001:db8::1]:5;set peer KEY endpoint [fe80::1%eth0]:6
-set peer KEY persistent-keepalive 65535
-set peer KEY persistent-keepalive 25;set peer KEY persistent-keepalive off
-set peer KEY allowed-ips 10.0.0.0/8,::/0,192.0.2.1
-set peer KEY allowed-ips 10.0.0.0/8;set peer KEY allowed-ips ::/0
-set peer KEY allowed-ips 10.0.0.1/8 peer OTHER allowed-ips 10.0.0.0/8
-set peer KEY allowed-ips 10.0.0.0/8,::/0;set peer OTHER allowed-ips ::/0
-set private-key secret listen-port 9 fwmark 9 peer KEY preshared-key psk endpoint [::1]:5 persistent-keepalive 7 allowed-ips ::/0 peer OTHER
+set private-key secret peer $PUB allowed-ips ::/0
+set peer $PUB allowed-ips ::/0;set private-key secret
+set peer $KEY
+set peer $KEY;set peer $KEY remove
+set peer $KEY remove
+set peer $KEY peer $OTHER allowed-ips ::/0;set peer $KEY remove peer $OTHER remove
+set peer $KEY preshared-key psk
+set peer $KEY preshared-key psk;set peer $KEY preshared-key /dev/null
+set peer $KEY endpoint 192.0.2.1:5
+set peer $KEY endpoint [2001:db8::1]:5;set peer $KEY endpoint [fe80::1%eth0]:6
+set peer $KEY persistent-keepalive 65535
+set peer $KEY persistent-keepalive 25;set peer $KEY persistent-keepalive off
+set peer $KEY allowed-ips 10.0.0.0/8,::/0,192.0.2.1
+set peer $KEY allowed-ips 10.0.0.0/8;set peer $KEY allowed-ips ::/0
+set peer $KEY allowed-ips 10.0.0.1/8 peer $OTHER allowed-ips 10.0.0.0/8
+set peer $KEY allowed-ips 10.0.0.0/8,::/0;set peer $OTHER allowed-ips ::/0
+set private-key secret listen-port 9 fwmark 9 peer $KEY preshared-key psk endpoint [::1]:5 persistent-keepalive 7 allowed-ips ::/0 peer $OTHER
 setconf full.conf
 setconf full.conf;setconf two.conf
 setconf full.conf;setconf empty.conf
