@@ -22,6 +22,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+/// Initiations and responses leave with the DSCP AF41 (the kernel's HANDSHAKE_DSCP), cookie replies and data with none.
+const HANDSHAKE_CLASS: u8 = 0x88;
+
 /// How a device is made.
 pub struct DeviceConfig {
     /// How many workers want sockets.
@@ -197,7 +200,7 @@ impl Device {
         match event {
             Event::Transmit { to: Destination::Peer(peer), message } => self.transmit(state, peer, &message),
             Event::Transmit { to: Destination::Source, message } => {
-                if let Some(Err(error)) = origin.map(|origin| send(state, origin.from, &message)) {
+                if let Some(Err(error)) = origin.map(|origin| send(state, origin.from, 0, &message)) {
                     log::debug!("a cookie was not sent: {error}");
                 }
             }
@@ -225,10 +228,10 @@ impl Device {
         let Some(endpoint) = self.plane.endpoint(peer) else {
             return log::debug!("peer {}: no endpoint to send a handshake to", peer.as_u32());
         };
-        let result = match send(state, endpoint, message) {
+        let result = match send(state, endpoint, HANDSHAKE_CLASS, message) {
             Err(SendError::Invalid) if endpoint.source.is_some() => {
                 self.plane.forget_source(peer);
-                send(state, Endpoint { source: None, ..endpoint }, message)
+                send(state, Endpoint { source: None, ..endpoint }, HANDSHAKE_CLASS, message)
             }
             result => result,
         };

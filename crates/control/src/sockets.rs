@@ -106,13 +106,13 @@ impl Device {
     }
 }
 
-/// Sends one datagram by the control socket of its family.
-pub(crate) fn send(state: &State, to: Endpoint, bytes: &[u8]) -> Result<(), SendError> {
+/// Sends one datagram of this traffic class by the control socket of its family.
+pub(crate) fn send(state: &State, to: Endpoint, class: u8, bytes: &[u8]) -> Result<(), SendError> {
     let family = |socket: &&Socket| socket.is_v6() == to.addr.is_ipv6();
     let Some(socket) = state.group.as_ref().and_then(|group| group.control.iter().find(family)) else {
         return Err(SendError::Unreachable(rustix::io::Errno::AFNOSUPPORT.raw_os_error()));
     };
-    match socket.send(&[Outgoing { to, ecn: 0, bytes, segment: None }]) {
+    match socket.send(&[Outgoing { to, class, bytes, segment: None }]) {
         (1.., _) => Ok(()),
         (_, error) => Err(error.unwrap_or(SendError::WouldBlock)),
     }

@@ -1,4 +1,8 @@
-//! The ECN bits of inner and outer packets: RFC 6040, normal mode.
+//! The ECN bits of inner and outer packets: RFC 6040, normal mode, but for one case.
+//!
+//! An outer CE on a packet that is not ECN-capable means, by the RFC, that it is to be dropped. The kernel's WireGuard lets it
+//! through as it is (it calls `INET_ECN_decapsulate` and passes over the answer), and so do we: on a path that marks whatever
+//! it carries, nothing would arrive.
 //!
 //! The bits are the two lowest of the traffic class.
 
@@ -18,8 +22,6 @@ pub enum Decapsulated {
     Keep,
     /// Its bits become these: congestion met on the way is told to the receiver.
     Set(u8),
-    /// It is dropped: the path signalled congestion to a transport that cannot hear it.
-    Drop,
 }
 
 /// The outer bits of a packet that enters the tunnel: the inner ones (RFC 6040, section 4.1).
@@ -28,11 +30,10 @@ pub fn encapsulate(inner: u8) -> u8 {
     inner & 0b11
 }
 
-/// What an outer packet's bits mean for the inner packet (RFC 6040, figure 4).
+/// What an outer packet's bits mean for the inner packet (RFC 6040, figure 4, less its one drop).
 #[inline]
 pub fn decapsulate(inner: u8, outer: u8) -> Decapsulated {
     match (inner & 0b11, outer & 0b11) {
-        (NOT_ECT, CE) => Decapsulated::Drop,
         (ECT0 | ECT1, CE) => Decapsulated::Set(CE),
         (ECT0, ECT1) => Decapsulated::Set(ECT1),
         _ => Decapsulated::Keep,
@@ -45,11 +46,11 @@ mod tests {
 
     #[test]
     fn all_combinations() {
-        use Decapsulated::{Drop, Keep, Set};
+        use Decapsulated::{Keep, Set};
         // RFC 6040, figure 4; a row for each inner value, a column for each outer one.
         let outers = [NOT_ECT, ECT0, ECT1, CE];
         let table = [
-            (NOT_ECT, [Keep, Keep, Keep, Drop]),
+            (NOT_ECT, [Keep, Keep, Keep, Keep]),
             (ECT0, [Keep, Keep, Set(ECT1), Set(CE)]),
             (ECT1, [Keep, Keep, Keep, Set(CE)]),
             (CE, [Keep, Keep, Keep, Keep]),

@@ -211,7 +211,7 @@ pub fn run(kind: Kind, daemon: SocketAddr, key: &str, at: u16, rate: u32, second
                 .iter()
                 .map(|bytes| {
                     let source = Source { ip: source(to.is_ipv6(), noise.next() as u32 % SOURCES), ifindex: 0 };
-                    Outgoing { to: Endpoint { addr: to, source: Some(source) }, ecn: 0, bytes, segment: None }
+                    Outgoing { to: Endpoint { addr: to, source: Some(source) }, class: 0, bytes, segment: None }
                 })
                 .collect();
             let (count, error) = socket.send(&outgoing);
@@ -290,7 +290,7 @@ fn data(noise: &mut Noise, index: Option<u32>) -> Vec<u8> {
 fn shake_hands(mind: &mut Mind, to: SocketAddr, socket: &linux::udp::Socket) -> io::Result<u32> {
     for _ in 0..20 {
         let initiation = mind.initiation();
-        let outgoing = Outgoing { to: Endpoint::new(to), ecn: 0, bytes: &initiation, segment: None };
+        let outgoing = Outgoing { to: Endpoint::new(to), class: 0, bytes: &initiation, segment: None };
         socket.send(&[outgoing]);
         let (mut buffer, mut received) = ([0; 256], [Received::default()]);
         let deadline = Instant::now() + Duration::from_millis(500);

@@ -183,7 +183,7 @@ impl Rogue {
 
     fn emit(&self, bytes: &[u8], source: Option<Source>, segment: Option<u16>) -> Result<(), LabError> {
         let to = Endpoint { addr: self.victim, source };
-        let (_, error) = self.socket()?.send(&[Outgoing { to, ecn: 0, bytes, segment }]);
+        let (_, error) = self.socket()?.send(&[Outgoing { to, class: 0, bytes, segment }]);
         error.map_or(Ok(()), |error| Err(LabError::io("a rogue's datagram")(io::Error::other(error))))
     }
 

@@ -342,7 +342,7 @@ fn a_udp_super_packet_crosses_as_the_kernel_can() {
                 let group = SocketGroup::bind(0, 0, &options).expect("bind");
                 let send = Outgoing {
                     to: SocketAddr::from((Ipv4Addr::new(10, 9, 0, 2), 6001)).into(),
-                    ecn: 0,
+                    class: 0,
                     bytes: &bytes,
                     segment: Some(1300),
                 };

@@ -22,7 +22,7 @@ fn local(socket: &Socket, port: u16) -> SocketAddr {
 }
 
 fn plain(to: SocketAddr, bytes: &[u8]) -> Outgoing<'_> {
-    Outgoing { to: Endpoint::new(to), ecn: 0, bytes, segment: None }
+    Outgoing { to: Endpoint::new(to), class: 0, bytes, segment: None }
 }
 
 /// One datagram, or coalesced run, and what went along.
@@ -125,7 +125,7 @@ fn source_and_ecn_go_both_ways() {
                 let source = Source { ip, ifindex: LOOPBACK };
                 let mut send = plain(local(&b.control[family], b.port), b"hello");
                 send.to.source = Some(source);
-                send.ecn = ecn;
+                send.class = ecn;
                 assert_eq!(a.control[family].send(&[send]), (1, None));
                 let (bytes, received) = receive(&b.control[family]);
                 assert_eq!(bytes, b"hello");

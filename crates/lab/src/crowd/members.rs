@@ -175,7 +175,7 @@ impl Crowd {
                 .map(|(member, bytes)| {
                     let source = Source { ip: outside(*member).into(), ifindex: 0 };
                     let to = Endpoint { addr: self.to, source: Some(source) };
-                    Outgoing { to, ecn: 0, bytes, segment: None }
+                    Outgoing { to, class: 0, bytes, segment: None }
                 })
                 .collect();
             if batch.is_empty() {

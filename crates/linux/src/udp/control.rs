@@ -60,9 +60,9 @@ impl<'a> Writer<'a> {
         self.push(libc::SOL_UDP, libc::UDP_SEGMENT, &size.to_ne_bytes());
     }
 
-    /// The ECN bits; the rest of the traffic class stays zero.
-    pub fn ecn(&mut self, v6: bool, ecn: u8) {
-        let value = libc::c_int::from(ecn & 3).to_ne_bytes();
+    /// The traffic class.
+    pub fn class(&mut self, v6: bool, class: u8) {
+        let value = libc::c_int::from(class).to_ne_bytes();
         if v6 {
             self.push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &value);
         } else {
@@ -160,7 +160,7 @@ mod tests {
                 let mut writer = Writer::new(&mut buffer);
                 let source = Source { ip, ifindex };
                 writer.source(&source);
-                writer.ecn(ip.is_ipv6(), ecn);
+                writer.class(ip.is_ipv6(), 0x88 | ecn);
                 writer.segment(1452);
                 let len = writer.len();
                 prop_assert!(len <= CAPACITY);

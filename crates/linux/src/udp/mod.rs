@@ -15,6 +15,8 @@
 //! IP_PMTUDISC_DONT. What the kernel learned of a path's MTU it still heeds: there it fragments here, and it refuses to cut a
 //! super-packet into segments that would not fit ([`SendError::TooLarge`]), which the caller then sends one by one.
 //!
+//! IPv6 flow labels stay zero, as the kernel's WireGuard leaves them: they would tell its packets from ours.
+//!
 //! UDP checksums stay on: packets without one are not coalesced by the receiver, and IPv6 requires them.
 
 use std::io;
@@ -36,6 +38,9 @@ pub fn read_control(bytes: &[u8]) -> (Option<inet::Source>, u8, Option<usize>) {
     let control::Received { source, ecn, segment } = control::read(bytes);
     (source, ecn, segment)
 }
+
+// linux/in6.h
+const IPV6_AUTOFLOWLABEL: libc::c_int = 70;
 
 /// The most messages that one system call takes; a longer slice takes several.
 pub const BATCH: usize = 32;
@@ -201,6 +206,7 @@ fn configure(fd: BorrowedFd<'_>, v6: bool, options: &UdpOptions) -> Result<(), B
         set(libc::IPV6_RECVPKTINFO, 1).map_err(os("IPV6_RECVPKTINFO"))?;
         set(libc::IPV6_RECVTCLASS, 1).map_err(os("IPV6_RECVTCLASS"))?;
         set(libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT).map_err(os("IPV6_MTU_DISCOVER"))?;
+        set(IPV6_AUTOFLOWLABEL, 0).map_err(os("IPV6_AUTOFLOWLABEL"))?;
     } else {
         let set = |option, value| set_int(fd, libc::IPPROTO_IP, option, value);
         set(libc::IP_PKTINFO, 1).map_err(os("IP_PKTINFO"))?;

@@ -51,8 +51,8 @@ impl Default for Received {
 pub struct Outgoing<'a> {
     /// Where to, and from which address and interface of ours, if that matters.
     pub to: Endpoint,
-    /// The ECN bits of its IP header.
-    pub ecn: u8,
+    /// Its traffic class (the TOS byte of IPv4): DSCP, and ECN in the two lowest bits.
+    pub class: u8,
     /// The bytes.
     pub bytes: &'a [u8],
     /// Cut the bytes into datagrams of this size, the last of which may be shorter: at most [`super::SEGMENTS_MAX`].
@@ -257,8 +257,8 @@ impl Socket {
             {
                 writer.segment(segment);
             }
-            if send.ecn != 0 {
-                writer.ecn(self.v6, send.ecn);
+            if send.class != 0 {
+                writer.class(self.v6, send.class);
             }
             if let Some(source) = &send.to.source {
                 writer.source(source);

@@ -19,6 +19,8 @@ reasons! {
     InnerMalformed = "inner-malformed",
     /// No peer's allowed IPs hold the destination.
     NoRoute = "no-route",
+    /// A datagram that we sent to the peer ourselves: its endpoint is routed into the tunnel.
+    Looped = "looped",
     /// The peer has no endpoint.
     NoEndpoint = "no-endpoint",
     /// More waited for a session than there is room for, or the handshake was given up.
@@ -47,8 +49,6 @@ reasons! {
     SourceNotAllowed = "source-not-allowed",
     /// What was authentic holds no IP packet.
     ContentMalformed = "content-malformed",
-    /// Marked as congested on the way, without a flow that understands it (RFC 6040).
-    Congested = "ecn-drop",
     /// The TUN did not take it.
     TunWrite = "tun-write",
     /// Data that the kernel joined to a handshake message, and so gave to control.

@@ -259,7 +259,8 @@ impl<'a> Sealer<'a> {
         // What fits, padding and all; but no less than what every link must carry (RFC 791, RFC 8200).
         let fits = (path_mtu - self.path.overhead()).saturating_sub(TRANSPORT_HEADER_LEN + TAG_LEN) & !15;
         let least = if cut.destination().is_ipv6() { 1280 } else { 576 };
-        Some(fits.max(least))
+        // To a sender that can do no better there is nothing to say: its packets go on in fragments.
+        Some(fits.max(least)).filter(|mtu| cut.segment_len(0) > *mtu)
     }
 
     /// Adds a segment of `wire` bytes; `write` writes its inner headers and says what follows them. False: no room.

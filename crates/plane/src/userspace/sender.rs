@@ -103,11 +103,11 @@ impl<'a> Batch<'a> {
         self.socket = Some(socket);
         let bytes = &output[run.at..run.at + run.len];
         if run.count > 1 && gso && socket.gso() && run.path.takes_segments_of(run.stride) {
-            let outgoing = Outgoing { to: endpoint, ecn: run.ecn, bytes, segment: Some(run.stride as u16) };
+            let outgoing = Outgoing { to: endpoint, class: run.ecn, bytes, segment: Some(run.stride as u16) };
             self.push(Entry { run, outgoing, datagrams: run.count });
         } else {
             for bytes in bytes.chunks(run.stride) {
-                let outgoing = Outgoing { to: endpoint, ecn: run.ecn, bytes, segment: None };
+                let outgoing = Outgoing { to: endpoint, class: run.ecn, bytes, segment: None };
                 self.push(Entry { run, outgoing, datagrams: 1 });
             }
         }

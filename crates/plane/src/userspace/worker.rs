@@ -24,14 +24,14 @@ use super::{
 };
 use crate::ring::Producer;
 use arrayvec::ArrayVec;
-use inet::{allowed::Snapshot, cut::Cut, icmp, vnet, vnet::VnetHeader};
+use inet::{allowed::Snapshot, cut::Cut, icmp, ip, ip::IpPacket, vnet, vnet::VnetHeader};
 use linux::{
     memory::hide_stack,
     poll::{Epoll, Event, Interest},
     tun::{Offloads, Queue},
     udp::{Received, Socket},
 };
-use noise::Instant;
+use noise::{Instant, Session, message::parse_transport_header};
 use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 
 /// Jobs in each ring, and in each pool.
@@ -94,6 +94,15 @@ pub(super) fn segments(packet: &[u8]) -> usize {
     let split = packet.split_at_checked(vnet::LEN);
     let cut = split.and_then(|(header, packet)| Cut::new(&VnetHeader::parse(header).ok()?, packet).ok());
     cut.map_or(1, |cut| cut.segments())
+}
+
+/// Whether a packet is a data message of this very session, on its way to the peer: with each turn it would grow, and fall into
+/// fragments that do the same. A later fragment is let through, since its own message will be none.
+fn is_looped(packet: &[u8], session: &Session) -> bool {
+    let Ok(packet) = IpPacket::parse(packet) else { return false };
+    let Some(udp) = packet.transport().filter(|it| it.protocol == ip::UDP && !it.later_fragment) else { return false };
+    let message = packet.bytes().get(udp.offset + 8..);
+    message.and_then(parse_transport_header).is_some_and(|header| header.receiver == session.remote_index())
 }
 
 impl Worker {
@@ -316,7 +325,11 @@ impl Worker {
         if peer.path.load().is_none() {
             return Admission::Refuse(Reason::NoEndpoint, Some(icmp::Reason::NoEndpoint));
         }
-        let has_session = peer.current.load().as_ref().is_some_and(|session| session.may_send(now));
+        let current = peer.current.load();
+        if current.as_ref().is_some_and(|session| is_looped(packet, session)) {
+            return Admission::Refuse(Reason::Looped, None);
+        }
+        let has_session = current.as_ref().is_some_and(|session| session.may_send(now));
         // While others wait, waiting keeps the order.
         if has_session && !self.waiting.holds(peer) {
             Admission::Seal(peer.clone(), cut.segments())

@@ -279,13 +279,8 @@ impl Arrivals<'_> {
             self.shared.drops.count(Reason::SourceNotAllowed, 1);
             return None;
         }
-        match ecn::decapsulate(inner_ecn, self.received.ecn) {
-            Decapsulated::Keep => (),
-            Decapsulated::Set(bits) => ip::set_ecn(plaintext, bits),
-            Decapsulated::Drop => {
-                self.shared.drops.count(Reason::Congested, 1);
-                return None;
-            }
+        if let Decapsulated::Set(bits) = ecn::decapsulate(inner_ecn, self.received.ecn) {
+            ip::set_ecn(plaintext, bits);
         }
         Some(len)
     }
