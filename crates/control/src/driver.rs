@@ -10,6 +10,7 @@ use crate::{
     handshakes::Handshakes,
     link::{Link, LinkNews},
     sockets::{Buffers, buffers},
+    sources::Sources,
 };
 use linux::{
     poll::{Event, Interest, SignalFd},
@@ -33,6 +34,7 @@ pub(crate) mod token {
     pub(crate) const LINK: u64 = 3;
     pub(crate) const SIGNAL: u64 = 4;
     pub(crate) const DELETION: u64 = 5;
+    pub(crate) const ROUTES: u64 = 6;
 }
 
 /// Why the control thread could not start, or go on.
@@ -41,6 +43,9 @@ pub enum DriverError {
     /// The interface cannot be followed.
     #[error("cannot follow the interface: {0}")]
     Link(io::Error),
+    /// Changes of the routes cannot be followed.
+    #[error("cannot follow the routes: {0}")]
+    Routes(io::Error),
     /// A wait was refused.
     #[error("the control thread cannot wait: {0}")]
     Wait(#[from] io::Error),
@@ -64,6 +69,7 @@ pub struct Driver {
     signals: SignalFd,
     deletion: DeletionWatch,
     handshakes: Handshakes,
+    sources: Sources,
     buffers: Buffers,
 }
 
@@ -77,13 +83,15 @@ impl Driver {
         deletion: DeletionWatch,
     ) -> Result<Self, DriverError> {
         let link = Link::new(queue, offloads, &device).map_err(DriverError::Link)?;
+        let sources = Sources::new().map_err(DriverError::Routes)?;
         let add = |fd, token| device.epoll.add(fd, token, Interest::READ);
         add(device.timer.as_fd(), token::TIMER)?;
         add(device.plane.event_fd(), token::PLANE)?;
         add(link.as_fd(), token::LINK)?;
         add(signals.as_fd(), token::SIGNAL)?;
         add(deletion.as_fd(), token::DELETION)?;
-        Ok(Self { device, link, signals, deletion, handshakes: Handshakes::new(), buffers: buffers() })
+        add(sources.as_fd(), token::ROUTES)?;
+        Ok(Self { device, link, signals, deletion, handshakes: Handshakes::new(), sources, buffers: buffers() })
     }
 
     /// Runs until the device's end.
@@ -94,7 +102,8 @@ impl Driver {
             return Ok(End::SocketGone);
         }
         loop {
-            let timeout = if self.handshakes.is_empty() { None } else { Some(Duration::ZERO) };
+            let idle = self.handshakes.is_empty() && self.sources.is_idle();
+            let timeout = if idle { None } else { Some(Duration::ZERO) };
             let device = self.device.clone();
             for event in device.epoll.wait(&mut events, timeout)? {
                 if let Some(end) = self.happened(event.token())? {
@@ -102,6 +111,7 @@ impl Driver {
                 }
             }
             self.handle_handshakes();
+            self.sources.check(&self.device);
         }
     }
 
@@ -124,6 +134,7 @@ impl Driver {
                 LinkNews::Moved => self.device.epoll.add(self.link.as_fd(), token::LINK, Interest::READ)?,
                 LinkNews::Gone => return Ok(Some(End::InterfaceGone)),
             },
+            token::ROUTES => self.sources.hear(),
             token::SIGNAL => return Ok(self.signals.next().map(|_| End::Signal)),
             _ => return Ok(self.deletion.deleted().then_some(End::SocketGone)),
         }

@@ -17,6 +17,7 @@ mod link;
 mod lock;
 mod report;
 mod sockets;
+mod sources;
 #[cfg(test)]
 mod tests;
 pub mod uapi;

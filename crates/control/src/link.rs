@@ -3,12 +3,13 @@
 use crate::device::Device;
 use linux::{
     link::{LinkEvent, Monitor},
+    netns,
     tun::{Offloads, Queue},
 };
 use plane::userspace::QUEUE_LEN;
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 /// The most that one outer send carries, in bytes.
@@ -23,6 +24,8 @@ pub(crate) struct Link {
     monitor: Monitor,
     /// A descriptor of the device, by which it is found again.
     queue: Queue,
+    /// The network namespace that we live in.
+    home: OwnedFd,
     offloads: Offloads,
 }
 
@@ -40,7 +43,8 @@ pub(crate) enum LinkNews {
 impl Link {
     /// Starts to follow the interface of this queue, and applies its state to the device.
     pub(crate) fn new(queue: Queue, offloads: Offloads, device: &Device) -> io::Result<Self> {
-        let link = Self { monitor: Monitor::follow(&queue)?, queue, offloads };
+        let home = netns::current()?;
+        let link = Self { monitor: Monitor::follow(&queue, home.as_fd())?, queue, home, offloads };
         link.apply(device);
         Ok(link)
     }
@@ -82,7 +86,7 @@ impl Link {
         if !self.queue.is_attached() {
             return LinkNews::Gone;
         }
-        match Monitor::follow(&self.queue) {
+        match Monitor::follow(&self.queue, self.home.as_fd()) {
             Ok(monitor) => {
                 self.monitor = monitor;
                 self.apply(device);

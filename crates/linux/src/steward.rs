@@ -36,10 +36,12 @@ static STEWARD: OnceLock<Mutex<OwnedFd>> = OnceLock::new();
 const TASK_MAX: usize = 4096 + 8;
 
 /// What the steward keeps: to mark packets, for large buffers, the interface's settings and its namespace; for ICMP errors; for
-/// ports below 1024; and, to make sockets in a namespace that the interface was moved to, the one that `setns` takes.
+/// ports below 1024; and, to make sockets in a namespace that the interface was moved to, the one that `setns` takes, and to hear
+/// of it from home, that for broadcasts.
 const KEPT: CapabilitySet = CapabilitySet::NET_ADMIN
     .union(CapabilitySet::NET_RAW)
     .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::NET_BROADCAST)
     .union(CapabilitySet::SYS_ADMIN);
 
 /// A kind of socket that is made in a network namespace.
@@ -49,6 +51,8 @@ pub(crate) enum Kind {
     Requests,
     /// Netlink, for what happens to links and addresses.
     Reports,
+    /// The same of another namespace, but living at home.
+    ReportsFrom,
     /// Raw, IPv4.
     Raw4,
     /// Raw, IPv6.
@@ -56,13 +60,14 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Requests, Kind::Reports, Kind::Raw4, Kind::Raw6];
+    const ALL: [Kind; 5] = [Kind::Requests, Kind::Reports, Kind::ReportsFrom, Kind::Raw4, Kind::Raw6];
 
-    /// Makes one in the namespace of the calling thread.
-    fn open(self) -> io::Result<OwnedFd> {
+    /// Makes one for this namespace in that of the calling thread: the same, but for reports from there.
+    fn open(self, netns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         match self {
             Kind::Requests => link::open_requests(),
             Kind::Reports => link::open_reports(),
+            Kind::ReportsFrom => link::open_reports_from(netns),
             Kind::Raw4 => icmp::open(libc::AF_INET),
             Kind::Raw6 => icmp::open(libc::AF_INET6),
         }
@@ -147,7 +152,10 @@ impl<'a> Task<'a> {
 /// Does what takes a privilege: by the steward, or without one in this process.
 pub(crate) fn perform(task: Task<'_>, on: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     match STEWARD.get() {
-        None => task.carry_out(on, |netns, kind| netns::run_in(netns, || kind.open())),
+        None => task.carry_out(on, |netns, kind| match kind {
+            Kind::ReportsFrom => kind.open(netns),
+            _ => netns::run_in(netns, || kind.open(netns)),
+        }),
         Some(steward) => {
             let (tag, numbers, rest) = task.encode();
             ask(steward, &[&[tag], &numbers, rest], Some(on))
@@ -299,11 +307,11 @@ fn settle(socket: &OwnedFd, home: &OwnedFd) -> io::Result<()> {
 
 /// Makes a socket in another namespace, and comes home. There is one thread.
 fn open_away(home: &OwnedFd, netns: BorrowedFd<'_>, kind: Kind) -> io::Result<OwnedFd> {
-    if netns::same(netns, home.as_fd())? {
-        return kind.open();
+    if kind == Kind::ReportsFrom || netns::same(netns, home.as_fd())? {
+        return kind.open(netns);
     }
     netns::enter(netns)?;
-    let socket = kind.open();
+    let socket = kind.open(netns);
     // Away from home there is nothing that it could be asked for: it ends.
     if netns::enter(home.as_fd()).is_err() {
         std::process::abort();
@@ -326,6 +334,7 @@ mod tests {
             Task::Netns,
             Task::Open(Kind::Requests),
             Task::Open(Kind::Reports),
+            Task::Open(Kind::ReportsFrom),
             Task::Open(Kind::Raw4),
             Task::Open(Kind::Raw6),
             Task::SetLink(&tuning),

@@ -140,7 +140,7 @@ fn a_device_is_followed_into_another_namespace() {
         assert!(queue.is_attached());
         let there = queue.netns().expect("netns");
         assert!(netns::same(there.as_fd(), room.netns()).expect("same"));
-        let mut monitor = Monitor::follow(queue).expect("follow");
+        let mut monitor = Monitor::follow(queue, here.as_fd()).expect("follow");
         assert_ne!(monitor.index(), index);
         assert_eq!(monitor.known().name, name);
         room.run({

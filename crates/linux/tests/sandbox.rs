@@ -217,7 +217,7 @@ fn with_a_steward(socket_path: &str) {
     capabilities::keep_only(CapabilitySet::empty()).expect("capabilities");
     sandbox::enter(Role::Daemon);
 
-    let mut monitor = Monitor::follow(&tun.queues[0]).expect("follow");
+    let mut monitor = Monitor::follow(&tun.queues[0], here.as_fd()).expect("follow");
     assert_eq!(monitor.known().name, tun.name);
     let index = monitor.index();
     monitor.set_txqueuelen(index, 77).expect("queue");

@@ -6,7 +6,7 @@
 
 use std::env;
 use std::num::NonZeroUsize;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use linux::process::{self, DaemoniseError, Output, Readiness};
 use linux::sandbox::{self, Role};
 use linux::tun::{self, Offloads, Tun, TunError};
 use linux::unix::{self, DeletionWatch, ListenError, Listener};
-use linux::{memory, steward};
+use linux::{memory, netns, steward};
 use log::LevelFilter;
 use plane::DataPlane;
 use plane::userspace::{PlaneError, Userspace, UserspaceConfig};
@@ -301,7 +301,8 @@ fn open_tun(args: &RunArgs, environment: &Environment) -> Result<Tun, RunError> 
         tun = tun::create(args.interface.as_str(), 1, want)?;
     }
     let mtu = args.mtu.map_or(MTU, u32::from);
-    let monitor = Monitor::follow(&tun.queues[0]).map_err(os("looking at the interface"))?;
+    let home = netns::current().map_err(os("looking at the network namespace"))?;
+    let monitor = Monitor::follow(&tun.queues[0], home.as_fd()).map_err(os("looking at the interface"))?;
     monitor.set_mtu(tun.index, mtu).map_err(os("setting the MTU"))?;
     if ours && let Err(error) = monitor.set_silent(tun.index) {
         log::debug!("the interface may say something by itself: {error}");

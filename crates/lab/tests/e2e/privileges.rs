@@ -10,8 +10,8 @@ use lab::{Daemon, End, Namespace, TunnelSpec, run, run_checked, socket_path, uni
 
 use crate::common::{BYTES, LIMIT, SOON, check_pings, our_tunnel, spec, wait_for_ping, wireloom};
 
-/// CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN.
-const STEWARD: &str = "0000000000203400";
+/// CAP_NET_BIND_SERVICE, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN.
+const STEWARD: &str = "0000000000203c00";
 const NONE: &str = "0000000000000000";
 
 fn read(path: &str) -> String {

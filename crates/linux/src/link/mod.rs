@@ -5,7 +5,11 @@
 //! compares that. The settings go over a second socket, so that answers and reports do not mix.
 //!
 //! The interface may be moved to another network namespace while it runs. Here it is then [`LinkEvent::Removed`], while the
-//! TUN's queue is still attached: the caller asks the queue where it went and opens a monitor there, [`Monitor::follow`].
+//! TUN's queue is still attached: the caller asks the queue where it went and follows it there, [`Monitor::follow`].
+//!
+//! A namespace lives as long as a socket in it, or a descriptor of it. One that we only follow an interface into must be able to
+//! end, and the interface with it: its reports come by a socket at home that hears of all namespaces that have a number
+//! there (NETLINK_LISTEN_ALL_NSID), and for each request a socket is made in it and closed again.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,11 +19,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use crate::steward::{Kind, Task, obtain, perform};
-use crate::sys::check;
-use crate::tun;
+use crate::sys::{check, set_int};
+use crate::{netns, tun};
 
 pub(crate) mod message;
+mod routes;
 use message::{ADDRESS, Attributes, LINK, Messages, Request, find, link_header, u32_at};
+pub use routes::Routes;
 
 // linux/if_link.h
 const IFLA_IFNAME: u16 = 3;
@@ -39,6 +45,11 @@ const ADDR_GEN_NONE: u8 = 1;
 // linux/if_addr.h
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+// linux/net_namespace.h
+const NETNSA_NSID: u16 = 1;
+const NETNSA_FD: u16 = 3;
+/// Length of `struct rtgenmsg`, as attributes follow it.
+const GENERIC: usize = 4;
 /// Leave the statistics out of the answer (RTEXT_FILTER_SKIP_STATS).
 const SKIP_STATS: u32 = 8;
 
@@ -74,7 +85,7 @@ pub enum LinkEvent {
 #[derive(Debug)]
 pub struct Monitor {
     reports: OwnedFd,
-    requests: Mutex<Requests>,
+    place: Place,
     index: u32,
     known: LinkState,
     events: VecDeque<LinkEvent>,
@@ -82,33 +93,55 @@ pub struct Monitor {
     buffer: Box<[u8]>,
 }
 
+/// Where the interface is.
+#[derive(Debug)]
+enum Place {
+    /// At home, or where the thread was that opened the monitor.
+    Here(Mutex<Requests>),
+    /// In the namespace that this device is in, which has this number at home.
+    There(tun::Queue, i32),
+}
+
+impl Place {
+    fn ask<T>(&self, question: impl FnOnce(&mut Requests) -> io::Result<T>) -> io::Result<T> {
+        match self {
+            // A panic in the middle of a request leaves answers behind, which the next one skips by their sequence number.
+            Place::Here(requests) => question(&mut requests.lock().unwrap_or_else(PoisonError::into_inner)),
+            Place::There(queue, _) => {
+                let socket = obtain(Task::Open(Kind::Requests), queue.netns()?.as_fd())?;
+                question(&mut Requests::over(socket))
+            }
+        }
+    }
+}
+
 impl Monitor {
     /// Follows an interface of the calling thread's network namespace. `NotFound` or ENODEV when there is none.
     pub fn open(index: u32) -> io::Result<Monitor> {
-        Monitor::over(open_reports()?, Requests::over(open_requests()?), Target::Index(index))
+        let place = Place::Here(Mutex::new(Requests::over(open_requests()?)));
+        Monitor::over(open_reports()?, place, Target::Index(index))
     }
 
-    fn over(reports: OwnedFd, mut requests: Requests, target: Target<'_>) -> io::Result<Monitor> {
+    fn over(reports: OwnedFd, place: Place, target: Target<'_>) -> io::Result<Monitor> {
         // First the reports, then the state: what changes in between is reported, and then found to be known already.
-        let (index, known) = requests.find(target)?;
-        Ok(Monitor {
-            reports,
-            requests: Mutex::new(requests),
-            index,
-            known,
-            events: VecDeque::new(),
-            gone: false,
-            buffer: vec![0; 32 * 1024].into_boxed_slice(),
-        })
+        let (index, known) = place.ask(|requests| requests.find(target))?;
+        let buffer = vec![0; 32 * 1024].into_boxed_slice();
+        Ok(Monitor { reports, place, index, known, events: VecDeque::new(), gone: false, buffer })
     }
 
-    /// Follows a TUN device to wherever it is now: its index may have changed on the way. Takes CAP_NET_ADMIN and, for another
-    /// network namespace than the thread's, CAP_SYS_ADMIN: the steward's, or ours.
-    pub fn follow(queue: &tun::Queue) -> io::Result<Monitor> {
-        let netns = queue.netns()?;
-        let open = |kind| obtain(Task::Open(kind), netns.as_fd());
-        let (reports, requests) = (open(Kind::Reports)?, open(Kind::Requests)?);
-        Monitor::over(reports, Requests::over(requests), Target::Name(&queue.name()?))
+    /// Follows a TUN device to wherever it is now: its index may have changed on the way. `home` is the namespace that the process
+    /// lives in. Takes CAP_NET_ADMIN and, away from home, CAP_SYS_ADMIN and CAP_NET_BROADCAST: the steward's, or ours.
+    pub fn follow(queue: &tun::Queue, home: BorrowedFd<'_>) -> io::Result<Monitor> {
+        let (netns, name) = (queue.netns()?, queue.name()?);
+        let open = |kind, netns: BorrowedFd<'_>| obtain(Task::Open(kind), netns);
+        let mut requests = Requests::over(open(Kind::Requests, home)?);
+        if netns::same(netns.as_fd(), home)? {
+            let place = Place::Here(Mutex::new(requests));
+            return Monitor::over(open(Kind::Reports, home)?, place, Target::Name(&name));
+        }
+        let reports = open(Kind::ReportsFrom, netns.as_fd())?;
+        let number = requests.number_of(netns.as_fd())?.ok_or(io::ErrorKind::NotFound)?;
+        Monitor::over(reports, Place::There(queue.try_clone()?, number), Target::Name(&name))
     }
 
     /// The index of the interface that is followed.
@@ -123,19 +156,19 @@ impl Monitor {
 
     /// The state of an interface, asked of the kernel. ENODEV when there is none.
     pub fn state(&self, index: u32) -> io::Result<LinkState> {
-        self.requests().state(index)
+        self.place.ask(|requests| requests.state(index))
     }
 
     /// Sets an interface up or down.
     pub fn set_up(&self, index: u32, up: bool) -> io::Result<()> {
         let flags = if up { libc::IFF_UP as u32 } else { 0 };
         let header = link_header(index, flags, libc::IFF_UP as u32);
-        self.requests().change(&header, &[])
+        self.place.ask(|requests| requests.change(&header, &[]))
     }
 
     /// Sets the MTU, in bytes.
     pub fn set_mtu(&self, index: u32, mtu: u32) -> io::Result<()> {
-        self.requests().change(&link_header(index, 0, 0), &[(IFLA_MTU, mtu)])
+        self.place.ask(|requests| requests.change(&link_header(index, 0, 0), &[(IFLA_MTU, mtu)]))
     }
 
     /// Makes an interface say nothing by itself, as the kernel's WireGuard makes its own (wg_setup and wg_open in its device.c): it
@@ -145,13 +178,14 @@ impl Monitor {
     /// # Errors
     /// The first that came. All is tried; a system without IPv6, or with `/proc/sys` read-only, has no more to set.
     pub fn set_silent(&self, index: u32) -> io::Result<()> {
-        let multicast = self.requests().change(&link_header(index, 0, libc::IFF_MULTICAST as u32), &[]);
+        let header = link_header(index, 0, libc::IFF_MULTICAST as u32);
+        let multicast = self.place.ask(|requests| requests.change(&header, &[]));
         let mut request = change(&link_header(index, 0, 0), &[]);
         let (families, v6) = (request.open_nest(IFLA_AF_SPEC), request.open_nest(libc::AF_INET6 as u16));
         request.put(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_NONE]);
         request.close(v6);
         request.close(families);
-        let addresses = self.requests().exchange(request, direct, |_, _| false);
+        let addresses = self.place.ask(|requests| requests.exchange(request, direct, |_, _| false));
         let redirects = ["all", &self.known.name].map(|name| {
             std::fs::write(std::path::Path::new("/proc/sys/net/ipv4/conf").join(name).join("send_redirects"), "0")
         });
@@ -160,39 +194,40 @@ impl Monitor {
 
     /// Sets how large the super-packets may be that the kernel hands to the interface: in bytes, and in segments.
     pub fn set_gso_max(&self, index: u32, size: u32, segments: u32) -> io::Result<()> {
-        self.requests().tune(index, &[(IFLA_GSO_MAX_SIZE, size), (IFLA_GSO_MAX_SEGS, segments)])
+        let attributes = [(IFLA_GSO_MAX_SIZE, size), (IFLA_GSO_MAX_SEGS, segments)];
+        self.place.ask(|requests| requests.tune(index, &attributes))
     }
 
     /// Sets the length of the interface's own queue, in (super-)packets.
     pub fn set_txqueuelen(&self, index: u32, packets: u32) -> io::Result<()> {
-        self.requests().tune(index, &[(IFLA_TXQLEN, packets)])
+        self.place.ask(|requests| requests.tune(index, &[(IFLA_TXQLEN, packets)]))
     }
 
     /// The addresses of an interface, in the kernel's order.
     pub fn addresses(&self, index: u32) -> io::Result<Vec<IpAddr>> {
-        self.requests().addresses(index)
-    }
-
-    fn requests(&self) -> std::sync::MutexGuard<'_, Requests> {
-        // A panic in the middle of a request leaves answers behind, which the next one skips by their sequence number.
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+        self.place.ask(|requests| requests.addresses(index))
     }
 
     /// Takes in what the kernel reported; whether there was anything.
     fn receive(&mut self) -> bool {
-        let received = match rustix::net::recv(&self.reports, &mut self.buffer[..], rustix::net::RecvFlags::DONTWAIT) {
-            Ok((len, _)) => len,
-            Err(rustix::io::Errno::INTR) => return true,
-            Err(rustix::io::Errno::NOBUFS) => {
-                self.resynchronise();
-                return true;
-            }
-            Err(rustix::io::Errno::AGAIN) => return false,
-            Err(error) => {
-                log::warn!("link reports cannot be read: {error}");
-                return false;
-            }
+        let (received, number) = match receive_report(self.reports.as_fd(), &mut self.buffer) {
+            Ok(received) => received,
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR) => return true,
+                Some(libc::ENOBUFS) => {
+                    self.resynchronise();
+                    return true;
+                }
+                Some(libc::EAGAIN) => return false,
+                _ => {
+                    log::warn!("link reports cannot be read: {error}");
+                    return false;
+                }
+            },
         };
+        if matches!(self.place, Place::There(_, ours) if number != Some(ours)) {
+            return true;
+        }
         let buffer = std::mem::take(&mut self.buffer);
         for message in Messages(&buffer[..received]) {
             self.take(message.kind, message.body);
@@ -246,8 +281,7 @@ impl Monitor {
         if self.gone {
             return;
         }
-        let state = self.requests().state(self.index);
-        match state {
+        match self.state(self.index) {
             Ok(state) => {
                 self.compare(state);
                 self.addresses_changed();
@@ -355,6 +389,46 @@ pub(crate) fn open_reports() -> io::Result<OwnedFd> {
     socket(groups as u32, libc::SOCK_NONBLOCK)
 }
 
+/// One that hears of all namespaces with a number in the thread's, and of the thread's own; and a number for this one, if it
+/// has none.
+pub(crate) fn open_reports_from(netns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let reports = open_reports()?;
+    set_int(reports.as_fd(), libc::SOL_NETLINK, libc::NETLINK_LISTEN_ALL_NSID, 1)?;
+    let mut requests = Requests::over(open_requests()?);
+    if requests.number_of(netns)?.is_none() {
+        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+        let request = Request::new(libc::RTM_NEWNSID, flags, 0, &[0; GENERIC])
+            .attribute(NETNSA_NSID, &(-1i32).to_ne_bytes())
+            .attribute(NETNSA_FD, &netns.as_raw_fd().to_ne_bytes());
+        match requests.exchange(request, direct, |_, _| false) {
+            // Somebody else was faster.
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => (),
+            other => other?,
+        }
+    }
+    Ok(reports)
+}
+
+/// A report, and the number of the network namespace that it is from; a socket that hears of one namespace says none.
+fn receive_report(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<i32>)> {
+    /// A `cmsghdr` and an int.
+    const BESIDE: usize = 24;
+    let mut beside = [0u64; BESIDE / 8];
+    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all-zero bytes are a valid `msghdr` (null pointers, zero lengths).
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_iov = &mut vector;
+    message.msg_iovlen = 1;
+    message.msg_control = beside.as_mut_ptr().cast();
+    message.msg_controllen = BESIDE as _;
+    // SAFETY: the message points to the buffer and to `beside`, both writable for the lengths given until the call returns.
+    let len = check(unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) } as libc::c_int)?;
+    // Zeros, where the kernel wrote nothing; and it writes no other kind, since we asked for none.
+    let [_, kind, value] = beside.map(u64::to_ne_bytes);
+    let is_number = u32_at(&kind, 0) == Some(libc::SOL_NETLINK as u32);
+    Ok((len as usize, u32_at(&value, 0).filter(|_| is_number).map(|number| number as i32)))
+}
+
 /// Whether the bytes are one request, to change the length of a link's queue or the size of its super-packets and nothing else.
 pub(crate) fn is_tuning(request: &[u8]) -> bool {
     let mut messages = Messages(request);
@@ -450,6 +524,19 @@ impl Requests {
                 }
             }
         }
+    }
+
+    /// The number that another network namespace has in this one, if it has one.
+    fn number_of(&mut self, netns: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+        let request = Request::new(libc::RTM_GETNSID, libc::NLM_F_REQUEST as u16, 0, &[0; GENERIC])
+            .attribute(NETNSA_FD, &netns.as_raw_fd().to_ne_bytes());
+        let mut number = None;
+        self.exchange(request, direct, |_, body| {
+            let value = body.get(GENERIC..).and_then(|attributes| find(attributes, NETNSA_NSID));
+            number = value.and_then(|value| u32_at(value, 0)).map(|value| value as i32);
+            true
+        })?;
+        Ok(number.filter(|number| *number >= 0))
     }
 
     fn state(&mut self, index: u32) -> io::Result<LinkState> {

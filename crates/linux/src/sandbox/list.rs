@@ -133,7 +133,7 @@ fn allowed(role: Role) -> Result<Rules, seccompiler::BackendError> {
     let mut rules = Rules::new();
     let own: [&[c_long]; 2] = match role {
         Role::Daemon => [DAEMON, DAEMON_OLD],
-        Role::Steward => [&[libc::SYS_unlinkat], STEWARD_OLD],
+        Role::Steward => [&[libc::SYS_unlinkat, libc::SYS_recvfrom], STEWARD_OLD],
     };
     rules.extend([COMMON, own[0], own[1]].concat().into_iter().map(|call| (call, Vec::new())));
     let mut allow = |call: c_long, conditions: &[(u8, u64, u64)]| {
@@ -173,6 +173,8 @@ fn allowed(role: Role) -> Result<Rules, seccompiler::BackendError> {
                 let conditions = [(1, INT, libc::SOL_SOCKET as u64), (2, INT, option as u64)];
                 allow(libc::SYS_setsockopt, &conditions)?;
             }
+            let conditions = [(1, INT, libc::SOL_NETLINK as u64), (2, INT, libc::NETLINK_LISTEN_ALL_NSID as u64)];
+            allow(libc::SYS_setsockopt, &conditions)?;
             allow(libc::SYS_ioctl, &ioctl(libc::TUNGETDEVNETNS as u64))?;
             allow(libc::SYS_setns, &[(1, INT, libc::CLONE_NEWNET as u64)])?;
         }

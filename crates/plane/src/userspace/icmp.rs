@@ -6,10 +6,12 @@ use inet::{
     icmp::{self, Reason},
     ip::{IpPacket, Version},
 };
-use linux::icmp::RawSockets;
+use linux::{icmp::RawSockets, netns, tun::Queue};
 use noise::Instant;
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd, BorrowedFd},
     time::Duration,
 };
 
@@ -18,12 +20,39 @@ use std::{
 pub(crate) struct Sources {
     v4: Option<Ipv4Addr>,
     v6: Option<Ipv6Addr>,
-    raw: Option<RawSockets>,
+    way: Option<Way>,
+}
+
+/// How errors get into the network namespace of the inner device.
+pub(crate) enum Way {
+    /// It is ours.
+    Here(RawSockets),
+    /// It is another one, where this device is. No socket may stay in it, so that it can end.
+    There(Queue),
+}
+
+impl Way {
+    /// To where the device is now; home is where this process lives.
+    pub(crate) fn to(queue: &Queue, home: BorrowedFd<'_>) -> io::Result<Self> {
+        let netns = queue.netns()?;
+        if netns::same(netns.as_fd(), home)? {
+            Ok(Self::Here(RawSockets::open_in(netns.as_fd())?))
+        } else {
+            Ok(Self::There(queue.try_clone()?))
+        }
+    }
+
+    fn send(&self, packet: &[u8], to: IpAddr) -> io::Result<()> {
+        match self {
+            Self::Here(raw) => raw.send(packet, to),
+            Self::There(queue) => RawSockets::open_in(queue.netns()?.as_fd())?.send(packet, to),
+        }
+    }
 }
 
 impl Sources {
     /// The first of each family; a link-local one only when there is no other.
-    pub(crate) fn new(addresses: &[IpAddr], raw: Option<RawSockets>) -> Self {
+    pub(crate) fn new(addresses: &[IpAddr], way: Option<Way>) -> Self {
         let v4 = addresses.iter().find_map(|address| match address {
             IpAddr::V4(address) => Some(*address),
             IpAddr::V6(_) => None,
@@ -34,7 +63,7 @@ impl Sources {
             IpAddr::V4(_) => None,
         }));
         v6.sort_by_key(Ipv6Addr::is_unicast_link_local);
-        Self { v4, v6: v6.first().copied(), raw }
+        Self { v4, v6: v6.first().copied(), way }
     }
 }
 
@@ -62,12 +91,12 @@ impl Errors {
             Version::V4 => sources.v4.map(IpAddr::V4),
             Version::V6 => sources.v6.map(IpAddr::V6),
         };
-        let (Some(source), Some(raw)) = (source, &sources.raw) else { return };
+        let (Some(source), Some(way)) = (source, &sources.way) else { return };
         let mut out = [0; icmp::MAX_LEN];
         // First whether the packet deserves an error: those that do not must not use up the rate.
         if let Some(len) = icmp::error(reason, packet, source, &mut out).filter(|_| self.allows(super::shared::now())) {
             // An error message is a courtesy: if it cannot be sent, nobody needs to know.
-            let _ = raw.send(&out[..len], ip.src());
+            let _ = way.send(&out[..len], ip.src());
         }
     }
 

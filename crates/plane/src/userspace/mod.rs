@@ -26,7 +26,7 @@ pub use backlog::QUEUE_LEN;
 use crate::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic};
 use inet::{Cidr, Endpoint};
 use linux::{
-    icmp::RawSockets,
+    netns,
     tun::{Offloads, Queue},
     udp::Socket,
 };
@@ -36,7 +36,7 @@ use shared::{Command, Shared, Sockets};
 use std::{
     io,
     net::IpAddr,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc::sync_channel},
     thread::JoinHandle,
     time::Duration,
@@ -73,6 +73,8 @@ pub struct Userspace {
     shared: Arc<Shared>,
     /// A descriptor of the TUN, by which its network namespace is found.
     queue: Queue,
+    /// The network namespace that we live in.
+    home: OwnedFd,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -81,7 +83,7 @@ impl Userspace {
     pub fn start(queues: Vec<Queue>, config: UserspaceConfig) -> Result<Self, PlaneError> {
         let shared = Arc::new(Shared::new(queues.len(), config.mtu)?);
         let queue = queues.first().ok_or(PlaneError::NoQueue)?.try_clone()?;
-        let plane = Self { shared: shared.clone(), queue, threads: Mutex::default() };
+        let plane = Self { shared: shared.clone(), queue, home: netns::current()?, threads: Mutex::default() };
         for (number, queue) in queues.into_iter().enumerate() {
             let parts =
                 WorkerParts { shared: shared.clone(), number, queue, offloads: config.offloads, gso: config.udp_gso };
@@ -223,11 +225,11 @@ impl DataPlane for Userspace {
 
     fn set_addresses(&self, addresses: Vec<IpAddr>) {
         // Opened anew each time: the device may be in another network namespace by now.
-        let raw = self.queue.netns().and_then(|netns| RawSockets::open_in(netns.as_fd()));
-        if let Err(error) = &raw {
+        let way = icmp::Way::to(&self.queue, self.home.as_fd());
+        if let Err(error) = &way {
             log::debug!("no ICMP errors will be sent: {error}");
         }
-        self.shared.icmp_sources.store(Arc::new(icmp::Sources::new(&addresses, raw.ok())));
+        self.shared.icmp_sources.store(Arc::new(icmp::Sources::new(&addresses, way.ok())));
     }
 
     fn set_mac1_checker(&self, checker: Option<Mac1Checker>) {

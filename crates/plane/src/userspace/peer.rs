@@ -62,15 +62,23 @@ impl Peer {
     }
 
     pub(crate) fn endpoint(&self) -> Option<Endpoint> {
-        self.path.load().as_ref().map(|path| path.endpoint)
+        let path = self.path.load();
+        let path = path.as_ref()?;
+        let mut endpoint = path.endpoint;
+        if let Some(source) = &mut endpoint.source {
+            source.ifindex = path.via.load(Ordering::Relaxed);
+        }
+        Some(endpoint)
     }
 
     /// Sends to `endpoint` from now on.
     pub(crate) fn set_endpoint(&self, endpoint: Option<Endpoint>) {
+        let via = endpoint.and_then(|endpoint| endpoint.source).map_or(0, |source| source.ifindex);
         let endpoint = endpoint.map(without_interface);
         let old = self.path.load();
-        if old.as_ref().map(|path| path.endpoint) != endpoint {
-            self.path.store(endpoint.map(|endpoint| Arc::new(Path::after(old.as_deref(), endpoint))));
+        match &*old {
+            Some(path) if Some(path.endpoint) == endpoint => path.via.store(via, Ordering::Relaxed),
+            _ => self.path.store(endpoint.map(|endpoint| Arc::new(Path::after(old.as_deref(), endpoint, via)))),
         }
     }
 
@@ -79,15 +87,17 @@ impl Peer {
         let old = self.path.load();
         if let Some(path) = old.as_ref().filter(|path| path.endpoint.source.is_some()) {
             let endpoint = Endpoint { source: None, ..path.endpoint };
-            self.path.compare_and_swap(&*old, Some(Arc::new(Path::after(Some(path), endpoint))));
+            self.path.compare_and_swap(&*old, Some(Arc::new(Path::after(Some(path), endpoint, 0))));
         }
     }
 
     /// The peer's newest packet came from `here`.
     #[inline]
     pub(crate) fn roam(&self, here: Endpoint) {
-        let here = without_interface(here);
-        if self.path.load().as_ref().is_none_or(|path| path.endpoint != here) {
+        let via = here.source.map_or(0, |source| source.ifindex);
+        let is_here =
+            |path: &Arc<Path>| path.endpoint == without_interface(here) && path.via.load(Ordering::Relaxed) == via;
+        if !self.path.load().as_ref().is_some_and(is_here) {
             self.set_endpoint(Some(here));
         }
     }
@@ -124,6 +134,8 @@ const LESSON_LASTS: Duration = Duration::from_secs(600);
 /// An endpoint, and what sending there has taught.
 pub(crate) struct Path {
     pub(crate) endpoint: Endpoint,
+    /// The interface that the peer's newest packet came in by.
+    via: AtomicU32,
     lesson: Arc<Lesson>,
 }
 
@@ -137,12 +149,12 @@ struct Lesson {
 
 impl Path {
     /// A path to `endpoint`, which remembers what `old` has taught if that led to the same address.
-    fn after(old: Option<&Path>, endpoint: Endpoint) -> Self {
+    fn after(old: Option<&Path>, endpoint: Endpoint, via: u32) -> Self {
         let lesson = match old {
             Some(old) if old.endpoint.addr == endpoint.addr => old.lesson.clone(),
             _ => Arc::new(Lesson { limit: AtomicU32::new(u32::MAX), learnt: AtomicU64::new(0) }),
         };
-        Self { endpoint, lesson }
+        Self { endpoint, via: AtomicU32::new(via), lesson }
     }
 
     /// Bytes of IP and UDP header around a datagram on this path.
@@ -238,6 +250,7 @@ mod tests {
         let path = peer.path.load_full().unwrap();
         peer.roam(endpoint(Some(("192.0.2.9", 4))));
         assert!(Arc::ptr_eq(&path, &peer.path.load_full().unwrap()), "the same place");
+        assert_eq!(peer.endpoint(), Some(endpoint(Some(("192.0.2.9", 4)))), "though the way there is known");
         peer.roam(endpoint(Some(("fe80::1", 4))));
         assert_eq!(peer.endpoint(), Some(endpoint(Some(("fe80::1", 4)))));
     }

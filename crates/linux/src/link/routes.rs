@@ -1,0 +1,82 @@
+//! The ways out of this network namespace: whether they may have changed, and by which interface one leads.
+//!
+//! Only of IPv4, where the kernel's WireGuard looks at it too (`send4` in `socket.c`).
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::message::{LINK, Messages, Request, find, u32_at};
+use super::{Requests, direct, open_requests, socket};
+
+// linux/rtnetlink.h
+const RTMGRP_IPV4_RULE: libc::c_int = 0x80;
+const RTA_DST: u16 = 1;
+const RTA_SRC: u16 = 2;
+const RTA_OIF: u16 = 4;
+const RTA_MARK: u16 = 16;
+const RTA_IP_PROTO: u16 = 27;
+const RTA_DPORT: u16 = 29;
+/// Length of `struct rtmsg`.
+const ROUTE: usize = 12;
+
+/// Routes and rules of the namespace that it was opened in. Its descriptor is readable when they may have changed.
+#[derive(Debug)]
+pub struct Routes {
+    reports: OwnedFd,
+    requests: Requests,
+}
+
+impl Routes {
+    /// Starts to listen.
+    pub fn open() -> io::Result<Routes> {
+        // An interface that is set down takes its routes along without a report of theirs.
+        let groups = libc::RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_RULE | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_LINK;
+        Ok(Routes { reports: socket(groups as u32, libc::SOCK_NONBLOCK)?, requests: Requests::over(open_requests()?) })
+    }
+
+    /// Whether any may have changed since the last call.
+    pub fn changed(&mut self) -> bool {
+        let (mut changed, mut buffer) = (false, [0; 8192]);
+        loop {
+            match rustix::net::recv(&self.reports, &mut buffer[..], rustix::net::RecvFlags::DONTWAIT) {
+                Ok((len, _)) => changed |= Messages(&buffer[..len]).any(|message| matters(message.kind, message.body)),
+                Err(rustix::io::Errno::INTR) => (),
+                // Reports were lost.
+                Err(rustix::io::Errno::NOBUFS) => changed = true,
+                Err(_) => return changed,
+            }
+        }
+    }
+
+    /// The interface by which a UDP datagram with this mark leaves, from this address of ours. EINVAL when it is none of ours.
+    pub fn interface(&mut self, source: Ipv4Addr, to: SocketAddrV4, mark: u32) -> io::Result<u32> {
+        let mut header = [0; ROUTE];
+        header[..3].copy_from_slice(&[libc::AF_INET as u8, 32, 32]);
+        let request = Request::new(libc::RTM_GETROUTE, libc::NLM_F_REQUEST as u16, 0, &header)
+            .attribute(RTA_DST, &to.ip().octets())
+            .attribute(RTA_SRC, &source.octets())
+            .attribute(RTA_MARK, &mark.to_ne_bytes())
+            .attribute(RTA_IP_PROTO, &[libc::IPPROTO_UDP as u8])
+            .attribute(RTA_DPORT, &to.port().to_be_bytes());
+        let mut interface = None;
+        self.requests.exchange(request, direct, |_, body| {
+            let value = body.get(ROUTE..).and_then(|attributes| find(attributes, RTA_OIF));
+            interface = value.and_then(|value| u32_at(value, 0));
+            true
+        })?;
+        interface.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl AsFd for Routes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reports.as_fd()
+    }
+}
+
+/// Of an interface only whether it is up: there may be many other reports of ours, of its queue's length.
+fn matters(kind: u16, body: &[u8]) -> bool {
+    let changed_flags = u32_at(body, LINK - 4).unwrap_or_default();
+    kind != libc::RTM_NEWLINK || changed_flags & libc::IFF_UP as u32 != 0
+}
