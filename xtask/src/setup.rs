@@ -23,7 +23,7 @@ pub struct Options {
 }
 
 /// Programs that we use and the packages that hold them. What every Debian has (perl, setpriv, getconf) is not listed.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("wg", "wireguard-tools"),
     ("wireguard-go", "wireguard-go"),
     ("iperf3", "iperf3"),
@@ -37,6 +37,7 @@ const PROGRAMS: [(&str, &str); 14] = [
     ("mandoc", "mandoc"),
     ("zsh", "zsh"),
     ("fish", "fish"),
+    ("nft", "nftables"),
     ("cc", "gcc libc6-dev"),
 ];
 

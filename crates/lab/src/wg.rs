@@ -81,6 +81,14 @@ pub fn show(interface: &str) -> Result<String, LabError> {
     run_checked(Command::new("wg").args(["show", interface]), LIMIT)
 }
 
+/// What `wg showconf INTERFACE` prints: a configuration, secrets and all.
+///
+/// # Errors
+/// What `wg` said.
+pub fn show_config(interface: &str) -> Result<String, LabError> {
+    run_checked(Command::new("wg").args(["showconf", interface]), LIMIT)
+}
+
 /// What `wg` knows of a device.
 #[derive(Clone, Debug)]
 pub struct Status {

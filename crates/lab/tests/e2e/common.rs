@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use lab::traffic::{Service, UdpPlan, exchange_tcp, exchange_udp};
-use lab::{End, System, Tunnel, TunnelSpec, ping, wait_until};
+use lab::traffic::{Service, UdpOutcome, UdpPlan, exchange_tcp, exchange_udp, finish_udp, start_udp};
+use lab::{End, Outer, Port, Process, System, Tunnel, TunnelSpec, ping, wait_until};
 
 /// Bytes per TCP exchange and direction: a few hundred super-packets.
 pub const BYTES: u64 = 8_000_000;
@@ -71,4 +71,69 @@ pub fn check_status(one: &End, other: &End) {
         let peer = here.peer(there).unwrap();
         assert!(peer.received > BYTES && peer.sent > BYTES, "{peer:?}");
     }
+}
+
+/// Two ends of ours on hosts that are there already, up, with keys, and no peers of each other yet.
+#[track_caller]
+pub fn ends(left: &Port, right: &Port) -> (End, End) {
+    let end = |port: &Port, host| {
+        let end = End::new(wireloom().start(&port.namespace).unwrap(), port, host).unwrap();
+        end.bring_up(1420).unwrap();
+        end
+    };
+    (end(left, 1), end(right, 2))
+}
+
+/// Makes each the peer of the other, at the addresses of their ports.
+#[track_caller]
+pub fn introduce(left: &End, right: &End, outer: Outer) {
+    left.add_peer(right, Some(right.endpoint(outer)), None).unwrap();
+    right.add_peer(left, Some(left.endpoint(outer)), None).unwrap();
+}
+
+/// Datagrams that go to the other end and back while something happens: 200 in a second.
+pub struct Stream {
+    process: Process,
+    _service: Service,
+}
+
+impl Stream {
+    /// Starts it, for so many seconds.
+    #[track_caller]
+    pub fn start(from: &End, to: &End, seconds: u64) -> Stream {
+        let service = Service::start(to.namespace()).unwrap();
+        let plan = UdpPlan { flows: 1, count: 200 * seconds, size: 700, gap: Duration::from_millis(5), echo: true };
+        let process = start_udp(from.namespace(), to.v4.into(), &plan).unwrap();
+        Stream { process, _service: service }
+    }
+
+    /// Waits for its end. Nothing may be damaged or out of order, and at most `lost` may be missing.
+    #[track_caller]
+    pub fn finish(self, lost: u64) -> UdpOutcome {
+        let outcome = finish_udp(self.process, LIMIT).unwrap();
+        let bad = [outcome.service, outcome.echoes].iter().map(|seen| seen.corrupt + seen.late).sum::<u64>();
+        assert_eq!(bad, 0, "{outcome:?}");
+        let missing = outcome.sent - outcome.echoes.received;
+        assert!(missing <= lost, "{missing} missing: {outcome:?}");
+        outcome
+    }
+}
+
+/// Runs `ip` on the host of an end.
+#[track_caller]
+pub fn ip(end: &End, args: &str) -> String {
+    let words: Vec<&str> = args.split(' ').collect();
+    end.namespace().ip(&words).unwrap()
+}
+
+/// The rule of nftables for UDP datagrams to the port of `end`, of WireGuard's message type `kind`.
+pub fn messages_to(end: &End, kind: u8) -> String {
+    format!("udp dport {} @th,64,8 {kind}", end.listen_port)
+}
+
+/// Lets the tunnel interface keep its IPv6 addresses as it goes down.
+#[track_caller]
+pub fn keep_addresses(end: &End) {
+    let path = format!("net/ipv6/conf/{}/keep_addr_on_down", end.daemon.interface);
+    end.namespace().set_sysctl(&path, "1").unwrap();
 }

@@ -1,0 +1,169 @@
+//! A host whose own addresses and routes change, and one that has several: which address it sends from.
+
+use std::net::IpAddr;
+
+use lab::traffic::{Service, exchange_tcp};
+use lab::{Endpoints, Gso, Hook, Link, Namespace, Outer, Port, Tap, TunnelSpec, wait_until};
+
+use crate::common::{BYTES, LIMIT, SOON, Stream, check_pings, ends, introduce, ip, spec, wait_for_ping};
+
+fn outer_address(port: &Port, outer: Outer) -> IpAddr {
+    match outer {
+        Outer::V4 => port.v4.into(),
+        Outer::V6 => port.v6.into(),
+    }
+}
+
+#[test]
+fn an_address_that_goes_is_not_sent_from_any_more() {
+    for outer in [Outer::V4, Outer::V6] {
+        let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
+        let (left, right) = (&tunnel.left, &tunnel.right);
+        // With its first address a network would lose the others.
+        let promote = format!("net/ipv4/conf/{}/promote_secondaries", left.port.interface);
+        left.namespace().set_sysctl(&promote, "1").unwrap();
+        check_pings(left, right);
+        let (v4, v6) = tunnel.link.spare_addresses(9);
+        left.port.add_addresses(v4, v6).unwrap();
+        let stream = Stream::start(left, right, 2);
+        wait_until("the stream to flow", SOON, || left.peer(right).unwrap().sent > 100_000).unwrap();
+        left.port.remove_addresses().unwrap();
+        stream.finish(20);
+        let expected = match outer {
+            Outer::V4 => v4.into(),
+            Outer::V6 => IpAddr::from(v6),
+        };
+        assert_eq!(right.peer(left).unwrap().endpoint.unwrap().ip(), expected);
+    }
+}
+
+#[test]
+fn a_route_that_takes_over_brings_its_own_address() {
+    let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+    let first = Link::new(&a, &b, Gso::Through).unwrap();
+    let second = Link::new(&a, &b, Gso::Through).unwrap();
+    let (left, right) = ends(&first.left, &first.right);
+    // The right host has an address that both links lead to.
+    ip(&right, "address add 10.50.0.1/32 dev lo");
+    let route = |link: &Link, metric: u8| {
+        let Port { interface, v4, .. } = &link.left;
+        format!("route add 10.50.0.1/32 via {} dev {interface} src {v4} metric {metric}", link.right.v4)
+    };
+    ip(&left, &route(&first, 20));
+    left.add_peer(&right, Some(([10, 50, 0, 1], right.listen_port).into()), None).unwrap();
+    right.add_peer(&left, None, None).unwrap();
+    check_pings(&left, &right);
+    let seen_at = || right.peer(&left).unwrap().endpoint.unwrap().ip();
+    assert_eq!(seen_at(), IpAddr::from(first.left.v4));
+
+    // Both ways are open; the new one is better. It is taken, and not with the address of the old one.
+    let stream = Stream::start(&left, &right, 2);
+    wait_until("the stream to flow", SOON, || left.peer(&right).unwrap().sent > 100_000).unwrap();
+    ip(&left, &route(&second, 10));
+    wait_until("the other address", SOON, || seen_at() == IpAddr::from(second.left.v4)).unwrap();
+    stream.finish(20);
+    // And back, when it goes.
+    ip(&left, &route(&second, 10).replace("add", "del"));
+    wait_for_ping(&left, &right);
+    wait_until("the first address", SOON, || seen_at() == IpAddr::from(first.left.v4)).unwrap();
+    check_pings(&right, &left);
+}
+
+#[test]
+fn each_way_to_a_host_is_answered_from_where_it_leads() {
+    for outer in [Outer::V4, Outer::V6] {
+        // The address that is asked is none of the interface that the answers leave by.
+        let tunnel = TunnelSpec { outer, endpoints: Endpoints::OnlyRight, gso: Gso::Off, ..spec() }.build().unwrap();
+        let (left, right) = (&tunnel.left, &tunnel.right);
+        let port = left.listen_port;
+        let (asked, via) = match outer {
+            Outer::V4 => ("10.50.0.9", left.port.v4.to_string()),
+            Outer::V6 => ("fd50::9", left.port.v6.to_string()),
+        };
+        let (bits, family, endpoint) = match outer {
+            Outer::V4 => (32, "ip", format!("{asked}:{port}")),
+            Outer::V6 => (128, "ip6", format!("[{asked}]:{port}")),
+        };
+        ip(left, &format!("address add {asked}/{bits} dev lo"));
+        ip(right, &format!("route add {asked}/{bits} via {via}"));
+        right.daemon.set(&["peer", &left.keys.public, "endpoint", &endpoint]).unwrap();
+        let elsewhere = format!("udp sport {port} {family} saddr != {asked}");
+        let elsewhere = Tap::new(right.namespace(), Hook::Incoming, &elsewhere, "").unwrap();
+        let from_there = format!("udp sport {port} {family} saddr {asked}");
+        let from_there = Tap::new(right.namespace(), Hook::Incoming, &from_there, "").unwrap();
+        check_pings(right, left);
+        // Runs that the receiver's kernel joins, and the answers to each of them.
+        let _service = Service::start(left.namespace()).unwrap();
+        for address in left.inner() {
+            exchange_tcp(right.namespace(), address, BYTES, LIMIT).unwrap();
+        }
+        assert_eq!(right.peer(left).unwrap().endpoint.unwrap().to_string(), endpoint);
+        assert_eq!(elsewhere.packets().unwrap(), 0, "{outer:?}");
+        assert!(from_there.packets().unwrap() > 100, "{outer:?}");
+    }
+}
+
+#[test]
+fn a_host_may_reach_another_by_either_family() {
+    let tunnel = spec().build().unwrap();
+    let (left, right) = (&tunnel.left, &tunnel.right);
+    check_pings(left, right);
+    // Told of the other family in mid-traffic, and followed there.
+    let stream = Stream::start(left, right, 3);
+    for outer in [Outer::V6, Outer::V4, Outer::V6] {
+        let endpoint = right.endpoint(outer).to_string();
+        let expected = outer_address(&left.port, outer);
+        // Again and again: an answer that was on the way from the old address takes the left end back there.
+        wait_until("the other end to follow", SOON, || {
+            left.daemon.set(&["peer", &right.keys.public, "endpoint", &endpoint]).unwrap();
+            right.peer(left).unwrap().endpoint.unwrap().ip() == expected
+        })
+        .unwrap();
+    }
+    stream.finish(20);
+}
+
+#[test]
+fn a_host_with_one_family_alone_works() {
+    let without = |end: &lab::End, outer: Outer| match outer {
+        Outer::V4 => {
+            // As far as sysctl goes: no address, no neighbour, nothing may be sent.
+            for name in ["all", "default", &end.port.interface] {
+                end.namespace().set_sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1").unwrap();
+            }
+        }
+        Outer::V6 => {
+            ip(end, &format!("-4 address flush dev {}", end.port.interface));
+            ip(end, "-4 address flush dev lo");
+        }
+    };
+    for outer in [Outer::V4, Outer::V6] {
+        let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+        let link = Link::new(&a, &b, Gso::Through).unwrap();
+        let start = |port: &Port, host| {
+            let daemon = crate::common::wireloom().start(&port.namespace).unwrap();
+            lab::End::new(daemon, port, host).unwrap()
+        };
+        let (left, right) = (start(&link.left, 1), start(&link.right, 2));
+        for end in [&left, &right] {
+            without(end, outer);
+            let key = end.keys.private.path();
+            end.daemon.set(&["private-key", &key, "listen-port", &end.listen_port.to_string()]).unwrap();
+            ip(end, &format!("address add {}/24 dev {}", end.v4, end.daemon.interface));
+            end.daemon.up().unwrap();
+        }
+        introduce(&left, &right, outer);
+        wait_for_ping(&left, &right);
+        let stream = Stream::start(&right, &left, 1);
+        stream.finish(5);
+        let _service = Service::start(right.namespace()).unwrap();
+        exchange_tcp(left.namespace(), right.v4.into(), BYTES, LIMIT).unwrap();
+        // The endpoint of a family that the host cannot use is no harm, and no obstacle to the way back.
+        let other = if outer == Outer::V4 { Outer::V6 } else { Outer::V4 };
+        let endpoint = right.endpoint(other).to_string();
+        left.daemon.set(&["peer", &right.keys.public, "endpoint", &endpoint]).unwrap();
+        lab::ping::once(left.namespace(), right.v4.into(), &["-W", "1"]).unwrap();
+        wait_for_ping(&right, &left);
+        wait_for_ping(&left, &right);
+    }
+}

@@ -1,0 +1,208 @@
+//! What is on the wire: congestion marks and classes, keepalives, and silence.
+
+use std::time::Duration;
+
+use lab::{End, Endpoints, Hook, Outer, Tap, Tunnel, TunnelSpec, ping, wait_until};
+
+use crate::common::{LIMIT, SOON, check_pings, ip, messages_to, our_tunnel, spec};
+
+/// In nftables' language: what a packet of the family is called.
+fn family(outer: Outer) -> &'static str {
+    match outer {
+        Outer::V4 => "ip",
+        Outer::V6 => "ip6",
+    }
+}
+
+fn at(end: &End, hook: Hook, rule: &str) -> Tap {
+    Tap::new(end.namespace(), hook, rule, "").unwrap()
+}
+
+#[test]
+fn congestion_marks_go_through_and_classes_do_not() {
+    for outer in [Outer::V4, Outer::V6] {
+        let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
+        let (left, right) = (&tunnel.left, &tunnel.right);
+        check_pings(left, right);
+        let (ip, data) = (family(outer), messages_to(right, 4));
+        for to in right.inner() {
+            // Expedited forwarding (46), with each of the marks.
+            for (mark, class) in [("not-ect", "0xb8"), ("ect1", "0xb9"), ("ect0", "0xba"), ("ce", "0xbb")] {
+                let tap = at(right, Hook::Incoming, &format!("{data} {ip} dscp 0 {ip} ecn {mark}"));
+                let before = tap.packets().unwrap();
+                let trips = ping::once(left.namespace(), to, &["-Q", class]).unwrap();
+                assert!(trips.status.success(), "{}", trips.log());
+                assert!(tap.packets().unwrap() > before, "{outer:?} {to}: {mark} is not on the outside");
+            }
+        }
+        // Nothing that carries data has another class or hop limit than that of any packet of this host.
+        let hops = if outer == Outer::V4 { "ip ttl != 64" } else { "ip6 hoplimit != 64" };
+        for other in [format!("{ip} dscp != 0"), hops.to_owned()] {
+            let tap = at(right, Hook::Incoming, &format!("{data} {other}"));
+            for to in right.inner() {
+                let options = ["-Q", "0xb8", "-t", "9"];
+                assert!(ping::once(left.namespace(), to, &options).unwrap().status.success());
+            }
+            assert_eq!(tap.packets().unwrap(), 0, "{outer:?}: {other}");
+        }
+    }
+}
+
+#[test]
+fn congestion_on_the_way_is_told_to_who_understands_it() {
+    for outer in [Outer::V4, Outer::V6] {
+        let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
+        let (left, right) = (&tunnel.left, &tunnel.right);
+        check_pings(left, right);
+        let congested = messages_to(right, 4);
+        let congest = |mark: &str| {
+            let change = format!("{} ecn set {mark}", family(outer));
+            Tap::new(right.namespace(), Hook::Incoming, &congested, &change).unwrap()
+        };
+        for (met, sent, received) in [
+            ("ce", "0xba", "ce"),
+            ("ce", "0xb9", "ce"),
+            ("ect1", "0xba", "ect1"),
+            ("ect0", "0xb9", "ect1"),
+            ("not-ect", "0xba", "ect0"),
+            // Who does not take part is left alone, and not cut off, as by the kernel.
+            ("ce", "0xb8", "not-ect"),
+        ] {
+            let congestion = congest(met);
+            for to in right.inner() {
+                let inside = if to.is_ipv4() { Outer::V4 } else { Outer::V6 };
+                let name = family(inside);
+                let rule = format!("iifname {} {name} dscp ef {name} ecn {received}", right.daemon.interface);
+                let tap = at(right, Hook::Incoming, &rule);
+                let trips = ping::once(left.namespace(), to, &["-Q", sent]).unwrap();
+                assert!(trips.status.success(), "{outer:?} {met} on {sent}: {}", trips.log());
+                assert_eq!(tap.packets().unwrap(), 1, "{outer:?} {to}: {met} on {sent}");
+            }
+            assert!(congestion.packets().unwrap() > 0);
+            congestion.remove().unwrap();
+        }
+    }
+}
+
+#[test]
+fn handshakes_are_of_the_class_af41_and_nothing_has_a_flow_label() {
+    for outer in [Outer::V4, Outer::V6] {
+        let tunnel = TunnelSpec { outer, endpoints: Endpoints::OnlyLeft, ..spec() }.build().unwrap();
+        let (left, right) = (&tunnel.left, &tunnel.right);
+        let class = format!("{} dscp af41 {0} ecn not-ect", family(outer));
+        let initiations = at(right, Hook::Incoming, &format!("{} {class}", messages_to(right, 1)));
+        let responses = at(left, Hook::Incoming, &format!("{} {class}", messages_to(left, 2)));
+        let labels = at(right, Hook::Incoming, &format!("udp dport {} ip6 flowlabel != 0", right.listen_port));
+        check_pings(left, right);
+        assert_eq!((initiations.packets().unwrap(), responses.packets().unwrap()), (1, 1), "{outer:?}");
+        assert_eq!(labels.packets().unwrap(), 0);
+    }
+}
+
+/// Nothing inside that speaks of itself.
+fn quiet(tunnel: &Tunnel) {
+    for end in [&tunnel.left, &tunnel.right] {
+        let path = format!("net/ipv6/conf/{}/disable_ipv6", end.daemon.interface);
+        end.namespace().set_sysctl(&path, "1").unwrap();
+    }
+}
+
+/// All that comes to the port of `end` from outside.
+fn all_to(end: &End) -> Tap {
+    at(end, Hook::Incoming, &format!("udp dport {}", end.listen_port))
+}
+
+#[test]
+fn who_has_nothing_to_say_is_silent() {
+    let tunnel = our_tunnel();
+    let (left, right) = (&tunnel.left, &tunnel.right);
+    quiet(&tunnel);
+    let (to_left, to_right) = (all_to(left), all_to(right));
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!((to_left.packets().unwrap(), to_right.packets().unwrap()), (0, 0), "before there is traffic");
+    // A request and its answer: the initiation, the response, the request, the answer. Who answered owes nothing, and who
+    // got the answer sends one keepalive ten seconds later, if there is nothing else. The initiator may confirm the session by a
+    // keepalive, too, before the request has left: as the kernel's, of which its own self-test takes either.
+    let trip = ping::once(left.namespace(), right.v4.into(), &[]).unwrap();
+    assert!(trip.status.success());
+    let first = to_right.packets().unwrap();
+    assert!(first == 2 || first == 3, "{first}");
+    assert_eq!(to_left.packets().unwrap(), 2);
+    let confirmed = (first - 2) * 32;
+    let (one, two) = (left.peer(right).unwrap(), right.peer(left).unwrap());
+    assert_eq!((one.sent, one.received), (148 + 128 + confirmed, 92 + 128));
+    assert_eq!((two.sent, two.received), (92 + 128, 148 + 128 + confirmed));
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!((to_left.packets().unwrap(), to_right.packets().unwrap()), (2, first), "in between");
+    wait_until("the keepalive", SOON, || to_right.packets().unwrap() == first + 1).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!((to_left.packets().unwrap(), to_right.packets().unwrap()), (2, first + 1), "after it");
+    assert_eq!(left.peer(right).unwrap().sent, 148 + 128 + confirmed + 32);
+}
+
+#[test]
+fn persistent_keepalives_are_switched_while_it_runs() {
+    let tunnel = our_tunnel();
+    let (left, right) = (&tunnel.left, &tunnel.right);
+    quiet(&tunnel);
+    check_pings_v4(left, right);
+    // A keepalive is a message without content: 16 bytes of header, 16 of tag, and 8 of UDP.
+    let keepalives = at(right, Hook::Incoming, &format!("{} udp length 40", messages_to(right, 4)));
+    let set =
+        |interval: &str| left.daemon.set(&["peer", &right.keys.public, "persistent-keepalive", interval]).unwrap();
+    let count = || keepalives.packets().unwrap();
+    let before = count();
+    set("1");
+    wait_until("one at once", Duration::from_millis(500), || count() > before).unwrap();
+    let start = std::time::Instant::now();
+    wait_until("three more", LIMIT, || count() >= before + 4).unwrap();
+    let took = start.elapsed();
+    assert!(took > Duration::from_millis(2500), "three in {took:?}");
+    // Once more on top of on changes nothing; another interval counts from now.
+    set("1");
+    set("30");
+    let then = count();
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(count() <= then + 1, "{} with an interval of 30 s", count() - then);
+    set("1");
+    let then = count();
+    wait_until("two of the short interval", SOON, || count() >= then + 2).unwrap();
+    set("off");
+    let then = count();
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(count() <= then + 1, "{} after it was switched off", count() - then);
+}
+
+fn check_pings_v4(from: &End, to: &End) {
+    let trips = ping::ping(from.namespace(), to.v4.into(), 3, "0.1", LIMIT).unwrap();
+    assert_eq!(trips.received, 3);
+}
+
+#[test]
+fn a_host_without_anything_but_a_route_hears_why_not() {
+    // A forwarded packet is answered to its sender, by the router's address, whichever way that is.
+    let tunnel = our_tunnel();
+    let (left, right) = (&tunnel.left, &tunnel.right);
+    check_pings(left, right);
+    let lan = lab::Namespace::new().unwrap();
+    let link = lab::Link::new(&lan, left.namespace(), lab::Gso::Through).unwrap();
+    left.namespace().set_sysctl("net/ipv4/ip_forward", "1").unwrap();
+    left.namespace().set_sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
+    let run = |args: String| lan.ip(&args.split(' ').collect::<Vec<_>>()).unwrap();
+    run(format!("-4 route add 10.77.0.0/24 via {}", link.right.v4));
+    run(format!("-6 route add fd77::/64 via {}", link.right.v6));
+    for to in ["10.77.0.99", "fd77::99"] {
+        let trip = ping::once(&lan, to.parse().unwrap(), &[]).unwrap();
+        let log = trip.log().to_lowercase();
+        assert!(!trip.status.success() && log.contains("unreachable"), "{log}");
+    }
+    // And where it may go, it goes, if the other end lets it in.
+    let address = format!("{}/32,{}/32,{}/128", left.v4, link.left.v4, link.left.v6);
+    right.daemon.set(&["peer", &left.keys.public, "allowed-ips", &format!("{address},{}/128", left.v6)]).unwrap();
+    for to in [link.left.v4.to_string() + "/32", link.left.v6.to_string() + "/128"] {
+        ip(right, &format!("route add {to} dev {}", right.daemon.interface));
+    }
+    for to in right.inner() {
+        wait_until("a forwarded ping", SOON, || ping::once(&lan, to, &["-W", "1"]).unwrap().status.success()).unwrap();
+    }
+}
