@@ -166,14 +166,22 @@ fn check_secrecy(overheard: &Overheard, sent: &[Vec<Heard>; 2]) {
 /// Our outer headers: as the kernel's are.
 fn check_headers(overheard: &Overheard, n: usize, sent: &[Heard]) {
     for heard in sent {
-        match heard.ip[0] >> 4 {
+        let class = match heard.ip[0] >> 4 {
             4 => {
                 assert_eq!(heard.ip[6] & 0x40, 0, "fragments are allowed (DF)");
                 assert_eq!(heard.ip[8], 64, "TTL");
                 assert_eq!(heard.ip.len(), 20, "no options");
+                heard.ip[1]
             }
-            _ => assert_eq!(heard.ip[7], 64, "hop limit"),
-        }
+            _ => {
+                assert_eq!(heard.ip[7], 64, "hop limit");
+                assert_eq!((heard.ip[1] & 0xf, &heard.ip[2..4]), (0, &[0, 0][..]), "flow label");
+                heard.ip[0] << 4 | heard.ip[1] >> 4
+            }
+        };
+        // HANDSHAKE_DSCP in the kernel's messages.h: AF41. The pings inside speak no ECN.
+        let expected = if matches!(heard.payload[0], 1 | 2) { 0x88 } else { 0 };
+        assert_eq!(class, expected, "the traffic class of type {}", heard.payload[0]);
         assert_eq!(heard.from.port(), overheard.ends()[n].listen_port);
         assert!(heard.checksum_is_right(), "{heard:?}");
     }
