@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::device::{Device, DeviceChange};
+use config::device::{AllowedIpChange, Device, DeviceChange};
 use config::uapi::{self, ReplyError, ReplyReader};
 
 use crate::error::Error;
@@ -46,7 +46,12 @@ pub fn drops(interface: &str) -> Result<Vec<(String, u64)>, Error> {
 /// Changes a device.
 pub fn set(interface: &str, change: &DeviceChange) -> Result<(), Error> {
     let Some(stream) = request(interface, &uapi::write_set(change))? else {
-        return kernel::set(interface, change).map_err(|error| refused(interface, error));
+        return kernel::set(interface, change).map_err(|error| match error {
+            KernelError::Refused(error) if error.kind() == io::ErrorKind::InvalidInput && takes_away(change) => {
+                Error::OldKernel(interface.to_owned())
+            }
+            error => refused(interface, error),
+        });
     };
     ReplyReader::new(stream).set().map_err(|error| failed(interface, error))
 }
@@ -94,6 +99,12 @@ fn request(interface: &str, text: &[u8]) -> Result<Option<UnixStream>, Error> {
     stream.set_write_timeout(Some(PATIENCE)).map_err(io_failed)?;
     stream.write_all(text).map_err(io_failed)?;
     Ok(Some(stream))
+}
+
+/// Whether single allowed IPs are to go.
+fn takes_away(change: &DeviceChange) -> bool {
+    let mut changes = change.peers.iter().flat_map(|peer| &peer.allowed_ips);
+    changes.any(|change| matches!(change, AllowedIpChange::Remove(_)))
 }
 
 /// Why the kernel has no answer for an interface that has no socket either.

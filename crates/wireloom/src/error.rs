@@ -35,6 +35,10 @@ pub enum Error {
     Silent { interface: String, seconds: u64 },
     #[error("interface '{0}' is run by a program that does not tell what it drops, expected one of `wireloom run`")]
     NoDrops(String),
+    #[error(
+        "interface '{0}' is the kernel's, which refuses: to take away single allowed IPs takes Linux 6.16; expected all that are to stay, without signs"
+    )]
+    OldKernel(String),
     #[error("no interface could be shown")]
     NothingShown,
     #[error("show interfaces takes no field, expected `show all` or `show INTERFACE` before '{0}'")]

@@ -152,7 +152,7 @@ wireloom set dev0 peer $KEY allowed-ips 10.0.0.0/8
 wireloom set dev0 peer $KEY allowed-ips +::/0,+192.0.2.0/24
 [ "$(wg show dev0 allowed-ips)" = "$(printf '%s\t10.0.0.0/8 ::/0 192.0.2.0/24' $KEY)" ] || wg show dev0 allowed-ips
 wireloom set dev0 peer $KEY allowed-ips -::/0 2> told && echo "taken away by an old kernel"
-[ "$(cat told)" = "wireloom: interface 'dev0': Invalid argument" ] || cat told
+grep -q "takes Linux 6.16" told && [ $(wc -l < told) = 1 ] || cat told
 "#;
 
 /// What cannot be.
