@@ -3,7 +3,7 @@
 //! A socket that keeps packets apart stands for the TUN; the UDP sockets are real. All else is what runs everywhere.
 
 use super::{PlaneError, Userspace, UserspaceConfig, shared, shared::Sockets, worker::Worker, worker::WorkerParts};
-use linux::{clock, tun::Queue, udp::Socket};
+use linux::{clock, netns, tun::Queue, udp::Socket};
 use noise::Instant;
 use std::{
     ops::Deref,
@@ -39,7 +39,8 @@ impl Hand {
     pub fn new(tun: OwnedFd, config: UserspaceConfig) -> Result<Self, PlaneError> {
         let queue = Queue::from(tun);
         let shared = Arc::new(shared::Shared::new(1, config.mtu)?);
-        let plane = Userspace { shared: shared.clone(), queue: queue.try_clone()?, threads: Mutex::default() };
+        let home = netns::current()?;
+        let plane = Userspace { shared: shared.clone(), queue: queue.try_clone()?, home, threads: Mutex::default() };
         let parts = WorkerParts { shared, number: 0, queue, offloads: config.offloads, gso: config.udp_gso };
         Ok(Self { plane, worker: Worker::new(parts)? })
     }
