@@ -4,7 +4,7 @@ use lab::traffic::{Service, UdpPlan, exchange_tcp, exchange_udp, finish_udp, sta
 use lab::{End, Gso, Hook, Link, Namespace, Outer, Tap, TunnelSpec, ping, wait_until};
 use std::time::Duration;
 
-use crate::common::{BYTES, LIMIT, SOON, check_pings, ends, introduce, ip, our_tunnel, spec};
+use crate::common::{BYTES, LIMIT, SOON, check_pings, ends, introduce, ip, our_tunnel, spec, wait_for_ping};
 
 /// What became of a packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -229,7 +229,7 @@ fn datagrams_without_a_checksum_cross() {
 fn packets_to_groups_cross_where_they_are_allowed() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
-    check_pings(left, right);
+    wait_for_ping(left, right);
     let interface = &left.daemon.interface;
     ip(left, &format!("route add 224.0.0.0/4 dev {interface}"));
     let came = |to: &str| {
