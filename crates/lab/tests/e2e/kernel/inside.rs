@@ -60,7 +60,7 @@ fn counter(guest: &Guest, interface: &str, name: &str) -> u64 {
 }
 
 fn exchange(guest: &Guest, to: &str) {
-    guest.attempt(&format!("lab-traffic tcp {to} 1000000"), LIMIT).unwrap().checked().unwrap();
+    guest.attempt(&format!("lab-traffic tcp {to} 500000"), LIMIT).unwrap().checked().unwrap();
 }
 
 fn runs_ours(kernel: Kernel, has_uso: bool) {
@@ -116,7 +116,7 @@ fn with_ours_on_the_host(guest: &Guest) {
     host.daemon.set(&["peer", key.trim(), "allowed-ips", "10.9.0.1/32,fd09::1/128", "endpoint", &endpoint]).unwrap();
     let peer = format!("peer {} allowed-ips 10.9.0.3/32,fd09::3/128", host.keys.public);
     guest.run(&format!("wireloom set wl0 {peer}")).unwrap();
-    exchange_tcp(namespace, "10.9.0.1".parse().unwrap(), 1_000_000, LIMIT).unwrap();
+    exchange_tcp(namespace, "10.9.0.1".parse().unwrap(), 500_000, LIMIT).unwrap();
     let _service = Service::start(namespace).unwrap();
     guest.attempt("ping -n -c 2 -i 0.2 -W 5 fd09::3", SOON).unwrap().checked().unwrap();
     exchange(guest, "[fd09::3]:7007");

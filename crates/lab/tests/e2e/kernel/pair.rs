@@ -10,7 +10,7 @@ use lab::{End, Endpoints, Guest, GuestSpec, Kernel, Namespace, Outer, Relay, Sys
 use crate::common::{LIMIT, wireloom};
 
 /// Bytes per TCP exchange and direction. The guest's processor is emulated.
-const BYTES: u64 = 1_000_000;
+pub const BYTES: u64 = 300_000;
 
 /// Boots a guest that has our programs, on a host of ours. In the guest, too, a service answers.
 pub fn boot(kernel: Kernel) -> Guest {
