@@ -97,6 +97,7 @@ impl Device {
                     for message in buffer[..received.len].chunks(received.segment) {
                         match HandshakeBytes::checked(message, mac1.as_ref()) {
                             Ok(bytes) => take(from, bytes),
+                            Err(ControlDrop::Misplaced) => self.plane.take_stray(*received, message),
                             Err(drop) => self.plane.count_control_drop(drop),
                         }
                     }

@@ -1,6 +1,7 @@
 //! The boundary between control and a data plane: what goes down, and what comes back.
 
 use inet::{Cidr, Endpoint};
+use linux::udp::Received;
 use noise::{Activity, Drop as Refusal, Mac1Checker, PeerId, Session, message::MessageType};
 use std::{io, net::IpAddr, ops::Deref, os::fd::BorrowedFd, sync::Arc};
 
@@ -54,6 +55,8 @@ pub trait DataPlane: Send + Sync {
     fn poll_event(&self) -> Option<PlaneEvent>;
     /// Readable while there may be events. Reading it is [`DataPlane::poll_event`]'s work.
     fn event_fd(&self) -> BorrowedFd<'_>;
+    /// Takes a data message that control received, because the kernel had joined it to a handshake message.
+    fn take_stray(&self, received: Received, message: &[u8]);
     /// Counts a datagram that control dropped.
     fn count_control_drop(&self, drop: ControlDrop);
     /// Packets dropped since the start, by reason: each that there is, in the order of `docs/drops.md`.
@@ -91,7 +94,7 @@ pub enum ControlDrop {
     QueueFull,
     /// A handshake message waited for so long that nobody waits for its answer.
     Stale,
-    /// It is data, which the kernel joined to a handshake message.
+    /// It is data, which the kernel joined to a handshake message, and not control's to open.
     Misplaced,
 }
 

@@ -11,7 +11,7 @@ use config::uapi::{ReplyReader, reply_to_get};
 use inet::allowed::AllowedIps;
 use inet::{Cidr, Endpoint};
 use linux::poll::EventFd;
-use linux::udp::Socket;
+use linux::udp::{Received, Socket};
 use noise::{Activity, Mac1Checker, PeerId, Session};
 use plane::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +37,7 @@ struct Books {
     /// How often the sockets were changed.
     rebound: usize,
     drops: Vec<ControlDrop>,
+    strays: Vec<Vec<u8>>,
 }
 
 /// A data plane without packets.
@@ -54,6 +55,7 @@ impl Ledger {
             sockets: None,
             rebound: 0,
             drops: Vec::new(),
+            strays: Vec::new(),
         };
         Arc::new(Ledger { books: Mutex::new(books), event: EventFd::new().unwrap() })
     }
@@ -164,6 +166,10 @@ impl DataPlane for Ledger {
 
     fn event_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
+    }
+
+    fn take_stray(&self, _: Received, message: &[u8]) {
+        self.with(|books| books.strays.push(message.to_vec()));
     }
 
     fn count_control_drop(&self, drop: ControlDrop) {

@@ -15,6 +15,7 @@ mod peer;
 mod pool;
 mod sender;
 mod shared;
+mod strays;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -24,11 +25,12 @@ mod writer;
 pub use backlog::QUEUE_LEN;
 
 use crate::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic};
+use drops::Reason;
 use inet::{Cidr, Endpoint};
 use linux::{
     netns,
     tun::{Offloads, Queue},
-    udp::Socket,
+    udp::{Received, Socket},
 };
 use noise::{Activity, Mac1Checker, PeerId, Session};
 use peer::Peer;
@@ -242,6 +244,14 @@ impl DataPlane for Userspace {
 
     fn event_fd(&self) -> BorrowedFd<'_> {
         self.shared.events.fd()
+    }
+
+    fn take_stray(&self, received: Received, message: &[u8]) {
+        // The lane of the receiver index, as its place on the wire has it (see `noise::Device::set_lanes`).
+        let lane = message.get(4).copied().map_or(0, usize::from);
+        if !self.shared.links[lane % self.shared.links.len()].stray(received, message) {
+            self.shared.drops.count(Reason::Misplaced, 1);
+        }
     }
 
     fn count_control_drop(&self, drop: ControlDrop) {

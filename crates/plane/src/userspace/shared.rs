@@ -1,11 +1,14 @@
 //! What all workers share: peers, sessions, routes, and the way to each other.
 
-use super::{backlog::Backlog, drops::Drops, events::Events, icmp::Sources, peer::Peer};
+use super::{backlog::Backlog, drops::Drops, events::Events, icmp::Sources, peer::Peer, strays::Strays};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use inet::allowed::{AllowedIps, Snapshot};
 #[cfg(not(fuzzing))]
 use linux::clock;
-use linux::{poll::EventFd, udp::Socket};
+use linux::{
+    poll::EventFd,
+    udp::{Received, Socket},
+};
 use noise::{Instant, Mac1Checker, PeerId, Session};
 use std::{
     collections::HashMap,
@@ -86,12 +89,14 @@ pub(crate) struct Link {
     pub(crate) sockets: ArcSwapOption<Sockets>,
     /// Those that the worker has yet to see; `None` once it has ended.
     commands: Mutex<Option<Vec<Command>>>,
+    strays: Mutex<Strays>,
     pub(crate) wake: EventFd,
 }
 
 impl Link {
     fn new() -> io::Result<Self> {
-        Ok(Self { sockets: ArcSwapOption::empty(), commands: Mutex::new(Some(Vec::new())), wake: EventFd::new()? })
+        let (commands, strays) = (Mutex::new(Some(Vec::new())), Mutex::new(Strays::new()));
+        Ok(Self { sockets: ArcSwapOption::empty(), commands, strays, wake: EventFd::new()? })
     }
 
     /// Tells the worker; one that has ended hears nothing.
@@ -100,6 +105,18 @@ impl Link {
             commands.push(command);
             self.wake.signal();
         }
+    }
+
+    /// Leaves a stray for the worker; false if there are too many already.
+    pub(crate) fn stray(&self, received: Received, message: &[u8]) -> bool {
+        let taken = lock(&self.strays).push(received, message);
+        self.wake.signal();
+        taken
+    }
+
+    /// Moves the worker's first stray into a buffer.
+    pub(crate) fn next_stray(&self, buffer: &mut [u8]) -> Option<Received> {
+        lock(&self.strays).pop(buffer)
     }
 
     /// The worker has ended: it is told nothing more, and whoever waits for its answer need not.

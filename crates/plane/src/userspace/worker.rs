@@ -201,6 +201,19 @@ impl Worker {
                 Command::Quit => self.running = false,
             }
         }
+        self.take_strays();
+    }
+
+    /// Takes in what control received for us.
+    fn take_strays(&mut self) {
+        while let Some(mut job) = self.inbound_pool.take() {
+            let Some(received) = self.shared.links[self.number].next_stray(job.buffer()) else {
+                return self.inbound_pool.put(job);
+            };
+            job.received = received;
+            self.push_inbound(job);
+            self.work_inbound();
+        }
     }
 
     /// Turns until nothing is ready, for the fuzz targets. Panics when that does not come, or when a job is lost on the way.
@@ -423,15 +436,24 @@ impl Worker {
                     continue;
                 }
                 job.received = received[number];
-                while let Err(back) = self.inbound.push(job) {
-                    job = back;
-                    self.inbound.ring().work(|job| job.open(&self.shared));
-                    self.inbound.ring().commit();
-                }
+                self.push_inbound(job);
             }
-            while self.inbound.ring().work(|job| job.open(&self.shared)) {}
-            self.inbound.ring().commit();
+            self.work_inbound();
             full
         }
+    }
+
+    fn push_inbound(&mut self, mut job: Box<Inbound>) {
+        while let Err(back) = self.inbound.push(job) {
+            job = back;
+            self.inbound.ring().work(|job| job.open(&self.shared));
+            self.inbound.ring().commit();
+        }
+    }
+
+    /// Opens all jobs in the ring and gives what they hold to the TUN.
+    fn work_inbound(&mut self) {
+        while self.inbound.ring().work(|job| job.open(&self.shared)) {}
+        self.inbound.ring().commit();
     }
 }
