@@ -24,20 +24,22 @@ const HELPER: &str = "lab-traffic";
 /// The port of the service, where nobody chose another.
 const PORT: u16 = 7007;
 
-/// Where the helper is: next to this program, or else in the release build beside it.
+/// Where the helper is: next to this program, or in the release build beside it; the newer one, where both are.
 ///
 /// # Errors
 /// [`LabError::Missing`] when it is not built.
 pub fn helper() -> Result<PathBuf, LabError> {
-    let missing = match built_binary(HELPER) {
-        Ok(path) => return Ok(path),
-        Err(missing) => missing,
-    };
-    env::current_exe()
+    let beside = built_binary(HELPER);
+    let release = env::current_exe()
         .ok()
         .and_then(|this| Some(this.parent()?.parent()?.join("release").join(HELPER)))
-        .filter(|path| path.is_file())
-        .ok_or(missing)
+        .filter(|path| path.is_file());
+    let age = |path: &PathBuf| path.metadata().and_then(|it| it.modified()).ok();
+    match (beside, release) {
+        (Ok(beside), Some(release)) => Ok(if age(&release) > age(&beside) { release } else { beside }),
+        (Err(_), Some(release)) => Ok(release),
+        (beside, None) => beside,
+    }
 }
 
 /// The answering end, in a namespace.

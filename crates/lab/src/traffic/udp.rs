@@ -1,7 +1,8 @@
 //! UDP, checked: numbered datagrams in one or more flows, echoed or not, counted at both ends.
 //!
 //! A datagram is a kind, a flow, a number within the flow, and bytes of the pattern that belongs to both. Gaps in the numbers
-//! are losses, which UDP may have. A number at or below one that was seen before is *late*: reordered or repeated, which a
+//! are losses, which UDP may have; with echoes a flow waits for the oldest of a window of them, so that a host that is busy with other
+//! things makes it slow, and not lossy. A number at or below one that was seen before is *late*: reordered or repeated, which a
 //! tunnel must never do to a flow. At the end the client asks the service what it saw.
 
 use std::collections::HashMap;
@@ -22,6 +23,10 @@ const HEADER: usize = 16;
 const DATA: u32 = 1;
 const ECHO: u32 = 2;
 const REPORT: u32 = 3;
+
+/// Datagrams of a flow that may be without their echo, and how long one more waits for the oldest of them, which may be lost.
+const WINDOW: u64 = 64;
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// How long a flow waits for its last echoes.
 const LINGER: Duration = Duration::from_millis(1500);
@@ -218,9 +223,11 @@ fn run_flow(to: SocketAddr, plan: &UdpPlan, flow: u32) -> io::Result<(u64, Seen)
     let socket = connected(to)?;
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
     let sending = Arc::new(AtomicBool::new(true));
+    // The number behind the newest echo.
+    let echoed = Arc::new(AtomicU64::new(0));
     let listener = plan.echo.then(|| {
-        let (sending, count) = (Arc::clone(&sending), plan.count);
-        socket.try_clone().map(|socket| thread::spawn(move || listen(&socket, &sending, count)))
+        let (sending, echoed, count) = (Arc::clone(&sending), Arc::clone(&echoed), plan.count);
+        socket.try_clone().map(|socket| thread::spawn(move || listen(&socket, &sending, &echoed, count)))
     });
     let mut buffer = vec![0; plan.size.max(HEADER)];
     let kind = if plan.echo { ECHO } else { DATA };
@@ -228,6 +235,12 @@ fn run_flow(to: SocketAddr, plan: &UdpPlan, flow: u32) -> io::Result<(u64, Seen)
     for number in 0..plan.count {
         let due = plan.gap * u32::try_from(number).unwrap_or(u32::MAX);
         thread::sleep(due.saturating_sub(start.elapsed()));
+        let waiting = Instant::now();
+        while plan.echo && number >= echoed.load(Ordering::Relaxed) + WINDOW && waiting.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_micros(200));
+        }
+        // What is lost is not waited for twice.
+        echoed.fetch_max(number.saturating_sub(WINDOW - 1), Ordering::Relaxed);
         Datagram::write(kind, flow, number, &mut buffer);
         // Refused or unreachable for the moment: a loss, which the counts will show.
         let _ = socket.send(&buffer);
@@ -240,7 +253,7 @@ fn run_flow(to: SocketAddr, plan: &UdpPlan, flow: u32) -> io::Result<(u64, Seen)
     Ok((plan.count, seen))
 }
 
-fn listen(socket: &UdpSocket, sending: &AtomicBool, count: u64) -> Seen {
+fn listen(socket: &UdpSocket, sending: &AtomicBool, echoed: &AtomicU64, count: u64) -> Seen {
     let mut ledger = Ledger::default();
     let mut buffer = vec![0; 65_536];
     let mut last = Instant::now();
@@ -250,6 +263,7 @@ fn listen(socket: &UdpSocket, sending: &AtomicBool, count: u64) -> Seen {
                 last = Instant::now();
                 if let Some(datagram) = Datagram::parse(&buffer[..n]) {
                     ledger.enter(&datagram);
+                    echoed.fetch_max(datagram.number.saturating_add(1), Ordering::Relaxed);
                 }
             }
             Err(_) if sending.load(Ordering::Acquire) => last = Instant::now(),
