@@ -60,7 +60,7 @@ pub fn check_traffic(from: &End, to: &End) {
         let outcome = exchange_udp(from.namespace(), address, &plan, LIMIT).unwrap();
         assert_eq!(outcome.service.corrupt + outcome.echoes.corrupt, 0);
         // UDP may lose, on a machine with more to do than it has cores; a tunnel that works loses next to nothing.
-        assert!(outcome.echoes.received > 550, "{address}: {outcome:?}");
+        assert!(outcome.echoes.received > 500, "{address}: {outcome:?}");
     }
 }
 
