@@ -123,7 +123,7 @@ impl Device {
     /// A handshake message came.
     pub(crate) fn handle_handshake(&self, from: Endpoint, message: &[u8], under_load: bool) {
         let mut state = self.state();
-        if let Err(reason) = state.noise.handle_datagram(now(), from.addr, message, under_load) {
+        if let Err(reason) = state.noise.handle_checked(now(), from.addr, message, under_load) {
             log::trace!("a handshake message was dropped: {reason}");
             self.plane.count_control_drop(ControlDrop::Refused(reason));
         }

@@ -2,7 +2,8 @@
 //!
 //! The flood itself takes a processor and the kernel's time, whomever it is aimed at. So each run has two halves, in turn first: the same
 //! flood against a port of the same host whose socket nobody reads (the kernel drops it there), and against ours. What remains of the
-//! stream in the second half, of what there was in the first, is what we make of it. The flooder stays on the last processor.
+//! stream in the second half, of what there was in the first, is what we make of it. The flooder stays on the last processor, and our
+//! answers are dropped where they reach its host: at a real one they would cost another machine's time.
 
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use lab::flood::{Flooder, KNOWN, Kind, Plan};
 use lab::iperf::{Load, Run};
 use lab::rogue::{base64, private_key};
-use lab::{Gso, LabError, System, TunnelSpec, ping, usage};
+use lab::{Gso, Hook, LabError, System, Tap, TunnelSpec, ping, usage};
 
 use super::report::median;
 use crate::error::Failure;
@@ -60,6 +61,7 @@ fn measure(ours: &System, settings: &Settings, kind: Kind) -> Result<String, Lab
         ping::once(left.namespace(), right.v4.into(), &["-W", "1"]).is_ok_and(|finished| finished.status.success())
     })?;
     let flooder = Flooder::new(right.namespace(), Gso::Off)?;
+    let _answers = Tap::new(flooder.namespace(), Hook::Incoming, "meta l4proto udp @th,64,8 3", "drop")?;
     let sink = right.namespace().inside(|| UdpSocket::bind("0.0.0.0:0"))?;
     let sink = sink.local_addr().map_err(|source| LabError::Io { what: "the sink".to_owned(), source })?.port();
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
