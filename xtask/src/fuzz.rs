@@ -5,7 +5,7 @@
 //! `--merge` takes from there into the tree what reaches code that the tree's files do not, and drops files that add nothing.
 //!
 //! A crash leaves its input in `fuzz/artifacts`, and the command says how to run it again. `cargo xtask test` lets each target run
-//! over its corpus and on for some seconds, from a fixed seed.
+//! over its corpus and on for a fixed number of inputs, from a fixed seed, so that no machine is too slow to say the same.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -38,9 +38,6 @@ pub struct Options {
     /// Afterwards take what reaches new code into fuzz/corpus, and drop what does not
     #[arg(long)]
     merge: bool,
-    /// Check each access to memory as well (AddressSanitizer); slower
-    #[arg(long)]
-    asan: bool,
     /// Run one input, such as a crash left behind, through the one target named
     #[arg(long, value_name = "FILE", conflicts_with_all = ["merge", "hours", "seconds"])]
     reproduce: Option<PathBuf>,
@@ -58,6 +55,12 @@ const CORPUS_INPUT_MAX: u32 = 512;
 /// Seconds for one input, after which it counts as a hang, and MiB of memory, after which it counts as a leak.
 const INPUT_SECONDS: u32 = 20;
 const MEMORY: u32 = 2048;
+/// How many inputs `cargo xtask test` makes beyond the corpus: a second or two of the quick targets, and of those that set up
+/// sessions fewer.
+const CHECK_RUNS: usize = 100_000;
+const CHECK_RUNS_OF: [(&str, usize); 3] = [("device", 1000), ("handshake", 2000), ("pipeline", 1500)];
+/// Seconds after which a target that is slower than anybody expects has run enough.
+const CHECK_SECONDS: u64 = 120;
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 
@@ -72,13 +75,13 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         let [target] = &targets[..] else {
             return Err(Failure::Tests("--reproduce needs the one target that the input is for".to_owned()));
         };
-        let programs = build(options.asan)?;
+        let programs = build()?;
         return show(Command::new(programs.join(target)).arg(input));
     }
-    let programs = build(options.asan)?;
+    let programs = build()?;
     let seconds = options.hours.map_or(options.seconds, |hours| hours * 3600);
     let jobs = options.jobs.map_or_else(cores, |jobs| jobs as usize);
-    let outcome = all(&programs, &targets, &Plan { seconds, seed: None, keep: true }, jobs);
+    let outcome = all(&programs, &targets, &Plan { seconds, is_check: false }, jobs);
     if options.merge {
         for target in &targets {
             merge(&programs, target)?;
@@ -87,9 +90,15 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     outcome
 }
 
-/// What `cargo xtask test` does: each target over its corpus and `seconds` beyond, from a fixed seed.
-pub fn check(seconds: u64) -> Result<(), Failure> {
-    all(&build(false)?, &targets()?, &Plan { seconds, seed: Some(1), keep: false }, cores())
+/// What `cargo xtask test` does: each target over its corpus and so many inputs beyond, from a fixed seed.
+pub fn check() -> Result<(), Failure> {
+    all(&build()?, &targets()?, &Plan { seconds: CHECK_SECONDS, is_check: true }, cores())
+}
+
+/// How many inputs a target runs in a check, its corpus among them.
+fn check_runs(target: &str, corpus: &Path) -> usize {
+    let beyond = CHECK_RUNS_OF.iter().find(|(name, _)| *name == target).map_or(CHECK_RUNS, |(_, runs)| *runs);
+    fs::read_dir(corpus).map_or(0, Iterator::count) + beyond
 }
 
 fn cores() -> usize {
@@ -111,29 +120,25 @@ fn targets() -> Result<Vec<String>, Failure> {
 }
 
 /// Builds all targets; the folder that they are in.
-fn build(asan: bool) -> Result<PathBuf, Failure> {
+fn build() -> Result<PathBuf, Failure> {
     println!("Building the fuzz targets …");
     let rustc = Command::new("rustc").arg("-vV").output().map_err(Failure::io("running `rustc -vV`"))?;
     let version = String::from_utf8_lossy(&rustc.stdout).into_owned();
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or("x86_64-unknown-linux-gnu");
-    let folder = target_folder()?.join(if asan { "fuzz-asan" } else { "fuzz" });
+    let folder = target_folder()?.join("fuzz");
     // With a target named, the flags are not for build scripts, which have no fuzzer to report to.
     let mut command = cargo(&["build", "--quiet", "--release", "--manifest-path", "fuzz/Cargo.toml", "--bins"]);
     command.args(["--target", host, "--target-dir"]).arg(&folder).env("RUSTFLAGS", COVERAGE);
-    if asan {
-        // Not for everyone's use yet, says the compiler; it is in the stable one all the same.
-        command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", format!("{COVERAGE} -Zsanitizer=address"));
-    }
     show(&mut command)?;
     Ok(folder.join(host).join("release"))
 }
 
 /// How targets are run.
 struct Plan {
+    /// At most.
     seconds: u64,
-    seed: Option<u32>,
-    /// Whether what they find is kept for the next time.
-    keep: bool,
+    /// Whether all is fixed: the seed, the number of inputs, and that nothing is there from the last time.
+    is_check: bool,
 }
 
 /// A target that runs.
@@ -193,7 +198,7 @@ fn all(programs: &Path, targets: &[String], plan: &Plan, jobs: usize) -> Result<
 
 fn start<'a>(programs: &Path, target: &'a str, plan: &Plan) -> Result<Running<'a>, Failure> {
     let found = programs.join("corpus").join(target);
-    if !plan.keep {
+    if plan.is_check {
         let _ = fs::remove_dir_all(&found);
     }
     let (artifacts, log) = (root().join("fuzz/artifacts").join(target), programs.join(format!("{target}.log")));
@@ -211,10 +216,12 @@ fn start<'a>(programs: &Path, target: &'a str, plan: &Plan) -> Result<Running<'a
         // Long inputs sooner than by default: here they are what makes a history.
         "-len_control=20".to_owned(),
     ]);
-    command.args(plan.seed.map(|seed| format!("-seed={seed}")));
+    let corpus = root().join("fuzz/corpus").join(target);
+    if plan.is_check {
+        command.args(["-seed=1".to_owned(), format!("-runs={}", check_runs(target, &corpus))]);
+    }
     // New finds go to the first folder.
     command.arg(&found);
-    let corpus = root().join("fuzz/corpus").join(target);
     command.args(Some(corpus).filter(|corpus| corpus.exists()));
     let file = File::create(&log).map_err(Failure::io(log.display().to_string()))?;
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn();

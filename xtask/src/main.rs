@@ -98,7 +98,7 @@ mod tests {
             "xtask dist",
             "xtask fuzz",
             "xtask fuzz cut join --seconds 5 --jobs 1 --merge",
-            "xtask fuzz --hours 8 --asan",
+            "xtask fuzz --hours 8",
             "xtask fuzz cut --reproduce fuzz/artifacts/cut/crash-0",
         ] {
             assert!(parse(good).is_ok(), "{good}");

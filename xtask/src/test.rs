@@ -17,9 +17,6 @@ pub struct Options {}
 /// At least this many tests at once: the end-to-end ones mostly wait, one of them for two minutes.
 const THREADS: usize = 4;
 
-/// Seconds that each fuzz target runs on after its corpus.
-const FUZZ_SECONDS: u64 = 8;
-
 /// What a stage came to.
 struct Stage {
     name: &'static str,
@@ -95,7 +92,7 @@ pub fn run(_options: &Options) -> Result<(), Failure> {
         });
         stage("the job ring in every order (loom)", &mut loom);
         if fuzzed {
-            stage("the fuzz targets", &mut |_| fuzz::check(FUZZ_SECONDS));
+            stage("the fuzz targets", &mut |_| fuzz::check());
         }
     }
     summarise(&stages)
