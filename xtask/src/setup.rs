@@ -153,7 +153,14 @@ fn install_kernel(kernel: Kernel) -> Result<(), Failure> {
         found => found?,
     };
     println!("Downloading the package {} (about 30 MB, to unpack and not to install) …", package.name);
-    let image = package.fetch()?;
+    let image = match package.fetch() {
+        Err(failure) if !matches!(failure, LabError::Interrupted) && lab::require_root().is_ok() => {
+            println!("{failure}\nOnce more, with new lists: old ones may tell of a package that is no more …");
+            apt(&["update"])?;
+            Image::find_package(kernel)?.fetch()?
+        }
+        fetched => fetched?,
+    };
     println!("Linux {} is in {}.", image.release, image.folder().display());
     Ok(())
 }

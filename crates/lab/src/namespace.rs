@@ -15,11 +15,15 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tempfile::TempDir;
 
 use crate::{LabError, run_checked};
 
 /// Where `ip netns` keeps its names.
 const FOLDER: &str = "/run/netns";
+
+/// How the folders of [`scratch_folder`] begin, in the folder for temporary files.
+const SCRATCH: &str = "wireloom-lab-";
 
 /// How long an `ip` command may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -143,7 +147,13 @@ pub fn require_root() -> Result<(), LabError> {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err(LabError::NotRoot) }
 }
 
-/// Deletes the namespaces and control sockets of processes of ours that are no more. Those of a living process stay.
+/// A folder for files of this process, which goes with its handle, or is swept when the process was killed.
+pub(crate) fn scratch_folder(what: &str) -> Result<TempDir, LabError> {
+    let prefix = format!("{SCRATCH}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir().map_err(LabError::io(what))
+}
+
+/// Deletes the namespaces, control sockets and folders of processes of ours that are no more. Those of a living process stay.
 pub fn sweep() {
     for name in names_in(FOLDER) {
         if owner(&name, "wl-", '-').is_some_and(is_gone) {
@@ -155,9 +165,15 @@ pub fn sweep() {
             let _ = fs::remove_file(Path::new("/var/run/wireguard").join(name));
         }
     }
+    let temporary = std::env::temp_dir();
+    for name in names_in(&temporary) {
+        if owner(&name, SCRATCH, '-').is_some_and(is_gone) {
+            let _ = fs::remove_dir_all(temporary.join(name));
+        }
+    }
 }
 
-fn names_in(folder: &str) -> Vec<String> {
+fn names_in(folder: impl AsRef<Path>) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
     };

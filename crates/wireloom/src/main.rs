@@ -4,7 +4,9 @@
 //! and returns; this file calls it and turns an [`error::Error`] into one line on standard error and exit code 1.
 //!
 //! `genkey genpsk pubkey` ([`keys`]) touch no device; `show showconf` ([`show`]), `set` ([`set`]) and `setconf addconf syncconf`
-//! ([`conf`]) speak to one ([`client`]) through its socket, or by netlink where it is the kernel's ([`kernel`]), as `wg` does; `run` ([`run`]) is one. What the help and the man pages say beyond the arguments is in [`manual`], and shells are helped by [`complete`].
+//! ([`conf`]) speak to one ([`client`]) through its socket, or by netlink where it is the kernel's ([`kernel`]), as `wg` does;
+//! `run` ([`run`]) is one. What the help and the man pages say beyond the arguments is in [`manual`], and shells are helped by
+//! [`complete`].
 
 #![forbid(unsafe_code)]
 

@@ -116,7 +116,7 @@ pub struct Package {
 }
 
 impl Package {
-    /// Downloads it and keeps what guests need.
+    /// Downloads it and keeps what guests need; what another has fetched meanwhile stays.
     ///
     /// # Errors
     /// What apt or dpkg said, or that a module is not in it.
@@ -124,6 +124,13 @@ impl Package {
         let place = folder(self.kernel);
         let parent = place.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(parent).map_err(LabError::io(parent.display().to_string()))?;
+        // One at a time, so that nobody takes for half-made, and removes, what another has just put there.
+        let lock = parent.join("lock");
+        let lock = fs::File::create(&lock).and_then(|file| file.lock().map(|()| file));
+        let _lock = lock.map_err(LabError::io("the lock of the folder of kernels"))?;
+        if let Ok(image) = self.kernel.image() {
+            return Ok(image);
+        }
         // On the same file system, so that the result can be moved.
         let scratch = tempfile::tempdir_in(parent).map_err(LabError::io("a folder for the download"))?;
         let (download, tree, made) =

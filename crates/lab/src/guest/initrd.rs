@@ -9,7 +9,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::image::Image;
-use crate::{LabError, run_checked};
+use crate::namespace::scratch_folder;
+use crate::{LabError, run};
 
 /// Programs of this machine that every guest has.
 const PROGRAMS: [&str; 5] = ["ip", "wg", "ping", "iperf3", "ethtool"];
@@ -22,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Writes the initrd for `image` to `to`. The `extra` programs come to `/usr/local/bin`, which is in the path.
 pub(super) fn write(image: &Image, extra: &[PathBuf], to: &Path) -> Result<(), LabError> {
-    let folder = tempfile::tempdir().map_err(LabError::io("a folder for the initrd"))?;
+    let folder = scratch_folder("a folder for the initrd")?;
     let tree = Tree { root: folder.path() };
     for folder in ["bin", "dev", "etc", "modules", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/local/bin"] {
         tree.folder(folder)?;
@@ -30,7 +31,6 @@ pub(super) fn write(image: &Image, extra: &[PathBuf], to: &Path) -> Result<(), L
     symlink("../run", tree.folder("var")?.join("run")).map_err(LabError::io("var/run in the initrd"))?;
     tree.file("etc/passwd", "root:x:0:0::/root:/bin/sh\n", 0o644)?;
     tree.file("init", INIT, 0o755)?;
-    tree.copy(&find("busybox")?, "bin/busybox")?;
     let mut order = String::new();
     for module in image.modules()? {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
@@ -40,7 +40,8 @@ pub(super) fn write(image: &Image, extra: &[PathBuf], to: &Path) -> Result<(), L
     tree.file("modules/order", &order, 0o644)?;
 
     // The shell of busybox would rather run its own `ip` and `ping` than those in the path.
-    let mut programs: Vec<(PathBuf, String)> = vec![(find("dash")?, "bin/sh".to_owned())];
+    let mut programs: Vec<(PathBuf, String)> =
+        vec![(find("busybox")?, "bin/busybox".to_owned()), (find("dash")?, "bin/sh".to_owned())];
     for program in PROGRAMS {
         programs.push((find(program)?, format!("usr/bin/{program}")));
     }
@@ -109,9 +110,15 @@ fn find(program: &str) -> Result<PathBuf, LabError> {
         })
 }
 
-/// The libraries of a program, its loader among them, by their paths on this machine.
+/// The libraries of a program, its loader among them, by their paths on this machine. One that is linked statically, as busybox may
+/// be, has none.
 fn libraries_of(program: &Path) -> Result<Vec<String>, LabError> {
-    let text = run_checked(Command::new("ldd").arg(program), LIMIT)?;
+    let finished = run(Command::new("ldd").arg(program).env("LC_ALL", "C"), LIMIT)?;
+    // An error to ldd, and no fault.
+    if finished.log().contains("not a dynamic executable") {
+        return Ok(Vec::new());
+    }
+    let text = finished.checked()?.stdout;
     if text.contains("not found") {
         return Err(LabError::Unreadable { what: "the libraries of a program", text });
     }

@@ -18,7 +18,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use tempfile::TempDir;
 pub use image::{Image, Kernel, Package};
 
 use crate::link::{next_number, v4, v6};
+use crate::namespace::scratch_folder;
 use crate::{Finished, LabError, Namespace, Port, Process, wait_for};
 
 /// How long a guest may take to boot; on a machine with nothing else to do it is ready in 5 s.
@@ -36,6 +37,10 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long [`Guest::run`] waits for a script.
 const RUN_LIMIT: Duration = Duration::from_secs(60);
+
+/// How many guests of this process run at once; who boots another waits. Emulated machines want processors: more of them than these
+/// would be too late for what is timed in them. The two of the test that takes minutes leave one to the others.
+const GUESTS_MAX: usize = 3;
 
 /// The only interface of a guest, besides its loopback.
 const INTERFACE: &str = "eth0";
@@ -65,13 +70,16 @@ impl GuestSpec {
 
     /// Boots it with its cable in `namespace`, and waits until it runs commands and both ends of the cable have addresses.
     ///
-    /// It ends with the thread that boots it, if nothing ended it before.
+    /// It ends with the thread that boots it, if nothing ended it before. No more than three run at once, so that a thread that has
+    /// one must not boot another.
     ///
     /// # Errors
     /// [`LabError::Missing`] without setup; [`LabError::Died`] with what its console said; or it took too long.
     pub fn boot(&self, namespace: &Namespace) -> Result<Guest, LabError> {
         let image = self.kernel.image()?;
-        let folder = tempfile::tempdir().map_err(LabError::io("a folder for a guest"))?;
+        // First, so that it is given back last.
+        let place = Place::take();
+        let folder = scratch_folder("a folder for a guest")?;
         let (initrd, socket) = (folder.path().join("initrd"), folder.path().join("control"));
         initrd::write(&image, &self.programs, &initrd)?;
 
@@ -103,14 +111,14 @@ impl GuestSpec {
         })?;
         let answers = Arc::new(Mutex::new(Answers::default()));
         let reader = control.try_clone().map_err(LabError::io("the control port of a guest"))?;
-        let place = Arc::clone(&answers);
+        let come = Arc::clone(&answers);
         // It ends when the guest's end of the port is closed, at the latest with the guest.
         thread::spawn(move || {
             let mut reader = BufReader::new(reader);
             while let Some(answer) = read_answer(&mut reader) {
-                lock(&place).come.insert(answer.0, answer.1);
+                lock(&come).come.insert(answer.0, answer.1);
             }
-            lock(&place).closed = true;
+            lock(&come).closed = true;
         });
         let guest = Guest {
             kernel: self.kernel,
@@ -123,6 +131,7 @@ impl GuestSpec {
             answers,
             next: AtomicU64::new(1),
             _folder: folder,
+            _place: place,
         };
         guest.wait_for(0, "a guest to boot", BOOT_LIMIT).map_err(|failure| match failure {
             LabError::TimedOut { what, after } => {
@@ -155,6 +164,33 @@ pub struct Guest {
     answers: Arc<Mutex<Answers>>,
     next: AtomicU64,
     _folder: TempDir,
+    // The last field, since that is when the guest is gone.
+    _place: Place,
+}
+
+/// One of the [`GUESTS_MAX`] places for guests.
+///
+/// Whoever holds one may wait for anything but another: a thread has one guest at a time, and where a test has two they are its two
+/// threads', of which neither waits for the other before its guest is gone. So that places are always given back.
+struct Place;
+
+static PLACES: (Mutex<usize>, Condvar) = (Mutex::new(GUESTS_MAX), Condvar::new());
+
+impl Place {
+    /// Waits for a free one.
+    fn take() -> Place {
+        let (free, given_back) = &PLACES;
+        let mut free = given_back.wait_while(lock(free), |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Place
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *lock(&PLACES.0) += 1;
+        PLACES.1.notify_one();
+    }
 }
 
 /// What has come from a guest and nobody has taken yet.
@@ -313,6 +349,23 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_finds_no_place_waits_for_one() {
+        let mut places: Vec<Place> = (0..GUESTS_MAX).map(|_| Place::take()).collect();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let waiting = thread::spawn(move || {
+            let place = Place::take();
+            sender.send(()).unwrap();
+            drop(place);
+        });
+        assert!(receiver.recv_timeout(Duration::from_millis(100)).is_err(), "there were more places");
+        places.pop();
+        receiver.recv_timeout(RUN_LIMIT).unwrap();
+        waiting.join().unwrap();
+        drop(places);
+        assert_eq!(*lock(&PLACES.0), GUESTS_MAX);
+    }
 
     #[test]
     fn reads_answers_in_a_row() {

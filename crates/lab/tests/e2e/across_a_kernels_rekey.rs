@@ -1,5 +1,6 @@
-//! What happens by the clock between ours and the kernel's: who renews the session, who keeps it alive, and when. Sessions last 120 s and nobody can hurry the
-//! kernel, so that all of it happens side by side, on tunnels of its own, with a relay on each that remembers what was said.
+//! What happens by the clock between ours and the kernel's: who renews the session, who keeps it alive, and when. Sessions last
+//! 120 s and nobody can hurry the kernel, so that all of it happens side by side, on tunnels of its own, with a relay on each that
+//! remembers what was said.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! What no peer would send: cut, stretched, flipped, repeated, reflected. Each datagram is dropped, for the right reason and counted once; the
-//! tunnel beside it notices nothing, and nothing grows.
+//! What no peer would send: cut, stretched, flipped, repeated, reflected. Each datagram is dropped, for the right reason and
+//! counted once; the tunnel beside it notices nothing, and nothing grows.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,6 +40,9 @@ struct Stage {
     memory: u64,
 }
 
+/// So many datagrams leave at once. All queues on the way have room for as many, and they are no load yet.
+const BURST: usize = 100;
+
 /// The rogue's address inside.
 const INSIDE: [u8; 4] = [10, 77, 0, 9];
 
@@ -58,6 +61,28 @@ impl Stage {
 
     fn right(&self) -> &End {
         &self.tunnel.right
+    }
+
+    /// Sends them, [`BURST`] at a time. All but `taken` of them are dropped, before more are sent than that.
+    #[track_caller]
+    fn send_all<T: AsRef<[u8]>>(&self, datagrams: impl Iterator<Item = T>, taken: u64) {
+        for (sent, bytes) in (1..).zip(datagrams) {
+            self.rogue.send(bytes.as_ref()).unwrap();
+            if sent % BURST == 0 {
+                self.wait_for_drops(sent as u64 - taken);
+            }
+        }
+    }
+
+    /// Waits until at least so many were dropped since the last look.
+    #[track_caller]
+    fn wait_for_drops(&self, count: u64) {
+        let sum = |drops: &BTreeMap<String, u64>| -> u64 {
+            drops.iter().filter(|(reason, _)| !OUTBOUND.contains(&reason.as_str())).map(|(_, count)| count).sum()
+        };
+        let wanted = sum(&self.before) + count;
+        let what = format!("{count} datagrams to be dropped");
+        wait_until(&what, SOON, || sum(&self.right().daemon.drops().unwrap()) >= wanted).unwrap();
     }
 
     /// Waits until exactly this was dropped since the last look, and nothing else.
@@ -128,7 +153,7 @@ fn every_type_in_every_length() {
             bytes[..4].copy_from_slice(&head);
             // The longest leave in fragments.
             let lengths: Vec<usize> = (0..=2048).chain([9000, 65_000]).collect();
-            lengths.iter().for_each(|&len| stage.rogue.send(&bytes[..len]).unwrap());
+            stage.send_all(lengths.iter().map(|&len| &bytes[..len]), 0);
             stage.expect(&tally(lengths.iter().map(|&len| &bytes[..len])));
         }
         // The three bytes behind the type are reserved, and zero.
@@ -160,7 +185,7 @@ fn flips(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
 fn every_bit_of_an_initiation() {
     let mut stage = Stage::new(&spec());
     let initiation = stage.rogue.mind.initiation();
-    flips(&initiation).for_each(|flipped| stage.rogue.send(&flipped).unwrap());
+    stage.send_all(flips(&initiation), 1);
     // Without load nobody looks at the last 16 bytes, mac2: the first of them is taken, the rest repeat it.
     stage.expect(&[("outer-malformed", 32), ("handshake-mac1", 128 * 8), ("handshake-replayed", 127)]);
     let response = stage.rogue.receive(SOON).unwrap();
@@ -182,17 +207,14 @@ fn every_bit_of_a_data_packet_and_every_replay() {
     let keepalive = stage.rogue.mind.data(&[]);
     stage.rogue.send(&keepalive).unwrap();
     let data = stage.rogue.mind.data(&inner);
-    flips(&data).for_each(|flipped| stage.rogue.send(&flipped).unwrap());
+    stage.send_all(flips(&data), 0);
     let behind = (data.len() as u64 - 8) * 8;
     stage.expect(&[("outer-malformed", 32), ("unknown-index", 32), ("not-authentic", behind)]);
     // The flips have used up nothing: the true one is new, and answered.
     stage.rogue.send(&data).unwrap();
     let answer = stage.rogue.receive(SOON).unwrap();
     assert_eq!(answer[0], 4, "an echo reply");
-    for _ in 0..100 {
-        stage.rogue.send(&data).unwrap();
-        stage.rogue.send(&keepalive).unwrap();
-    }
+    stage.send_all((0..100).flat_map(|_| [&data, &keepalive]), 0);
     stage.expect(&[("replayed", 200)]);
     // Too late to tell, and beyond what any session counts.
     let mind = &stage.rogue.mind;
@@ -291,8 +313,11 @@ fn trains_of_anything() {
         for len in [1, 3, 33, 1021, 1452] {
             trains.push((message(4, len).repeat(60.min(65_000 / len)), len));
         }
+        let mut sent = 0;
         for (bytes, segment) in &trains {
             stage.rogue.send_train(bytes, *segment as u16).unwrap();
+            sent += bytes.len().div_ceil(*segment) as u64;
+            stage.wait_for_drops(sent);
         }
         stage.expect(&tally(trains.iter().flat_map(|(bytes, segment)| bytes.chunks(*segment))));
         stage.conclude();

@@ -1,5 +1,6 @@
 //! A flood, and those who are served all the same: a stream, a peer who begins anew, and one who was never there before.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use lab::flood::{Flooder, KNOWN, Kind, Plan};
@@ -15,9 +16,13 @@ const RATE: u32 = 30_000;
 /// How often a newcomer may have to ask: the kernel lets a flood fill the socket, too, and who finds it full asks again.
 const ATTEMPTS: usize = 18;
 
+/// One flood at a time: each takes all of a processor or two that it gets.
+static FLOODING: Mutex<()> = Mutex::new(());
+
 /// Floods the right end of a tunnel. `signs` are the reasons for which most of the flood is dropped; `cookies` whether a newcomer must have
 /// been asked to prove its address.
 fn check(kind: Kind, v6: bool, signs: &[&str], cookies: bool) {
+    let _flooding = FLOODING.lock().unwrap_or_else(PoisonError::into_inner);
     let tunnel = TunnelSpec { gso: Gso::Off, ..spec() }.build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);
     check_pings(left, right);
@@ -34,9 +39,9 @@ fn check(kind: Kind, v6: bool, signs: &[&str], cookies: bool) {
     // It ends by being dropped, or long after everything here must have happened.
     let plan = Plan { kind, key: &right.keys.public, port: right.listen_port, v6, rate: RATE, seconds: 120, cpu: None };
     let flood = flooder.start(&plan, right.listen_port).unwrap();
-    wait_until("the flood to be felt", SOON, || grown(signs) > 2000).unwrap();
+    wait_until("the flood to be felt", LIMIT, || grown(signs) > 2000).unwrap();
     if cookies {
-        wait_until("cookies to be asked for", SOON, || grown(&["handshake-cookie-sent"]) > 100).unwrap();
+        wait_until("cookies to be asked for", LIMIT, || grown(&["handshake-cookie-sent"]) > 100).unwrap();
     }
 
     // What is under way goes on, every byte of it.

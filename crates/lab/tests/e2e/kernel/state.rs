@@ -1,5 +1,5 @@
-//! What `wg` is told and what it shows, and what the interface is to the rest of the system: the same words to the kernel's interface and to ours, side by side in one guest, have the
-//! same outcome, byte for byte, refusals included.
+//! What `wg` is told and what it shows, and what the interface is to the rest of the system: the same words to the kernel's
+//! interface and to ours, side by side in one guest, have the same outcome, byte for byte, refusals included.
 
 use lab::{Guest, Kernel};
 
