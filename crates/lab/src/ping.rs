@@ -30,8 +30,21 @@ impl RoundTrips {
 /// # Errors
 /// `ping` could not be started.
 pub fn start(from: &Namespace, to: IpAddr, count: u32, interval: &str) -> Result<Process, LabError> {
+    start_waiting(from, to, count, interval, "2")
+}
+
+/// The same, with time for a handshake that has to be repeated before anything is answered.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_patiently(from: &Namespace, to: IpAddr, count: u32, interval: &str) -> Result<Process, LabError> {
+    start_waiting(from, to, count, interval, "15")
+}
+
+/// `wait` are the seconds that `ping` stays where nothing has been answered at all.
+fn start_waiting(from: &Namespace, to: IpAddr, count: u32, interval: &str, wait: &str) -> Result<Process, LabError> {
     let count = count.to_string();
-    Process::spawn(from.command("ping").args(["-n", "-c", &count, "-i", interval, "-W", "2", &to.to_string()]))
+    Process::spawn(from.command("ping").args(["-n", "-c", &count, "-i", interval, "-W", wait, &to.to_string()]))
 }
 
 /// Pings `count` times, `interval` seconds apart, and waits at most `limit`.
@@ -57,8 +70,8 @@ pub fn collect(series: Process, limit: Duration) -> Result<RoundTrips, LabError>
 /// `ping` could not be run.
 pub fn once(from: &Namespace, to: IpAddr, options: &[&str]) -> Result<Finished, LabError> {
     let mut command = from.command("ping");
-    command.args(["-n", "-c", "1", "-W", "3"]).args(options).arg(to.to_string());
-    run(&mut command, Duration::from_secs(10))
+    command.args(["-n", "-c", "1", "-W", "10"]).args(options).arg(to.to_string());
+    run(&mut command, Duration::from_secs(60))
 }
 
 fn parse(text: &str) -> Option<RoundTrips> {

@@ -1,9 +1,13 @@
 //! A tunnel: two systems on two hosts, a link between them, configured by `wg` as a person would.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use crate::wg::{self, KeyPair, SecretFile};
-use crate::{Counters, Daemon, Gso, LabError, Link, Namespace, Port, System};
+use crate::{Counters, Daemon, Gso, LabError, Link, Namespace, Port, System, wait_for};
+
+/// How long a daemon may take to hear that its interface is up.
+const LISTEN_LIMIT: Duration = Duration::from_secs(15);
 
 /// The address family that carries the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +159,24 @@ impl End {
         ip(&["addr", "add", &format!("{}/24", self.v4), "dev", interface])?;
         let v6 = format!("{}/64", self.v6);
         ip(&["addr", "add", &v6, "dev", interface, "nodad"])?;
-        self.daemon.up()
+        self.daemon.up()?;
+        self.wait_until_it_listens()
+    }
+
+    /// That the interface is up the daemon hears a moment after `ip` has returned. A peer's first message would find nobody until then, and
+    /// would be repeated only after five seconds.
+    fn wait_until_it_listens(&self) -> Result<(), LabError> {
+        let what = format!("`{}` to listen on port {}", self.daemon.interface, self.listen_port);
+        let end_of_address = format!(":{:04X}", self.listen_port);
+        wait_for(&what, LISTEN_LIMIT, || {
+            let files = self.namespace().inside(|| {
+                // The calling thread's, which is in the namespace, and not the process's.
+                let read = |name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+                Ok([read("udp")?, read("udp6").unwrap_or_default()])
+            })?;
+            let local = files.iter().flat_map(|file| file.lines()).filter_map(|line| line.split_whitespace().nth(1));
+            Ok(local.into_iter().any(|address| address.ends_with(&end_of_address)).then_some(()))
+        })
     }
 
     /// Makes `other` a peer, with its addresses inside as allowed IPs.

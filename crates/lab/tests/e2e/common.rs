@@ -11,6 +11,10 @@ pub const BYTES: u64 = 8_000_000;
 /// The bound of anything that should take a second or two, on a machine that does much else.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+/// How many datagrams of a stream may come behind a later one. We reorder none, as `flows_stay_in_order` shows on a link with one queue; a
+/// veth has a queue for each CPU, and so the kernel itself may where a sender moves to another CPU.
+const LATE: u64 = 5;
+
 /// The bound of a daemon's reaction to something.
 pub const SOON: Duration = Duration::from_secs(15);
 
@@ -34,7 +38,9 @@ pub fn spec() -> TunnelSpec {
 #[track_caller]
 pub fn check_pings(from: &End, to: &End) {
     for address in to.inner() {
-        let trips = ping::ping(from.namespace(), address, 5, "0.2", LIMIT).unwrap();
+        let trips =
+            ping::start_patiently(from.namespace(), address, 5, "0.2").and_then(|series| ping::collect(series, LIMIT));
+        let trips = trips.unwrap();
         assert!(trips.received >= 4, "{address}: {trips:?}");
     }
 }
@@ -107,12 +113,13 @@ impl Stream {
         Stream { process, _service: service }
     }
 
-    /// Waits for its end. Nothing may be damaged or out of order, and at most `lost` may be missing.
+    /// Waits for its end. Nothing may be damaged, next to nothing out of order, and at most `lost` missing.
     #[track_caller]
     pub fn finish(self, lost: u64) -> UdpOutcome {
         let outcome = finish_udp(self.process, LIMIT).unwrap();
-        let bad = [outcome.service, outcome.echoes].iter().map(|seen| seen.corrupt + seen.late).sum::<u64>();
-        assert_eq!(bad, 0, "{outcome:?}");
+        for seen in [outcome.service, outcome.echoes] {
+            assert!(seen.corrupt == 0 && seen.late <= LATE, "{outcome:?}");
+        }
         let missing = outcome.sent - outcome.echoes.received;
         assert!(missing <= lost, "{missing} missing: {outcome:?}");
         outcome
