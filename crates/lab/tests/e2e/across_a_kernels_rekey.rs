@@ -18,6 +18,9 @@ const KEEPALIVE: u64 = 7;
 /// By how much a timer may be late on a machine that does much else, seconds; the kernel's own are in jiffies and a tick late.
 const SLACK: f64 = 3.0;
 
+/// By how much a timer may seem early, seconds: a moment is taken when the relay wakes, and so the first of two may be the later one to be seen late.
+const EARLY: f64 = 1.0;
+
 /// How far apart two moments are, in seconds.
 fn gap(earlier: &Seen, later: &Seen) -> f64 {
     later.at.duration_since(earlier.at).as_secs_f64()
@@ -35,7 +38,7 @@ fn renewed(pair: &Pair<'_>, by_us: bool) {
         panic!("{} initiations by who began", initiations.len());
     };
     let after = gap(first, second);
-    assert!((120.0..120.0 + SLACK).contains(&after), "renewed after {after} s");
+    assert!((120.0 - EARLY..120.0 + SLACK).contains(&after), "renewed after {after} s");
     assert_eq!(messages(pair, |seen| seen.is(1, !by_us)).len(), 0, "who answered began as well");
     assert_eq!(messages(pair, |seen| seen.is(2, !by_us)).len(), 2);
     // The new session is used at once: what is sent after the response has the receiver's new index in it.
@@ -54,7 +57,7 @@ fn kept_alive(pair: &Pair<'_>, by_us: bool) {
         // One that is due at the time of a handshake is replaced by what confirms the session.
         let renewal = messages(pair, |seen| seen.is(1, by_us) && seen.at > two[0].at && seen.at <= two[1].at);
         let expected = KEEPALIVE as f64;
-        assert!(after < expected + SLACK && (after > expected - 0.1 || !renewal.is_empty()), "{after} s");
+        assert!(after < expected + SLACK && (after > expected - EARLY || !renewal.is_empty()), "{after} s");
     }
     assert_eq!(messages(pair, |seen| seen.is(4, !by_us)).len(), 0, "keepalives were answered");
 }
@@ -65,7 +68,7 @@ fn answered(pair: &Pair<'_>, by_us: bool) {
     let keepalives = messages(pair, |seen| seen.is_keepalive(by_us));
     let last = keepalives.last().unwrap_or_else(|| panic!("no keepalive came"));
     let after = gap(data.first().unwrap(), last);
-    assert!((9.9..10.0 + SLACK).contains(&after), "after {after} s");
+    assert!((10.0 - EARLY..10.0 + SLACK).contains(&after), "after {after} s");
     // Who began confirms the session by a keepalive, unless data does that.
     assert!(keepalives.len() <= 1 + usize::from(!by_us), "{} keepalives", keepalives.len());
     assert_eq!(messages(pair, |seen| seen.bytes[0] == 1).len(), 1, "somebody began anew");

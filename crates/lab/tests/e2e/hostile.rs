@@ -380,10 +380,10 @@ fn a_device_without_a_key_counts_as_well() {
     stage.rogue.send(&initiation).unwrap();
     let counted = wait_for("the initiation to be dropped", SOON, || {
         let now = drops(&stage.right().daemon.interface);
-        Ok((now["no-private-key"] > stage.before["no-private-key"]).then_some(now["no-private-key"]))
+        Ok((now["no-private-key"] > stage.before["no-private-key"]).then_some(()))
     });
-    // The left end may have called as well.
-    assert!(counted.unwrap() >= 1);
+    // Once or twice: the left end may have called as well.
+    counted.unwrap();
 }
 
 #[test]
