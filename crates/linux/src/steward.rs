@@ -171,11 +171,13 @@ pub(crate) fn obtain(task: Task<'_>, on: BorrowedFd<'_>) -> io::Result<OwnedFd> 
 const ENTRUST: u8 = 100;
 const REMOVE: u8 = 101;
 
-/// Leaves the removal of this socket's file to the steward, which will remove no other. Once.
-pub fn entrust(path: &Path) -> io::Result<()> {
+/// Leaves the removal of this socket's file to the steward, or of none. It will never remove another: the first call counts,
+/// whether it succeeds or not. So make it before anybody else could.
+pub fn entrust(path: Option<&Path>) -> io::Result<()> {
     use std::os::unix::ffi::OsStrExt;
     let Some(steward) = STEWARD.get() else { return Ok(()) };
-    ask(steward, &[&[ENTRUST], path.as_os_str().as_bytes()], None).map(drop)
+    let path = path.map_or(&[][..], |path| path.as_os_str().as_bytes());
+    ask(steward, &[&[ENTRUST], path], None).map(drop)
 }
 
 /// Has the steward remove the file that it was entrusted with, if that is still the same.
@@ -247,7 +249,7 @@ pub fn start() -> io::Result<()> {
 fn serve(socket: &OwnedFd) -> io::Result<()> {
     let home = netns::current()?;
     settle(socket, &home)?;
-    let mut file = None;
+    let (mut file, mut sealed) = (None, false);
     let mut bytes = [0; TASK_MAX];
     loop {
         let (len, descriptor) = receive(socket, &mut bytes)?;
@@ -257,12 +259,15 @@ fn serve(socket: &OwnedFd) -> io::Result<()> {
                 Some(task) => task.carry_out(on.as_fd(), |netns, kind| open_away(&home, netns, kind)),
                 None => Err(io::Error::from_raw_os_error(libc::EPERM)),
             },
-            ([ENTRUST, path @ ..], None) if file.is_none() => take_charge(path).map(|entrusted| {
-                file = Some(entrusted);
-                None
-            }),
+            ([ENTRUST, path @ ..], None) if !sealed => {
+                sealed = true;
+                take_charge(path).map(|entrusted| {
+                    file = entrusted;
+                    None
+                })
+            }
             ([REMOVE], None) => {
-                file.iter().for_each(SocketFile::remove);
+                file.take().iter().for_each(SocketFile::remove);
                 Ok(None)
             }
             _ => Err(io::Error::from_raw_os_error(libc::EPERM)),
@@ -275,9 +280,11 @@ fn serve(socket: &OwnedFd) -> io::Result<()> {
     }
 }
 
-fn take_charge(path: &[u8]) -> io::Result<SocketFile> {
+/// The socket's file at this path; none for want of one.
+fn take_charge(path: &[u8]) -> io::Result<Option<SocketFile>> {
     use std::os::unix::ffi::OsStrExt;
-    SocketFile::new(Path::new(std::ffi::OsStr::from_bytes(path)).to_owned())
+    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    Some(path).filter(|path| !path.as_os_str().is_empty()).map(|path| SocketFile::new(path.to_owned())).transpose()
 }
 
 /// Leaves everything of the process that it was copied from but the socket, and all rights but its own.

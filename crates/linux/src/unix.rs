@@ -66,8 +66,12 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
+    /// ENOTSOCK for a file of another kind.
     pub(crate) fn new(path: PathBuf) -> io::Result<SocketFile> {
         let meta = std::fs::symlink_metadata(&path)?;
+        if !meta.file_type().is_socket() {
+            return Err(Errno::NOTSOCK.into());
+        }
         Ok(SocketFile { path, id: (meta.dev(), meta.ino()) })
     }
 

@@ -32,7 +32,8 @@ fn main() {
             a_refusal_is_no_end();
             an_end_is_told();
             privileges_are_the_stewards();
-            println!("sandbox: 6 cases passed");
+            the_steward_removes_one_socket_or_none();
+            println!("sandbox: 7 cases passed");
         }
     }
 }
@@ -44,6 +45,9 @@ fn case(role: &str, name: &str) -> Output {
 fn run_case(role: &str, case: &str) {
     if role == "steward-and-daemon" {
         return with_a_steward(case);
+    }
+    if role == "entrusts" {
+        return entrusts(case);
     }
     if role == "refused" {
         refuse_seccomp();
@@ -202,8 +206,7 @@ fn with_a_steward(socket_path: &str) {
     process::no_dump().expect("no dump");
     let tun = tun::create("wl%d", 1, Offloads::ALL).expect("tun");
     let listener = Listener::bind(socket_path.as_ref()).expect("listener");
-    steward::entrust(socket_path.as_ref()).expect("entrusted");
-    assert!(steward::entrust("/etc/hostname".as_ref()).is_err(), "a second file");
+    steward::entrust(listener.path()).expect("entrusted");
     // Another namespace, with the interface in it.
     let there = std::thread::spawn(|| {
         netns::unshare().expect("netns");
@@ -244,4 +247,38 @@ fn privileges_are_the_stewards() {
     let output = case("steward-and-daemon", path.to_str().expect("path"));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n", "{output:?}");
     assert!(!path.exists());
+}
+
+/// Gives the steward something to remove first, and then what an intruder would have it remove.
+fn entrusts(first: &str) {
+    let folder = tempfile::tempdir().expect("folder");
+    let (file, path) = (folder.path().join("file"), folder.path().join("wl.sock"));
+    std::fs::write(&file, "kept").expect("file");
+    steward::start().expect("steward");
+    let listener = Listener::bind(&path).expect("listener");
+    let entrusted = steward::entrust(match first {
+        "nothing" => None,
+        "a file" => Some(&file),
+        _ => listener.path(),
+    });
+    assert_eq!(
+        entrusted.map_err(|error| error.raw_os_error()).err(),
+        (first == "a file").then_some(Some(libc::ENOTSOCK))
+    );
+    let another = folder.path().join("another.sock");
+    let _another = std::os::unix::net::UnixListener::bind(&another).expect("socket");
+    for second in [Some(file.as_path()), Some(&another), Some(&path), None] {
+        let error = steward::entrust(second).expect_err("a second time");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{second:?}");
+    }
+    drop(listener);
+    assert!(file.exists() && another.exists());
+    println!("done");
+}
+
+fn the_steward_removes_one_socket_or_none() {
+    for first in ["nothing", "a file", "a socket"] {
+        let output = case("entrusts", first);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n", "{first}: {output:?}");
+    }
 }

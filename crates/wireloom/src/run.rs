@@ -222,7 +222,7 @@ impl Running {
 
         if !args.no_sandbox {
             // All that takes a privilege of ours has been done, and the threads start without.
-            listener.path().map_or(Ok(()), steward::entrust).map_err(os("handing the socket to the steward"))?;
+            steward::entrust(listener.path()).map_err(os("handing the socket to the steward"))?;
             capabilities::keep_only(CapabilitySet::empty()).map_err(os("giving up privileges"))?;
             log::debug!("all capabilities are given up");
         }
