@@ -18,10 +18,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    sockopt::{Timeout, set_socket_timeout},
 };
 use rustix::thread::CapabilitySet;
 
@@ -29,8 +31,19 @@ use crate::sys::{check, set_int};
 use crate::unix::SocketFile;
 use crate::{capabilities, icmp, link, memory, netns, process, sandbox, udp};
 
-/// Where the steward is reached.
-static STEWARD: OnceLock<Mutex<OwnedFd>> = OnceLock::new();
+/// The steward, as the other process knows it.
+struct Steward {
+    /// Where it is reached.
+    socket: OwnedFd,
+    /// It did not answer. What it says later would be taken for the answer to another question, so it is asked no more.
+    lost: bool,
+}
+
+static STEWARD: OnceLock<Mutex<Steward>> = OnceLock::new();
+
+/// How long an answer is waited for. What takes longest is a lock that all changes of links in the
+/// system share.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes of a task at most: a path is the longest.
 const TASK_MAX: usize = 4096 + 8;
@@ -186,15 +199,36 @@ pub(crate) fn remove_entrusted() {
     let _ = STEWARD.get().map(|steward| ask(steward, &[&[REMOVE]], None));
 }
 
-fn ask(steward: &Mutex<OwnedFd>, parts: &[&[u8]], on: Option<BorrowedFd<'_>>) -> io::Result<Option<OwnedFd>> {
-    let steward = steward.lock().unwrap_or_else(PoisonError::into_inner);
-    send(&steward, parts, on)?;
+fn ask(steward: &Mutex<Steward>, parts: &[&[u8]], on: Option<BorrowedFd<'_>>) -> io::Result<Option<OwnedFd>> {
+    let mut steward = steward.lock().unwrap_or_else(PoisonError::into_inner);
+    let lost = || io::Error::new(io::ErrorKind::BrokenPipe, "the steward, which has the privileges, does not answer");
+    if steward.lost {
+        return Err(lost());
+    }
+    let answer = match send(&steward.socket, parts, on) {
+        // It was not sent: the next may be.
+        Err(error) if ![Some(libc::EPIPE), Some(libc::ECONNRESET)].contains(&error.raw_os_error()) => {
+            return Err(error);
+        }
+        sent => sent.and_then(|()| answer(&steward.socket)),
+    };
+    match answer {
+        Ok((0, descriptor)) => Ok(descriptor),
+        Ok((errno, _)) => Err(io::Error::from_raw_os_error(errno)),
+        Err(error) => {
+            steward.lost = true;
+            log::error!("{}, and whatever takes one fails from now on ({error})", lost());
+            Err(lost())
+        }
+    }
+}
+
+/// The steward's next answer: an errno, or zero. An error when there is none.
+fn answer(from: &OwnedFd) -> io::Result<(i32, Option<OwnedFd>)> {
     let mut errno = [0; 4];
-    let (len, descriptor) = receive(&steward, &mut errno)?;
-    match i32::from_ne_bytes(errno) {
-        _ if len != errno.len() => Err(io::ErrorKind::BrokenPipe.into()),
-        0 => Ok(descriptor),
-        errno => Err(io::Error::from_raw_os_error(errno)),
+    match receive(from, &mut errno)? {
+        (4, descriptor) => Ok((i32::from_ne_bytes(errno), descriptor)),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
 
@@ -230,10 +264,12 @@ fn receive(from: &OwnedFd, into: &mut [u8]) -> io::Result<(usize, Option<OwnedFd
 
 /// Forks the steward off, for the rest of this process's life. Call it once, while there is one thread and nothing secret.
 ///
-/// It belongs to the network namespace of the calling thread, and blocks the signals that this process blocks.
+/// It belongs to the network namespace of the calling thread, and blocks the signals that this process blocks. Returns once it
+/// has given up all that it does not need; an error when it could not.
 pub fn start() -> io::Result<()> {
     let flags = SocketFlags::CLOEXEC;
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
     // SAFETY: there is one thread, so the child has a complete copy of a consistent process.
     let pid = check(unsafe { libc::fork() })?;
     if pid == 0 {
@@ -241,28 +277,43 @@ pub fn start() -> io::Result<()> {
         // SAFETY: ends this process at once: nothing that it inherited is to be flushed or dropped by it.
         unsafe { libc::_exit(0) }
     }
-    log::debug!("process {pid} is the steward, for what takes a privilege");
-    STEWARD.set(Mutex::new(ours)).map_err(|_| io::ErrorKind::AlreadyExists.into())
+    // So that its end would be heard of.
+    drop(theirs);
+    match answer(&socket)? {
+        (0, _) => log::debug!("process {pid} is the steward, for what takes a privilege"),
+        (errno, _) => return Err(io::Error::from_raw_os_error(errno)),
+    }
+    STEWARD.set(Mutex::new(Steward { socket, lost: false })).map_err(|_| io::ErrorKind::AlreadyExists.into())
 }
 
 /// The steward's life.
 fn serve(socket: &OwnedFd) -> io::Result<()> {
-    let home = netns::current()?;
-    settle(socket, &home)?;
-    let (mut file, mut sealed) = (None, false);
+    let settled = netns::current().and_then(|home| settle(socket, &home).map(|()| home));
+    send(socket, &[&errno(&settled).to_ne_bytes()], None)?;
+    let home = settled?;
+    let mut file = None;
+    let end = obey(socket, &home, &mut file);
+    // The daemon had no time to ask for it.
+    file.iter().for_each(SocketFile::remove);
+    end
+}
+
+/// Carries out tasks until the other process has ended.
+fn obey(socket: &OwnedFd, home: &OwnedFd, file: &mut Option<SocketFile>) -> io::Result<()> {
+    let mut sealed = false;
     let mut bytes = [0; TASK_MAX];
     loop {
         let (len, descriptor) = receive(socket, &mut bytes)?;
         let result = match (&bytes[..len], descriptor) {
             ([], _) => return Ok(()),
             (task, Some(on)) => match Task::decode(task) {
-                Some(task) => task.carry_out(on.as_fd(), |netns, kind| open_away(&home, netns, kind)),
+                Some(task) => task.carry_out(on.as_fd(), |netns, kind| open_away(home, netns, kind)),
                 None => Err(io::Error::from_raw_os_error(libc::EPERM)),
             },
             ([ENTRUST, path @ ..], None) if !sealed => {
                 sealed = true;
                 take_charge(path).map(|entrusted| {
-                    file = entrusted;
+                    *file = entrusted;
                     None
                 })
             }
@@ -272,12 +323,14 @@ fn serve(socket: &OwnedFd) -> io::Result<()> {
             }
             _ => Err(io::Error::from_raw_os_error(libc::EPERM)),
         };
-        let (errno, descriptor) = match result {
-            Ok(descriptor) => (0, descriptor),
-            Err(error) => (error.raw_os_error().unwrap_or(libc::EIO), None),
-        };
+        let errno = errno(&result);
+        let descriptor = result.ok().flatten();
         send(socket, &[&errno.to_ne_bytes()], descriptor.as_ref().map(OwnedFd::as_fd))?;
     }
+}
+
+fn errno<T>(result: &io::Result<T>) -> i32 {
+    result.as_ref().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// The socket's file at this path; none for want of one.

@@ -33,7 +33,11 @@ fn main() {
             an_end_is_told();
             privileges_are_the_stewards();
             the_steward_removes_one_socket_or_none();
-            println!("sandbox: 7 cases passed");
+            what_a_killed_daemon_leaves_behind_is_removed();
+            a_steward_that_cannot_settle_is_an_error_at_the_start();
+            let cases = ["killed", "stopped"].map(|case| std::thread::spawn(move || a_lost_steward_is_told_once(case)));
+            cases.into_iter().for_each(|case| case.join().expect("case"));
+            println!("sandbox: 10 cases passed");
         }
     }
 }
@@ -48,6 +52,15 @@ fn run_case(role: &str, case: &str) {
     }
     if role == "entrusts" {
         return entrusts(case);
+    }
+    if role == "killed" {
+        return is_killed(case);
+    }
+    if role == "unsettled" {
+        return cannot_settle(case);
+    }
+    if role == "loses" {
+        return loses(case);
     }
     if role == "refused" {
         refuse_seccomp();
@@ -281,4 +294,90 @@ fn the_steward_removes_one_socket_or_none() {
         let output = case("entrusts", first);
         assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n", "{first}: {output:?}");
     }
+}
+
+fn is_killed(path: &str) {
+    steward::start().expect("steward");
+    let listener = Listener::bind(path.as_ref()).expect("listener");
+    steward::entrust(listener.path()).expect("entrusted");
+    println!("listens");
+    check(unsafe { libc::kill(libc::getpid(), libc::SIGKILL) }.into()).expect("killed");
+}
+
+/// Waits for something that takes a moment.
+fn wait_until(what: &str, so: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !so() {
+        assert!(start.elapsed() < std::time::Duration::from_secs(20), "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+fn what_a_killed_daemon_leaves_behind_is_removed() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("wl.sock");
+    let output = case("killed", path.to_str().expect("path"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "listens\n", "{output:?}");
+    assert_eq!(output.status.signal(), Some(libc::SIGKILL), "{output:?}");
+    wait_until("the socket's file to go", || !path.exists());
+}
+
+/// Where there is no `/proc`.
+fn cannot_settle(folder: &str) {
+    std::os::unix::fs::chroot(folder).expect("chroot");
+    let error = steward::start().expect_err("a steward that has settled");
+    println!("{}", error.raw_os_error().unwrap_or(-1));
+}
+
+fn a_steward_that_cannot_settle_is_an_error_at_the_start() {
+    let folder = tempfile::tempdir().expect("folder");
+    let output = case("unsettled", folder.path().to_str().expect("path"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), libc::ENOENT.to_string(), "{output:?}");
+}
+
+/// Prints what is logged as an error.
+struct Print;
+
+impl log::Log for Print {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        println!("logged: {}", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// Its steward ends, or answers too late.
+fn loses(how: &str) {
+    use rustix::process::{Pid, Signal, kill_process};
+    use std::os::fd::AsFd;
+    log::set_logger(&Print).expect("logger");
+    log::set_max_level(log::LevelFilter::Error);
+    steward::start().expect("steward");
+    let pid = std::process::id();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("children");
+    let steward = Pid::from_raw(children.trim().parse().expect("one child")).expect("a process");
+    kill_process(steward, if how == "killed" { Signal::KILL } else { Signal::STOP }).expect("signal");
+    let here = netns::current().expect("netns");
+    let ask = || match RawSockets::open_in(here.as_fd()) {
+        Ok(_) => println!("answered"),
+        Err(error) => println!("{:?}: {error}", error.kind()),
+    };
+    ask();
+    if how == "stopped" {
+        kill_process(steward, Signal::CONT).expect("signal");
+        // It answers now, to what nobody waits for any longer.
+    }
+    ask();
+}
+
+fn a_lost_steward_is_told_once(how: &str) {
+    let output = case("loses", how);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let [logged, first, second] = said.lines().collect::<Vec<_>>()[..] else { panic!("{how}: {output:?}") };
+    assert!(logged.starts_with("logged: the steward"), "{how}: {said}");
+    assert_eq!((first, first.split(':').next()), (second, Some("BrokenPipe")), "{how}: {said}");
 }

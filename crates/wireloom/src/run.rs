@@ -206,7 +206,7 @@ impl Running {
         let signals = SignalFd::new(&[Signal::Interrupt, Signal::Terminate]).map_err(os("taking over signals"))?;
         if !args.no_sandbox {
             // While there is no thread, no interface and no key.
-            steward::start().map_err(os("forking the steward"))?;
+            steward::start().map_err(os("starting the steward, the process that keeps the privileges,"))?;
         }
         // After the last look at files of our own in /proc, which are root's from here on.
         process::no_dump().map_err(os("making the process undumpable"))?;
