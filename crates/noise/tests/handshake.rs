@@ -84,6 +84,31 @@ fn crossed_handshakes_agree_on_one_session() {
     }
 }
 
+/// What the initiator sends under a session can come late: when its responder has completed a handshake of its own.
+#[test]
+fn a_session_confirmed_after_it_was_displaced_is_not_sent_with() {
+    let now = at(secs(0));
+    let (mut a, mut b) = pair(now);
+    let id = b.peer();
+    b.links.get_mut(&id).unwrap().endpoint = Some(a.address);
+    a.send(now, b"from a");
+    b.send(now, b"from b");
+    let (initiation, crossed) = (a.out.pop_front().unwrap(), b.out.pop_front().unwrap());
+    b.receive(now, &initiation);
+    a.receive(now, &b.out.pop_front().unwrap());
+    let late = a.out.pop_front().unwrap();
+    assert_eq!(late.kind(), MessageType::Transport);
+    a.receive(now, &crossed);
+    b.receive(now, &a.out.pop_back().unwrap());
+    let current = b.current().unwrap();
+    assert!(current.is_initiator());
+    b.receive(now, &late);
+    assert_eq!(b.arrived, [b"from a"]);
+    assert_eq!(b.current().unwrap().local_index(), current.local_index(), "the displaced session is not sent with");
+    exchange(now, &mut a, &mut b);
+    assert_eq!(a.arrived[0], b"from b");
+}
+
 #[test]
 fn an_initiation_is_not_answered_twice() {
     let now = at(secs(0));

@@ -91,15 +91,17 @@ impl Device {
         self.reschedule(id);
     }
 
-    /// A session was used by its initiator for the first time: `Session::confirm`.
+    /// A session was used by its initiator for the first time: `Session::confirm`. Tells again which one to send with, whichever it is.
     pub fn handle_session_confirmed(&mut self, now: Now, session: &Session) {
         let id = session.peer();
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(retired) = peer.sessions.confirm(session) else { return };
-        peer.timers.handshake_completed();
-        peer.last_handshake = Some(now.wall);
+        let retired = peer.sessions.confirm(session);
+        // Even if it was displaced before this was heard: who confirmed it may send with it already, and must not go on.
         let current = peer.sessions.current().cloned();
         self.events.push_back(Event::SessionCurrent { peer: id, session: current });
+        let Some(retired) = retired else { return };
+        peer.timers.handshake_completed();
+        peer.last_handshake = Some(now.wall);
         self.retire(retired);
         self.reschedule(id);
     }

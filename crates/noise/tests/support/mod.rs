@@ -301,6 +301,8 @@ impl Node {
 
         let id = session.peer();
         if session.confirm() {
+            // At once, as our data plane does it; the device has the last word.
+            self.links.get_mut(&id).unwrap().current = Some(session.clone());
             self.device.handle_session_confirmed(now, &session);
         }
         let link = self.links.get_mut(&id).unwrap();
