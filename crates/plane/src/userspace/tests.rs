@@ -289,3 +289,19 @@ fn counters_are_used_once() {
     let dropped: u64 = shared.drops.list().iter().map(|(_, count)| count).sum();
     assert_eq!(counters.len() as u64 + dropped, 2400);
 }
+
+/// A tunnel in this tunnel may use the same receiver index, if its ends count them up: only what goes where we sent it is ours.
+#[test]
+fn only_what_we_sent_to_the_peers_endpoint_is_looped() {
+    let (ours, _) = session(1);
+    let mut packet = plain(0, 40).split_off(LEN);
+    let message = noise::message::TRANSPORT_HEADER_LEN;
+    noise::message::write_transport_header(&mut packet[28..28 + message], ours.remote_index(), 7);
+    packet[22..24].copy_from_slice(&51820u16.to_be_bytes());
+    let looped = |packet: &[u8], endpoint: &str| super::worker::is_looped(packet, &ours, endpoint.parse().unwrap());
+    assert!(looped(&packet, "10.0.0.2:51820"));
+    assert!(!looped(&packet, "10.0.0.2:51821") && !looped(&packet, "10.0.0.3:51820"));
+    packet[32] ^= 1;
+    assert!(!looped(&packet, "10.0.0.2:51820"), "another session's");
+    assert!(!looped(&packet[..27], "10.0.0.2:51820"));
+}

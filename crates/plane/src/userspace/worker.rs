@@ -32,7 +32,7 @@ use linux::{
     udp::{Received, Socket},
 };
 use noise::{Instant, Session, message::parse_transport_header};
-use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 /// Jobs in each ring, and in each pool.
 const RING: usize = 16;
@@ -96,13 +96,16 @@ pub(super) fn segments(packet: &[u8]) -> usize {
     cut.map_or(1, |cut| cut.segments())
 }
 
-/// Whether a packet is a data message of this very session, on its way to the peer: with each turn it would grow, and fall into
-/// fragments that do the same. A later fragment is let through, since its own message will be none.
-fn is_looped(packet: &[u8], session: &Session) -> bool {
+/// Whether a packet is a data message of this very session, on its way to the peer's endpoint: with each turn it would grow, and fall
+/// into fragments that do the same. A later fragment is let through, since its own message will be none. The index alone does not
+/// tell: some implementations count them up from one, and a tunnel in this tunnel may have the same.
+pub(super) fn is_looped(packet: &[u8], session: &Session, endpoint: SocketAddr) -> bool {
     let Ok(packet) = IpPacket::parse(packet) else { return false };
     let Some(udp) = packet.transport().filter(|it| it.protocol == ip::UDP && !it.later_fragment) else { return false };
-    let message = packet.bytes().get(udp.offset + 8..);
-    message.and_then(parse_transport_header).is_some_and(|header| header.receiver == session.remote_index())
+    let Some((header, message)) = packet.bytes()[udp.offset..].split_at_checked(8) else { return false };
+    let port = u16::from_be_bytes([header[2], header[3]]);
+    parse_transport_header(message).is_some_and(|header| header.receiver == session.remote_index())
+        && (packet.dst(), port) == (endpoint.ip(), endpoint.port())
 }
 
 impl Worker {
@@ -335,11 +338,12 @@ impl Worker {
         let Some(peer) = routes.lookup(cut.destination()) else {
             return Admission::Refuse(Reason::NoRoute, Some(icmp::Reason::NoRoute));
         };
-        if peer.path.load().is_none() {
+        let path = peer.path.load();
+        let Some(path) = path.as_ref() else {
             return Admission::Refuse(Reason::NoEndpoint, Some(icmp::Reason::NoEndpoint));
-        }
+        };
         let current = peer.current.load();
-        if current.as_ref().is_some_and(|session| is_looped(packet, session)) {
+        if current.as_ref().is_some_and(|session| is_looped(packet, session, path.endpoint.addr)) {
             return Admission::Refuse(Reason::Looped, None);
         }
         let has_session = current.as_ref().is_some_and(|session| session.may_send(now));
