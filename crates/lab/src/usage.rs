@@ -9,7 +9,7 @@ use crate::{LabError, run_checked};
 
 /// Clock ticks per second in `/proc`.
 static TICKS: LazyLock<u64> = LazyLock::new(|| {
-    run_checked(Command::new("getconf").arg("CLK_TCK"), Duration::from_secs(5))
+    run_checked(Command::new("getconf").arg("CLK_TCK"), Duration::from_secs(30))
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .filter(|&ticks| ticks > 0)

@@ -38,9 +38,8 @@ pub fn spec() -> TunnelSpec {
 #[track_caller]
 pub fn check_pings(from: &End, to: &End) {
     for address in to.inner() {
-        let trips =
-            ping::start_patiently(from.namespace(), address, 5, "0.2").and_then(|series| ping::collect(series, LIMIT));
-        let trips = trips.unwrap();
+        let series = ping::start_patiently(from.namespace(), address, 5, "0.2").unwrap();
+        let trips = ping::collect(series, LIMIT).unwrap();
         assert!(trips.received >= 4, "{address}: {trips:?}");
     }
 }

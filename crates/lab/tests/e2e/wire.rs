@@ -179,7 +179,8 @@ fn persistent_keepalives_are_switched_while_it_runs() {
 }
 
 fn check_pings_v4(from: &End, to: &End) {
-    let trips = ping::ping(from.namespace(), to.v4.into(), 3, "0.1", LIMIT).unwrap();
+    let series = ping::start_patiently(from.namespace(), to.v4.into(), 3, "0.1").unwrap();
+    let trips = ping::collect(series, LIMIT).unwrap();
     assert_eq!(trips.received, 3);
 }
 

@@ -162,7 +162,8 @@ impl<'a> Pair<'a> {
     #[track_caller]
     pub fn ping_kernel(&self) {
         for to in [IpAddr::from(self.v4), self.v6.into()] {
-            let trips = lab::ping::ping(self.namespace(), to, 5, "0.2", LIMIT).unwrap();
+            let series = lab::ping::start_patiently(self.namespace(), to, 5, "0.2").unwrap();
+            let trips = lab::ping::collect(series, LIMIT).unwrap();
             assert!(trips.received >= 4, "{to}: {trips:?}");
         }
     }
@@ -171,7 +172,7 @@ impl<'a> Pair<'a> {
     #[track_caller]
     pub fn ping_ours(&self) {
         for to in self.ours.inner() {
-            let pings = self.guest.attempt(&format!("ping -n -c 5 -i 0.2 -W 2 {to}"), LIMIT).unwrap();
+            let pings = self.guest.attempt(&format!("ping -n -c 5 -i 0.2 -W 15 {to}"), LIMIT).unwrap();
             let came = pings.stdout.matches("time=").count();
             assert!(came >= 4, "{to}: {}", pings.log());
         }
