@@ -16,27 +16,37 @@ use crate::sys::check;
 /// Sends whole IP packets of either family. Never waits.
 #[derive(Debug)]
 pub struct RawSockets {
-    v4: OwnedFd,
+    v4: Option<OwnedFd>,
     /// Missing where the system has no IPv6.
     v6: Option<OwnedFd>,
 }
 
+/// Sends a packet as [`RawSockets`] would that are opened in this network namespace, and leaves no socket there.
+pub fn send_in(netns: BorrowedFd<'_>, packet: &[u8], to: IpAddr) -> io::Result<()> {
+    let kind = if to.is_ipv4() { Kind::Raw4 } else { Kind::Raw6 };
+    send(&obtain(Task::Open(kind), netns)?, packet, to)
+}
+
+fn send(fd: &OwnedFd, packet: &[u8], to: IpAddr) -> io::Result<()> {
+    rustix::net::sendto(fd, packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &SocketAddr::new(to, 0))?;
+    Ok(())
+}
+
 impl RawSockets {
     /// Sockets in a network namespace. Takes CAP_NET_RAW, and for another namespace than the thread's CAP_SYS_ADMIN: the
-    /// steward's, or ours.
+    /// steward's, or ours. An error only when neither family can be had.
     pub fn open_in(netns: BorrowedFd<'_>) -> io::Result<RawSockets> {
         let open = |kind| obtain(Task::Open(kind), netns);
-        Ok(RawSockets { v4: open(Kind::Raw4)?, v6: open(Kind::Raw6).ok() })
+        match (open(Kind::Raw4), open(Kind::Raw6)) {
+            (Err(error), Err(_)) => Err(error),
+            (v4, v6) => Ok(RawSockets { v4: v4.ok(), v6: v6.ok() }),
+        }
     }
 
     /// Sends a packet, IP header and all, to its destination.
     pub fn send(&self, packet: &[u8], to: IpAddr) -> io::Result<()> {
-        let fd = match to {
-            IpAddr::V4(_) => &self.v4,
-            IpAddr::V6(_) => self.v6.as_ref().ok_or(io::ErrorKind::Unsupported)?,
-        };
-        rustix::net::sendto(fd, packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &SocketAddr::new(to, 0))?;
-        Ok(())
+        let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        send(socket.as_ref().ok_or(io::ErrorKind::Unsupported)?, packet, to)
     }
 }
 
@@ -55,7 +65,7 @@ mod tests {
     use crate::link::Monitor;
     use crate::netns;
     use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsFd;
     use std::time::Duration;
 
     /// A UDP packet with its IP header; IPv4 needs no UDP checksum, IPv6 does.
@@ -94,17 +104,19 @@ mod tests {
         std::thread::spawn(|| {
             netns::unshare().expect("netns");
             Monitor::open(1).expect("lo").set_up(1, true).expect("up");
-            let raw = RawSockets::open_in(netns::current().expect("netns").as_fd()).expect("raw sockets");
+            let here = netns::current().expect("netns");
+            let raw = RawSockets::open_in(here.as_fd()).expect("raw sockets");
             for ip in [Ipv4Addr::LOCALHOST.into(), IpAddr::from(Ipv6Addr::LOCALHOST)] {
                 let receiver = UdpSocket::bind((ip, 0)).expect("receiver");
                 receiver.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
                 let port = receiver.local_addr().expect("address").port();
-                raw.send(&udp(ip, port), ip).expect("sent");
-                let mut buffer = [0; 16];
-                assert_eq!(receiver.recv(&mut buffer).expect("received"), 2, "{ip}");
-                assert_eq!(&buffer[..2], b"hi");
+                for sent in [raw.send(&udp(ip, port), ip), send_in(here.as_fd(), &udp(ip, port), ip)] {
+                    sent.expect("sent");
+                    let mut buffer = [0; 16];
+                    assert_eq!(receiver.recv(&mut buffer).expect("received"), 2, "{ip}");
+                    assert_eq!(&buffer[..2], b"hi");
+                }
             }
-            assert_ne!(raw.v4.as_raw_fd(), raw.v6.as_ref().expect("IPv6").as_raw_fd());
         })
         .join()
         .expect("the test's thread");

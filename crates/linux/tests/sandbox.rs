@@ -33,11 +33,12 @@ fn main() {
             an_end_is_told();
             privileges_are_the_stewards();
             the_steward_removes_one_socket_or_none();
+            one_family_of_raw_sockets_is_enough();
             what_a_killed_daemon_leaves_behind_is_removed();
             a_steward_that_cannot_settle_is_an_error_at_the_start();
             let cases = ["killed", "stopped"].map(|case| std::thread::spawn(move || a_lost_steward_is_told_once(case)));
             cases.into_iter().for_each(|case| case.join().expect("case"));
-            println!("sandbox: 10 cases passed");
+            println!("sandbox: 11 cases passed");
         }
     }
 }
@@ -61,6 +62,9 @@ fn run_case(role: &str, case: &str) {
     }
     if role == "loses" {
         return loses(case);
+    }
+    if role == "without IPv4" {
+        return sends_without_v4();
     }
     if role == "refused" {
         refuse_seccomp();
@@ -380,4 +384,35 @@ fn a_lost_steward_is_told_once(how: &str) {
     let [logged, first, second] = said.lines().collect::<Vec<_>>()[..] else { panic!("{how}: {output:?}") };
     assert!(logged.starts_with("logged: the steward"), "{how}: {said}");
     assert_eq!((first, first.split(':').next()), (second, Some("BrokenPipe")), "{how}: {said}");
+}
+
+/// As where raw sockets of one family are refused.
+fn sends_without_v4() {
+    use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
+    use std::os::fd::AsFd;
+    netns::unshare().expect("netns");
+    Monitor::open(1).expect("lo").set_up(1, true).expect("up");
+    let here = netns::current().expect("netns");
+    let v4 = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, libc::AF_INET as u64).expect("v4");
+    let rules = [(libc::SYS_socket, vec![SeccompRule::new(vec![v4]).expect("rule")])].into_iter().collect();
+    let arch = std::env::consts::ARCH.try_into().expect("architecture");
+    let refuse = SeccompAction::Errno(libc::EPERM as u32);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).expect("filter");
+    seccompiler::apply_filter(&seccompiler::BpfProgram::try_from(filter).expect("program")).expect("set");
+    // No next header.
+    let (mut packet, to) = ([0; 40], std::net::Ipv6Addr::LOCALHOST);
+    (packet[0], packet[6], packet[7]) = (0x60, 59, 64);
+    packet[8..24].copy_from_slice(&to.octets());
+    packet[24..].copy_from_slice(&to.octets());
+    linux::icmp::send_in(here.as_fd(), &packet, to.into()).expect("sent once");
+    let raw = RawSockets::open_in(here.as_fd()).expect("raw sockets of IPv6");
+    raw.send(&packet, to.into()).expect("sent");
+    let v4 = std::net::Ipv4Addr::LOCALHOST.into();
+    assert_eq!(raw.send(&packet, v4).expect_err("none").kind(), io::ErrorKind::Unsupported);
+    println!("done");
+}
+
+fn one_family_of_raw_sockets_is_enough() {
+    let output = case("without IPv4", "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n", "{output:?}");
 }

@@ -6,7 +6,11 @@ use inet::{
     icmp::{self, Reason},
     ip::{IpPacket, Version},
 };
-use linux::{icmp::RawSockets, netns, tun::Queue};
+use linux::{
+    icmp::{RawSockets, send_in},
+    netns,
+    tun::Queue,
+};
 use noise::Instant;
 use std::{
     io,
@@ -45,7 +49,16 @@ impl Way {
     fn send(&self, packet: &[u8], to: IpAddr) -> io::Result<()> {
         match self {
             Self::Here(raw) => raw.send(packet, to),
-            Self::There(queue) => RawSockets::open_in(queue.netns()?.as_fd())?.send(packet, to),
+            Self::There(queue) => send_in(queue.netns()?.as_fd(), packet, to),
+        }
+    }
+
+    /// How much of the rate an error takes up.
+    fn cost(&self) -> u32 {
+        match self {
+            Self::Here(_) => 1,
+            // The worker waits for a socket to be made each time.
+            Self::There(_) => 10,
         }
     }
 }
@@ -67,7 +80,7 @@ impl Sources {
     }
 }
 
-/// One error in this time, once the burst is used up.
+/// One error (or a tenth, see [`Way::cost`]) in this time, once the burst is used up.
 const INTERVAL: Duration = Duration::from_millis(10);
 /// Errors that may follow each other at once.
 const BURST: u32 = 50;
@@ -94,13 +107,14 @@ impl Errors {
         let (Some(source), Some(way)) = (source, &sources.way) else { return };
         let mut out = [0; icmp::MAX_LEN];
         // First whether the packet deserves an error: those that do not must not use up the rate.
-        if let Some(len) = icmp::error(reason, packet, source, &mut out).filter(|_| self.allows(super::shared::now())) {
+        let now = super::shared::now();
+        if let Some(len) = icmp::error(reason, packet, source, &mut out).filter(|_| self.allows(now, way.cost())) {
             // An error message is a courtesy: if it cannot be sent, nobody needs to know.
             let _ = way.send(&out[..len], ip.src());
         }
     }
 
-    fn allows(&mut self, now: Instant) -> bool {
+    fn allows(&mut self, now: Instant, cost: u32) -> bool {
         let steps = now.saturating_since(self.refilled).as_nanos() / INTERVAL.as_nanos();
         if steps > 0 {
             let steps = steps.min(u128::from(BURST)) as u32;
@@ -108,9 +122,9 @@ impl Errors {
             // What is left of an interval counts towards the next token, but not what a long silence would have given.
             self.refilled = if self.tokens == BURST { now } else { self.refilled + steps * INTERVAL };
         }
-        let allowed = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
-        allowed
+        let left = self.tokens.checked_sub(cost);
+        self.tokens = left.unwrap_or(self.tokens);
+        left.is_some()
     }
 }
 
@@ -122,11 +136,13 @@ mod tests {
     fn the_rate_is_bounded() {
         let start = Instant::from_nanos(1 << 40);
         let mut errors = Errors::new(start);
-        assert_eq!((0..1000).filter(|_| errors.allows(start)).count(), BURST as usize);
-        assert!(errors.allows(start + INTERVAL));
-        assert!(!errors.allows(start + INTERVAL));
+        assert_eq!((0..1000).filter(|_| errors.allows(start, 1)).count(), BURST as usize);
+        assert!(errors.allows(start + INTERVAL, 1));
+        assert!(!errors.allows(start + INTERVAL, 1));
         let later = start + Duration::from_secs(3600);
-        assert_eq!((0..1000).filter(|_| errors.allows(later)).count(), BURST as usize);
+        assert_eq!((0..1000).filter(|_| errors.allows(later, 1)).count(), BURST as usize);
+        // What costs more comes less often.
+        assert_eq!((1..=100).filter(|i| errors.allows(later + *i * INTERVAL, 10)).count(), 10);
     }
 
     #[test]
