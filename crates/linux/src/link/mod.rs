@@ -411,22 +411,26 @@ pub(crate) fn open_reports_from(netns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// A report, and the number of the network namespace that it is from; a socket that hears of one namespace says none.
 fn receive_report(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<i32>)> {
-    /// A `cmsghdr` and an int.
-    const BESIDE: usize = 24;
-    let mut beside = [0u64; BESIDE / 8];
+    // A control message with an int, which is 24 bytes at most.
+    let mut beside = [0u64; 3];
     let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: all-zero bytes are a valid `msghdr` (null pointers, zero lengths).
     let mut message: libc::msghdr = unsafe { zeroed() };
     message.msg_iov = &mut vector;
     message.msg_iovlen = 1;
     message.msg_control = beside.as_mut_ptr().cast();
-    message.msg_controllen = BESIDE as _;
+    message.msg_controllen = size_of_val(&beside) as _;
     // SAFETY: the message points to the buffer and to `beside`, both writable for the lengths given until the call returns.
     let len = check(unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) } as libc::c_int)?;
-    // Zeros, where the kernel wrote nothing; and it writes no other kind, since we asked for none.
-    let [_, kind, value] = beside.map(u64::to_ne_bytes);
-    let is_number = u32_at(&kind, 0) == Some(libc::SOL_NETLINK as u32);
-    Ok((len as usize, u32_at(&value, 0).filter(|_| is_number).map(|number| number as i32)))
+    // SAFETY: null, or the start of `beside`, which is aligned for it and of which the kernel has written a whole header.
+    let header = unsafe { libc::CMSG_FIRSTHDR(&message) };
+    // SAFETY: as above; and where the kernel names this kind, an int follows the header within `beside`.
+    let number = unsafe {
+        let kind = header.as_ref().map(|header| (header.cmsg_level, header.cmsg_type));
+        (kind == Some((libc::SOL_NETLINK, libc::NETLINK_LISTEN_ALL_NSID)))
+            .then(|| libc::CMSG_DATA(header).cast::<i32>().read_unaligned())
+    };
+    Ok((len as usize, number))
 }
 
 /// Whether the bytes are one request, to change the length of a link's queue or the size of its super-packets and nothing else.
