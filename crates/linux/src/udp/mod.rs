@@ -206,7 +206,8 @@ fn configure(fd: BorrowedFd<'_>, v6: bool, options: &UdpOptions) -> Result<(), B
         set(libc::IPV6_RECVPKTINFO, 1).map_err(os("IPV6_RECVPKTINFO"))?;
         set(libc::IPV6_RECVTCLASS, 1).map_err(os("IPV6_RECVTCLASS"))?;
         set(libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT).map_err(os("IPV6_MTU_DISCOVER"))?;
-        set(IPV6_AUTOFLOWLABEL, 0).map_err(os("IPV6_AUTOFLOWLABEL"))?;
+        // Where it cannot be set, labels tell flows apart, and nothing else is different.
+        let _ = set(IPV6_AUTOFLOWLABEL, 0);
     } else {
         let set = |option, value| set_int(fd, libc::IPPROTO_IP, option, value);
         set(libc::IP_PKTINFO, 1).map_err(os("IP_PKTINFO"))?;
