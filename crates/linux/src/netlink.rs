@@ -52,8 +52,8 @@ impl Connection {
     /// Sends a request and gives the answers to `take`, one by one, until the kernel says that it was the last.
     ///
     /// # Errors
-    /// What the kernel refused with; `Interrupted` when what was to be told changed meanwhile, so that it is to be asked again on a new
-    /// connection; `InvalidData` for an answer that is none or that `buffer` does not hold; and what `take` ends with.
+    /// What the kernel refused with; `Interrupted`, after the last answer, when what was to be told changed meanwhile, so that it is to
+    /// be asked again; `InvalidData` for an answer that is none or that `buffer` does not hold; and what `take` ends with.
     pub fn exchange(
         &mut self,
         request: &mut [u8],
@@ -63,6 +63,7 @@ impl Connection {
         self.sequence = self.sequence.wrapping_add(1);
         request[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
         send(&self.socket, request, SendFlags::empty())?;
+        let mut interrupted = false;
         loop {
             let len = match recv(&self.socket, &mut *buffer, RecvFlags::TRUNC) {
                 Err(rustix::io::Errno::INTR) => continue,
@@ -70,13 +71,12 @@ impl Connection {
             };
             let datagram = buffer.get(..len).ok_or(io::ErrorKind::InvalidData)?;
             for message in Messages(datagram).filter(|message| message.sequence == self.sequence) {
-                if message.flags & NLM_F_DUMP_INTR != 0 {
-                    return Err(io::ErrorKind::Interrupted.into());
-                }
+                interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
                 match i32::from(message.kind) {
                     // Both begin with a negative errno, or with zero where all went well.
                     libc::NLMSG_DONE | libc::NLMSG_ERROR => {
                         return match u32_at(message.body, 0).map(u32::cast_signed) {
+                            Some(0) if interrupted => Err(io::ErrorKind::Interrupted.into()),
                             Some(0) => Ok(()),
                             Some(error) => Err(io::Error::from_raw_os_error(error.wrapping_neg())),
                             None => Err(io::ErrorKind::InvalidData.into()),
@@ -104,19 +104,27 @@ impl Connection {
     }
 }
 
+/// Times that the links are asked for while they come and go.
+const ATTEMPTS: u32 = 8;
+
 /// The interfaces of a kind, such as `wireguard`, of the calling thread's network namespace, in the kernel's order.
 pub fn links_of_kind(kind: &str) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     let mut request = Request::new(libc::RTM_GETLINK, DUMP, 0, &[0; LINK]).finish();
-    let told = Connection::open(ROUTE)?.exchange(&mut request, &mut vec![0; ANSWER_MAX], |message| {
-        names.extend(parse_link(message.body, kind.as_bytes()));
-        Ok(())
-    });
-    match told {
-        // Links came or went meanwhile: what was told until then is as right as any answer would be.
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(names),
-        told => told.map(|()| names),
+    let (mut connection, mut buffer) = (Connection::open(ROUTE)?, vec![0; ANSWER_MAX]);
+    for _ in 0..ATTEMPTS {
+        names.clear();
+        let told = connection.exchange(&mut request, &mut buffer, |message| {
+            names.extend(parse_link(message.body, kind.as_bytes()));
+            Ok(())
+        });
+        match told {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            told => return told.map(|()| names),
+        }
     }
+    // They come and go all the time: the last answer is as right as any other would be.
+    Ok(names)
 }
 
 /// The name of a link, if it is of that kind.
