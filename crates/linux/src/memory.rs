@@ -22,7 +22,7 @@ const LARGE: usize = 128 << 10;
 
 /// The heap, as `#[global_allocator]`: Doug Lea's allocator over pages that are left out of core dumps.
 ///
-/// One lock for all threads. Who moves packets does not allocate.
+/// One lock for all threads. Who moves packets does not allocate, but when a peer roams: a small piece for its new path.
 pub struct Hidden(Mutex<Dlmalloc<Pages>>);
 
 impl Hidden {
