@@ -85,9 +85,10 @@ fn get_once(interface: &str) -> Result<Device, KernelError> {
             io::ErrorKind::InvalidData.into()
         })
     });
-    match malformed {
-        Some(what) => Err(KernelError::Malformed(what)),
-        None => Ok(told.map(|()| device)?),
+    match (told, malformed) {
+        (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => Err(error.into()),
+        (_, Some(what)) => Err(KernelError::Malformed(what)),
+        (told, None) => Ok(told.map(|()| device)?),
     }
 }
 
