@@ -16,6 +16,7 @@ use linux::{
     poll::{Epoll, Event, EventFd, Interest},
     unix::Listener,
 };
+use noise::Instant;
 use std::{
     cell::Cell,
     io::{self, Read, Write},
@@ -33,7 +34,7 @@ use std::{
 const CONNECTIONS: usize = 32;
 /// How long a client may be silent in the middle of a request, or take nothing of what it asked for.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long it is waited for that a client who has to go has gone.
+/// How long it is waited for that a client who has to go has gone, and how long one counts as moving since it last did.
 const EVICTION: Duration = Duration::from_secs(1);
 /// Bytes of stack of a connection's thread.
 const STACK: usize = 256 * 1024;
@@ -79,12 +80,43 @@ impl Drop for Server {
 /// A connection that is served.
 struct Client {
     stream: UnixStream,
-    /// When it last said or took something, in nanoseconds of boot time; [`BUSY`] while we are at work for it.
+    /// When it last said or took something, in nanoseconds of boot time, with its phase; or [`EVICTED`], for good.
     active: AtomicU64,
 }
 
-/// Later than any time.
-const BUSY: u64 = u64::MAX;
+/// Where the phase lies in [`Client::active`]. First of all: nothing of a request has come.
+const PHASE: u32 = 62;
+/// Part of a request has come.
+const BEGUN: u64 = 1 << PHASE;
+/// A reply is on its way.
+const REPLYING: u64 = 2 << PHASE;
+/// A change is made, and the client must be told of it.
+const APPLYING: u64 = 3 << PHASE;
+/// It has to go, and nothing more is done for it. Later than any time.
+const EVICTED: u64 = u64::MAX;
+
+impl Client {
+    /// Notes that something moves, and the phase. An error if the client has to go.
+    fn note(&self, phase: u64) -> io::Result<()> {
+        let next = boot().as_nanos() | phase;
+        let update = |was| (was != EVICTED).then_some(next);
+        match self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+}
+
+/// Who goes first, of clients that were seen so: the longest silent, but who is in the middle of a request last; `None` must not go.
+fn rank(seen: u64, now: Instant) -> Option<(bool, u64)> {
+    let at = seen & (BEGUN - 1);
+    let moves = now.saturating_since(Instant::from_nanos(at)) < EVICTION;
+    match seen & !(BEGUN - 1) {
+        APPLYING => None,
+        REPLYING if moves => None,
+        phase => Some((phase == BEGUN && moves, at)),
+    }
+}
 
 /// The connections that there are.
 #[derive(Default)]
@@ -99,11 +131,19 @@ impl Clients {
     fn take(self: &Arc<Clients>, stream: UnixStream) -> Option<Place> {
         let mut served = lock(&self.served);
         if served.len() >= CONNECTIONS {
-            let silent = served.iter().min_by_key(|client| client.active.load(Ordering::Relaxed))?;
-            if silent.active.load(Ordering::Relaxed) != BUSY {
-                log::debug!("a configuration client that is silent makes room for another");
-                // Its thread finds the end of the stream, whether it reads or writes.
-                let _ = silent.stream.shutdown(Shutdown::Both);
+            let now = boot();
+            let look = |client: &Arc<Client>| {
+                let seen = client.active.load(Ordering::Relaxed);
+                Some((rank(seen, now)?, seen, client.clone()))
+            };
+            while let Some((_, seen, silent)) = served.iter().filter_map(look).min_by_key(|found| found.0) {
+                // Unless it has moved meanwhile: then another look. From here on nothing is done for it.
+                if silent.active.compare_exchange(seen, EVICTED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                    log::debug!("a configuration client that is silent makes room for another");
+                    // Its thread finds the end of the stream, whether it reads or writes.
+                    let _ = silent.stream.shutdown(Shutdown::Both);
+                    break;
+                }
             }
             let full = |served: &mut Vec<_>| served.len() >= CONNECTIONS;
             served = self.left.wait_timeout_while(served, EVICTION, full).unwrap_or_else(PoisonError::into_inner).0;
@@ -138,13 +178,9 @@ struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    fn note(&self) {
-        self.client.active.store(boot().as_nanos(), Ordering::Relaxed);
-    }
-
     /// Waits for the next request, for as long as the client likes.
     fn rest(&self) -> io::Result<()> {
-        self.note();
+        self.client.note(0)?;
         self.begun.set(false);
         self.client.stream.set_read_timeout(None)
     }
@@ -153,7 +189,7 @@ impl Watched<'_> {
 impl Read for &Watched<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let len = (&self.client.stream).read(out)?;
-        self.note();
+        self.client.note(BEGUN)?;
         if !self.begun.replace(true) {
             self.client.stream.set_read_timeout(Some(PATIENCE))?;
         }
@@ -164,7 +200,7 @@ impl Read for &Watched<'_> {
 impl Write for &Watched<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let len = (&self.client.stream).write(bytes)?;
-        self.note();
+        self.client.note(REPLYING)?;
         Ok(len)
     }
 
@@ -227,17 +263,19 @@ fn serve(client: &Client, budget: Arc<Budget>, device: &Device) -> io::Result<()
         let reply = match requests.read(&SystemZones) {
             Ok(None) => return Ok(()),
             Ok(Some(Request::Get)) => {
+                client.note(REPLYING)?;
                 device.report(&mut out)?;
                 reply_to_get(Ok(()))
             }
             Ok(Some(Request::Drops)) => {
+                client.note(REPLYING)?;
                 let mut text = Vec::new();
                 config::uapi::write_drops(&mut text, &device.drops());
                 out.write_all(&text)?;
                 reply_to_get(Ok(()))
             }
             Ok(Some(Request::Set(change))) => {
-                client.active.store(BUSY, Ordering::Relaxed);
+                client.note(APPLYING)?;
                 reply_to_set(device.apply(change))
             }
             Err(error) => {
@@ -254,5 +292,33 @@ fn serve(client: &Client, budget: Arc<Budget>, device: &Device) -> io::Result<()
         };
         // In one write: some clients read the reply to a set in one read.
         out.write_all(reply.as_bytes())?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_at_work_goes_last_or_not_at_all() {
+        let now = Instant::from_nanos(1 << 40);
+        let ago = |millis: u64, phase: u64| ((1 << 40) - millis * 1_000_000) | phase;
+        let first = |seen: &[u64]| (0..seen.len()).filter_map(|n| Some((rank(seen[n], now)?, n))).min().map(|it| it.1);
+        assert_eq!(first(&[ago(100, 0), ago(200, 0)]), Some(1), "the longest silent");
+        assert_eq!(first(&[ago(500, BEGUN), ago(200, 0)]), Some(1), "between two pieces of a request");
+        assert_eq!(first(&[ago(5000, BEGUN), ago(200, 0)]), Some(0), "stuck in a request");
+        assert_eq!(first(&[ago(500, BEGUN), ago(5000, APPLYING)]), Some(0));
+        assert_eq!(first(&[ago(500, REPLYING), ago(5000, APPLYING), EVICTED]), None);
+        assert_eq!(first(&[ago(5000, REPLYING), ago(200, 0)]), Some(0), "who takes nothing of its reply");
+    }
+
+    #[test]
+    fn nothing_is_done_for_who_has_to_go() {
+        let (stream, _far) = UnixStream::pair().unwrap();
+        let client = Client { stream, active: AtomicU64::new(0) };
+        client.note(APPLYING).unwrap();
+        client.active.store(EVICTED, Ordering::Relaxed);
+        assert!(client.note(APPLYING).is_err());
+        assert_eq!(client.active.load(Ordering::Relaxed), EVICTED);
     }
 }
