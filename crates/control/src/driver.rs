@@ -105,10 +105,15 @@ impl Driver {
             let idle = self.handshakes.is_empty() && self.sources.is_idle();
             let timeout = if idle { None } else { Some(Duration::ZERO) };
             let device = self.device.clone();
+            let mut sockets = false;
             for event in device.epoll.wait(&mut events, timeout)? {
+                sockets |= event.token() == token::SOCKETS;
                 if let Some(end) = self.happened(event.token())? {
                     return Ok(end);
                 }
+            }
+            if sockets {
+                self.receive();
             }
             self.handle_handshakes();
             self.sources.check(&self.device);
@@ -120,15 +125,8 @@ impl Driver {
         match token {
             token::TIMER => self.device.handle_timeout(),
             token::PLANE => return Ok(self.hear()),
-            token::SOCKETS => {
-                let now = boot();
-                let (device, handshakes) = (&self.device, &mut self.handshakes);
-                device.receive(&mut self.buffers, |from, bytes| {
-                    if !handshakes.push(now, from, bytes) {
-                        device.plane.count_control_drop(ControlDrop::QueueFull);
-                    }
-                });
-            }
+            // Once for all that are ready.
+            token::SOCKETS => (),
             token::LINK => match self.link.news(&self.device) {
                 LinkNews::None => (),
                 LinkNews::Moved => self.device.epoll.add(self.link.as_fd(), token::LINK, Interest::READ)?,
@@ -139,6 +137,16 @@ impl Driver {
             _ => return Ok(self.deletion.deleted().then_some(End::SocketGone)),
         }
         Ok(None)
+    }
+
+    fn receive(&mut self) {
+        let now = boot();
+        let (device, handshakes) = (&self.device, &mut self.handshakes);
+        device.receive(&mut self.buffers, |from, bytes| {
+            if !handshakes.push(now, from, bytes) {
+                device.plane.count_control_drop(ControlDrop::QueueFull);
+            }
+        });
     }
 
     /// Takes in some of what the data plane has to say. Returns the device's end, if it is that.

@@ -4,7 +4,7 @@
 //! complete when the lock is let go: the workers have their sockets, the control thread waits on the new ones, and of the old
 //! ones no descriptor is left, so that their port is free.
 
-use crate::device::{Device, State};
+use crate::device::{Device, State, boot};
 use crate::driver::token;
 use arrayvec::ArrayVec;
 use inet::Endpoint;
@@ -13,15 +13,17 @@ use linux::{
     udp::{BindError, Outgoing, Received, SendError, Socket, SocketGroup, UdpOptions},
 };
 use plane::{ControlDrop, HandshakeBytes};
-use std::io;
+use std::{io, time::Duration};
 
 /// Datagrams, or coalesced runs of them, of one receive.
 const RECEIVE: usize = 32;
 /// Bytes of each: the longest run. Of a buffer that gets one message only the first page is ever touched.
 const BUFFER_LEN: usize = 1 << 16;
-/// Receives before the control thread does something else: so much at least that a flood shows as load (see `handshakes`), and is not left to
-/// the socket, which drops friend and foe alike.
-const RECEIVES: usize = 32;
+/// So many messages at least, if there are as many, are received before the control thread does something else: enough that a flood shows as
+/// load (see `handshakes`), however little of the processor we get, and is not left to the socket, which drops friend and foe alike.
+const MESSAGES: usize = 1024;
+/// And beyond those, as many as come in this time. A count of runs alone would say little: each may be one message or 64.
+const RECEIVING: Duration = Duration::from_millis(4);
 
 /// Where the control thread receives.
 pub(crate) type Buffers = Vec<u8>;
@@ -69,32 +71,47 @@ impl Device {
     /// Takes in what has come to the control sockets, as far as it is meant for us, but no more than can be seen to in a
     /// moment: the rest is there at the next look.
     pub(crate) fn receive(&self, buffers: &mut Buffers, mut take: impl FnMut(Endpoint, HandshakeBytes)) {
-        for v6 in [false, true] {
-            for _ in 0..RECEIVES {
+        let start = boot();
+        let (mut seen, mut dry) = (0, [false; 2]);
+        while dry != [true; 2] && (seen < MESSAGES || boot().saturating_since(start) < RECEIVING) {
+            // In turn, so that a flood by one family leaves the other its half.
+            for v6 in [false, true] {
+                if dry[usize::from(v6)] {
+                    continue;
+                }
                 let mut received = [Received::default(); RECEIVE];
                 // The lock is not held while the messages are looked at: how many there are, strangers decide.
                 let (result, mac1) = {
                     let state = self.state();
                     let mut sockets = state.group.iter().flat_map(|group| &group.control);
-                    let Some(socket) = sockets.find(|socket| socket.is_v6() == v6) else { break };
+                    let Some(socket) = sockets.find(|socket| socket.is_v6() == v6) else {
+                        dry[usize::from(v6)] = true;
+                        continue;
+                    };
                     let mut into: ArrayVec<&mut [u8], RECEIVE> = buffers.chunks_mut(BUFFER_LEN).collect();
                     (socket.recv(&mut into, &mut received), state.mac1.clone())
                 };
                 let count = match result {
                     Ok(count) => count,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        dry[usize::from(v6)] = true;
+                        continue;
+                    }
                     // It stands for one datagram that did not come: a report from the network.
                     Err(error) => {
                         log::debug!("control socket: {error}");
+                        seen += 1;
                         continue;
                     }
                 };
                 for (received, buffer) in received[..count].iter().zip(buffers.chunks(BUFFER_LEN)) {
                     if received.len == 0 {
+                        seen += 1;
                         self.plane.count_control_drop(ControlDrop::Refused(noise::Drop::Malformed));
                     }
                     let from = Endpoint { addr: received.from, source: received.source };
                     for message in buffer[..received.len].chunks(received.segment) {
+                        seen += 1;
                         match HandshakeBytes::checked(message, mac1.as_ref()) {
                             Ok(bytes) => take(from, bytes),
                             Err(ControlDrop::Misplaced) => self.plane.take_stray(*received, message),
