@@ -102,8 +102,7 @@ impl Driver {
             return Ok(End::SocketGone);
         }
         loop {
-            let idle = self.handshakes.is_empty() && self.sources.is_idle();
-            let timeout = if idle { None } else { Some(Duration::ZERO) };
+            let timeout = if self.handshakes.is_empty() { self.sources.patience() } else { Some(Duration::ZERO) };
             let device = self.device.clone();
             let mut sockets = false;
             for event in device.epoll.wait(&mut events, timeout)? {

@@ -5,18 +5,24 @@
 //! might let no other pass. The kernel's WireGuard looks at this with each new route (`send4` in `socket.c`); here, all peers are looked
 //! at when routes have changed, a few at a time. IPv6 addresses stay as long as they exist, there as here.
 
-use crate::device::Device;
+use crate::device::{Device, boot};
 use inet::Endpoint;
 use linux::link::Routes;
-use noise::PeerId;
+use noise::{Instant, PeerId};
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     os::fd::{AsFd, BorrowedFd},
+    time::Duration,
 };
 
-/// Peers between two looks at everything else: about a millisecond of work.
+/// Peers between two looks at everything else: those that are asked about, about a millisecond of work, and all.
 const PEERS: usize = 128;
+const PEERS_MAX: usize = 32 * PEERS;
+/// After all peers were looked at, so many times as long passes before that begins again, but not longer than [`REST_MAX`]: with few, nothing
+/// that is felt; with many, routes that change all the time cost a part of our time only.
+const REST: u32 = 4;
+const REST_MAX: Duration = Duration::from_secs(5);
 
 /// What is still to be looked at.
 pub(crate) struct Sources {
@@ -24,11 +30,14 @@ pub(crate) struct Sources {
     peers: Vec<PeerId>,
     /// Something changed since that look began.
     again: bool,
+    /// When the look began, and when the next may.
+    began: Instant,
+    next: Instant,
 }
 
 impl Sources {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { routes: Routes::open()?, peers: Vec::new(), again: false })
+        Ok(Self { routes: Routes::open()?, peers: Vec::new(), again: false, began: boot(), next: boot() })
     }
 
     /// Routes may have changed.
@@ -36,40 +45,62 @@ impl Sources {
         self.again |= self.routes.changed();
     }
 
-    /// Whether there is nothing to look at.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.peers.is_empty() && !self.again
+    /// In what time there is something to look at; `None` if nothing is.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        match (self.peers.is_empty(), self.again) {
+            (false, _) => Some(Duration::ZERO),
+            (true, true) => Some(self.next.saturating_since(boot())),
+            (true, false) => None,
+        }
     }
 
     /// Looks at some peers.
     pub(crate) fn check(&mut self, device: &Device) {
-        if self.is_idle() {
+        if self.patience() != Some(Duration::ZERO) {
             return;
         }
         let mark = {
             let state = device.state();
             if self.peers.is_empty() {
                 self.again = false;
+                self.began = boot();
                 self.peers.extend(state.noise.peers());
             }
             state.mark
         };
-        for _ in 0..PEERS {
-            let Some(peer) = self.peers.pop() else { return };
-            if device.plane.endpoint(peer).is_some_and(|endpoint| self.is_stale(endpoint, mark)) {
+        let mut asked = 0;
+        for _ in 0..PEERS_MAX {
+            let Some(peer) = self.peers.pop() else { break };
+            let Some((source, ifindex, to)) = device.plane.endpoint(peer).and_then(sticky) else { continue };
+            if self.is_stale(source, ifindex, to, mark) {
                 device.plane.forget_source(peer);
             }
+            asked += 1;
+            if asked == PEERS {
+                break;
+            }
+        }
+        if self.peers.is_empty() {
+            let now = boot();
+            self.next = now + (now.saturating_since(self.began) * REST).min(REST_MAX);
         }
     }
 
-    fn is_stale(&mut self, endpoint: Endpoint, mark: u32) -> bool {
-        let (SocketAddr::V4(to), Some(source)) = (endpoint.addr, endpoint.source) else { return false };
-        let IpAddr::V4(ip) = source.ip else { return false };
-        match self.routes.interface(ip, to, mark) {
-            Ok(interface) => interface != source.ifindex,
+    fn is_stale(&mut self, source: Ipv4Addr, ifindex: u32, to: SocketAddrV4, mark: u32) -> bool {
+        match self.routes.interface(source, to, mark) {
+            Ok(interface) => interface != ifindex,
             // The address has gone. Without any way out, it is as good as another.
             Err(error) => error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()),
         }
+    }
+}
+
+/// The IPv4 address of ours that the endpoint is sent to from, if there is one, its interface, and the peer's.
+fn sticky(endpoint: Endpoint) -> Option<(Ipv4Addr, u32, SocketAddrV4)> {
+    let source = endpoint.source?;
+    match (source.ip, endpoint.addr) {
+        (IpAddr::V4(ip), SocketAddr::V4(to)) => Some((ip, source.ifindex, to)),
+        _ => None,
     }
 }
 

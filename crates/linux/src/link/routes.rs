@@ -19,6 +19,8 @@ const RTA_IP_PROTO: u16 = 27;
 const RTA_DPORT: u16 = 29;
 /// Length of `struct rtmsg`.
 const ROUTE: usize = 12;
+/// Datagrams of reports that are read in one go: whoever changes routes all the time does not keep us from all else.
+const REPORTS: usize = 64;
 
 /// Routes and rules of the namespace that it was opened in. Its descriptor is readable when they may have changed.
 #[derive(Debug)]
@@ -35,18 +37,19 @@ impl Routes {
         Ok(Routes { reports: socket(groups as u32, libc::SOCK_NONBLOCK)?, requests: Requests::over(open_requests()?) })
     }
 
-    /// Whether any may have changed since the last call.
+    /// Whether any may have changed since the last call. Reads some reports; while there are more, the descriptor stays readable.
     pub fn changed(&mut self) -> bool {
         let (mut changed, mut buffer) = (false, [0; 8192]);
-        loop {
+        for _ in 0..REPORTS {
             match rustix::net::recv(&self.reports, &mut buffer[..], rustix::net::RecvFlags::DONTWAIT) {
                 Ok((len, _)) => changed |= Messages(&buffer[..len]).any(|message| matters(message.kind, message.body)),
                 Err(rustix::io::Errno::INTR) => (),
                 // Reports were lost.
                 Err(rustix::io::Errno::NOBUFS) => changed = true,
-                Err(_) => return changed,
+                Err(_) => break,
             }
         }
+        changed
     }
 
     /// The interface by which a UDP datagram with this mark leaves, from this address of ours. EINVAL when it is none of ours.
