@@ -52,8 +52,9 @@ impl Connection {
     /// Sends a request and gives the answers to `take`, one by one, until the kernel says that it was the last.
     ///
     /// # Errors
-    /// What the kernel refused with; `Interrupted`, after the last answer, when what was to be told changed meanwhile, so that it is to
-    /// be asked again (and no error of `take` counts from there on); `InvalidData` for an answer that is none or that `buffer` does not hold; and what `take` ends with.
+    /// What the kernel refused with; `Interrupted`, after the last answer, when what was to be told changed meanwhile, so that it is
+    /// to be asked again (and no error of `take` counts from there on); `InvalidData` for an answer that is none or that `buffer`
+    /// does not hold; and what `take` ends with.
     pub fn exchange(
         &mut self,
         request: &mut [u8],
@@ -170,6 +171,32 @@ mod tests {
         let mut request = Request::new(libc::RTM_GETLINK, DUMP, 0, &[0; LINK]).finish();
         let error = connection.exchange(&mut request, &mut [0; 64], |_| Ok(())).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn an_interrupted_answer_is_heard_to_its_end() {
+        use rustix::net::socketpair;
+        let flags = SocketFlags::CLOEXEC;
+        let (socket, kernel) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        for (sequence, interrupted) in [(1, true), (2, false)] {
+            for (kind, flags) in
+                [(9, 0), (9, if interrupted { NLM_F_DUMP_INTR } else { 0 }), (9, 0), (libc::NLMSG_DONE, 0)]
+            {
+                let answer = Request::new(kind as u16, flags, sequence, &[0; 4]).finish();
+                send(&kernel, &answer, SendFlags::empty()).unwrap();
+            }
+        }
+        let mut connection = Connection { socket, sequence: 0 };
+        let mut ask = || {
+            let (mut request, mut taken) = (Request::new(9, DUMP, 0, &[]).finish(), 0);
+            let told = connection.exchange(&mut request, &mut [0; 256], |_| {
+                taken += 1;
+                Ok(())
+            });
+            (told.map_err(|error| error.kind()), taken)
+        };
+        assert_eq!(ask(), (Err(io::ErrorKind::Interrupted), 3));
+        assert_eq!(ask(), (Ok(()), 3));
     }
 
     proptest! {

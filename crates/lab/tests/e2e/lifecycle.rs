@@ -66,7 +66,10 @@ fn deleting_the_socket_ends_it() {
 #[test]
 fn a_stale_socket_is_replaced() {
     let namespace = Namespace::new().unwrap();
-    let mut killed = wireloom().start(&namespace).unwrap();
+    let interface = unique_interface();
+    // Without a steward, which would remove it.
+    let mut command = wireloom().command(&namespace, &interface).unwrap();
+    let mut killed = Daemon::start(command.arg("--no-sandbox"), &namespace, &interface).unwrap();
     killed.process.signal(Signal::KILL);
     killed.process.wait(SOON).unwrap();
     assert!(socket_path(&killed.interface).exists());

@@ -163,9 +163,12 @@ fn the_steward_ends_with_the_daemon_and_not_before() {
         kill_process(Pid::from_raw(steward.cast_signed()).unwrap(), signal).unwrap();
     }
     daemon.set(&["listen-port", "604"]).unwrap();
+    let socket = socket_path(&daemon.interface);
+    assert!(socket.exists());
     daemon.process.signal(Signal::KILL);
     daemon.process.wait(SOON).unwrap();
     wait_until("the steward to end", SOON, || !daemon.namespace.pids().contains(&steward)).unwrap();
+    assert!(!socket.exists(), "it tidies up");
 }
 
 /// A mapping of a process, by its lines in `smaps`.
