@@ -3,12 +3,13 @@
 //! *mac1* proves that the sender knows our public key; what lacks it is not answered at all. *mac2* proves that it
 //! receives what we send to its address and port; it is only asked for under load. Then a message without a valid one is not handled, and
 //! its source gets a cookie: a mac of its address and port under a secret of ours that changes every two minutes, so
-//! that we remember nothing. With the cookie it makes mac2 from then on, and is limited in rate by its address.
+//! that we remember nothing. So many cookies a second and no more: they are what a flood costs most. With the cookie it makes mac2 from then on, and is limited in rate by its address.
 //!
 //! [`Guard`] is the side that asks. [`Jar`] is the side that was asked: it remembers the last mac1 that it sent, accepts
 //! one cookie for it (sealed with that mac1 as associated data), and uses the cookie until shortly before it goes stale.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use chacha20poly1305::aead::AeadInPlace;
 use chacha20poly1305::{KeyInit, Tag, XChaCha20Poly1305, XNonce};
@@ -18,7 +19,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::error;
 use crate::index::ReceiverIndex;
 use crate::key::PublicKey;
-use crate::limits::{COOKIE_SECRET_LATENCY, COOKIE_SECRET_MAX_AGE};
+use crate::limits::{COOKIE_SECRET_LATENCY, COOKIE_SECRET_MAX_AGE, COOKIES_PER_SECOND};
 use crate::message::{
     COOKIE_LEN, COOKIE_NONCE_LEN, COOKIE_REPLY_LEN, CookieReply, MAC_LEN, Macs, MessageType, SEALED_COOKIE_LEN, macs,
     write_cookie_reply,
@@ -66,6 +67,7 @@ impl Mac1Checker {
 pub(crate) enum Verdict {
     Handle,
     AskForCookie,
+    CookieLimited,
     RateLimited,
 }
 
@@ -78,6 +80,32 @@ pub(crate) struct Guard {
     sealing: [u8; HASH_LEN],
     secret: Option<(Secret, Instant)>,
     limiter: RateLimiter,
+    allowance: Allowance,
+}
+
+/// How many cookie replies may leave: as many as a tenth of a second brings, filled again as time passes.
+struct Allowance {
+    left: u32,
+    filled: Instant,
+}
+
+impl Allowance {
+    const MOST: u32 = COOKIES_PER_SECOND / 10;
+    const EACH: Duration = Duration::from_nanos(1_000_000_000 / COOKIES_PER_SECOND as u64);
+
+    fn take(&mut self, now: Instant) -> bool {
+        let more = now.saturating_since(self.filled).as_nanos() / Self::EACH.as_nanos();
+        if more >= u128::from(Self::MOST - self.left) {
+            (self.left, self.filled) = (Self::MOST, now);
+        } else {
+            // Less than MOST, and so no number that would not fit.
+            self.left += more as u32;
+            self.filled = self.filled + Self::EACH * more as u32;
+        }
+        let any = self.left > 0;
+        self.left -= u32::from(any);
+        any
+    }
 }
 
 impl Guard {
@@ -88,6 +116,7 @@ impl Guard {
             sealing: sealing_key(key),
             secret: None,
             limiter: RateLimiter::new(random.bytes()),
+            allowance: Allowance { left: Allowance::MOST, filled: Instant::from_nanos(0) },
         }
     }
 
@@ -108,12 +137,12 @@ impl Guard {
             return Verdict::Handle;
         }
         // Who has no cookie says so by zeros, as all of a flood of strangers does: that needs no look at the right ones.
-        if *macs.mac2 == [0; MAC_LEN] {
-            return Verdict::AskForCookie;
-        }
-        let cookie = self.cookie(now, source, random);
-        if !bool::from(mac(&cookie[..], &[macs.before_mac2]).ct_eq(macs.mac2)) {
-            return Verdict::AskForCookie;
+        let proves = *macs.mac2 != [0; MAC_LEN] && {
+            let cookie = self.cookie(now, source, random);
+            bool::from(mac(&cookie[..], &[macs.before_mac2]).ct_eq(macs.mac2))
+        };
+        if !proves {
+            return if self.allowance.take(now) { Verdict::AskForCookie } else { Verdict::CookieLimited };
         }
         if !self.limiter.allow(now, source.ip()) {
             return Verdict::RateLimited;

@@ -36,6 +36,9 @@ pub enum Drop {
     /// Under load: it had no valid cookie, and a cookie reply is its answer.
     #[error("a cookie reply was sent instead")]
     CookieSent,
+    /// Under load: it had no valid cookie, and too many were asked for one already.
+    #[error("it had no cookie, and too many were sent")]
+    CookieLimited,
     /// Under load: its source sends too many.
     #[error("its source exceeded its rate")]
     RateLimited,

@@ -22,6 +22,9 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const COOKIE_SECRET_MAX_AGE: Duration = Duration::from_secs(120);
 /// The holder of a cookie stops using it so much earlier, since it had to travel.
 pub const COOKIE_SECRET_LATENCY: Duration = Duration::from_secs(5);
+/// Cookie replies per second, at most. (Not in the paper, nor in the kernel: sending is most of what a flood by those who know our public key costs. Who gets
+/// no cookie asks again after REKEY_TIMEOUT, and more handshakes than this no core makes.)
+pub const COOKIES_PER_SECOND: u32 = 16_000;
 /// More initiations per second of one peer are ignored.
 pub const INITIATIONS_PER_SECOND: u32 = 50;
 /// Counters reserved and not yet released, at most: a stock peer's window may be as small as 1024.

@@ -169,6 +169,28 @@ fn who_has_a_cookie_is_limited_in_rate() {
 }
 
 #[test]
+fn only_so_many_cookies_leave_in_a_second() {
+    let mut both = both();
+    let message = both.initiation(at(0));
+    let here = source("10.0.0.1:1000");
+    let asked = |both: &mut Both, millis: u64, times: u32| {
+        let now = at(0) + Duration::from_millis(millis);
+        (0..times).filter(|_| both.judge(now, here, &message) == Verdict::AskForCookie).count()
+    };
+    assert_eq!(asked(&mut both, 0, 10_000), 1600, "a tenth of a second's at once");
+    assert_eq!(asked(&mut both, 1, 10_000), 16);
+    // Each tenth of a millisecond brings one and a part of the next, which is not lost.
+    let trickle: usize = (1..=10_000)
+        .map(|tenth| {
+            let now = at(0) + Duration::from_millis(1) + Duration::from_micros(100) * tenth;
+            (0..2).filter(|_| both.judge(now, here, &message) == Verdict::AskForCookie).count()
+        })
+        .sum();
+    assert!((15_990..=16_000).contains(&trickle), "{trickle}");
+    assert_eq!(asked(&mut both, 60_000, 10_000), 1600, "a long rest saves no more");
+}
+
+#[test]
 fn who_has_no_cookie_takes_no_room_in_the_limiter() {
     let mut both = both();
     let message = both.initiation(at(0));
@@ -188,7 +210,7 @@ fn sources_that_prove_nothing_are_not_remembered() {
     let message = both.initiation(at(0));
     for number in 0..100_000_u32 {
         let source = SocketAddr::new(std::net::Ipv4Addr::from(number).into(), number as u16);
-        assert_eq!(both.judge(at(0), source, &message), Verdict::AskForCookie);
+        assert_ne!(both.judge(at(0), source, &message), Verdict::Handle);
     }
     assert_eq!(both.guard.limiter.sources(), 0);
 }

@@ -60,6 +60,7 @@ impl Device {
         match guard.judge(now.boot, src, &macs, under_load, &mut self.random) {
             Verdict::Handle => Ok(()),
             Verdict::RateLimited => Err(Drop::RateLimited),
+            Verdict::CookieLimited => Err(Drop::CookieLimited),
             Verdict::AskForCookie => {
                 let sender = message::sender(bytes).ok_or(Drop::Malformed)?;
                 let reply = guard.reply(now.boot, src, &macs, sender, &mut self.random);

@@ -65,6 +65,8 @@ reasons! {
     HandshakeStale = "handshake-stale",
     /// Under load: the sender was asked to prove its address.
     HandshakeCookie = "handshake-cookie-sent",
+    /// Under load: the sender had no cookie, and too many were sent already.
+    HandshakeCookieLimit = "handshake-cookie-limit",
     /// Under load: its source sends too many.
     HandshakeRate = "handshake-rate",
     /// A handshake message or cookie that does not decrypt.
@@ -92,6 +94,7 @@ impl From<ControlDrop> for Reason {
                 Refusal::NoPrivateKey => Self::NoPrivateKey,
                 Refusal::InvalidMac1 => Self::HandshakeForged,
                 Refusal::CookieSent => Self::HandshakeCookie,
+                Refusal::CookieLimited => Self::HandshakeCookieLimit,
                 Refusal::RateLimited => Self::HandshakeRate,
                 Refusal::NotAuthentic => Self::HandshakeNotAuthentic,
                 Refusal::UnknownPeer => Self::HandshakeUnknownPeer,
