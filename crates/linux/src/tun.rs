@@ -14,9 +14,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::link;
 use crate::steward::{self, Task};
 use crate::sys::check;
+use crate::{link, netns};
 
 mod steering;
 
@@ -303,9 +303,17 @@ impl Queue {
         steward::obtain(Task::Netns, self.as_fd())
     }
 
-    /// The device's interface index, in the network namespace of the calling thread, where it was made.
+    /// The device's interface index, in the network namespace that it is in now: one that was inherited may be elsewhere. To
+    /// look there takes CAP_SYS_ADMIN, so this is for the start.
     pub fn index(&self) -> io::Result<u32> {
-        index_of(&self.name()?)
+        let name = self.name()?;
+        match (netns::current(), self.netns()) {
+            (Ok(here), Ok(there)) if !netns::same(here.as_fd(), there.as_fd())? => {
+                netns::run_in(there.as_fd(), || index_of(&name))
+            }
+            // It is here, or nobody lets us know.
+            _ => index_of(&name),
+        }
     }
 
     /// Sends each flow (addresses, protocol, ports) to one queue for good, by a program of ours.

@@ -92,7 +92,9 @@ impl GuestSpec {
 
         let mut command = namespace.command("qemu-system-x86_64");
         command
-            .args(["-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", &self.processors.to_string()])
+            // One thread for all processors: with several, a processor may run into code that another one is just patching, which no
+            // real processor would.
+            .args(["-accel", "tcg,thread=single", "-cpu", "max", "-m", "512", "-smp", &self.processors.to_string()])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"])
             // The kernel's test of its timer fails now and then on an emulator that does not get to run in time.
             .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check"])
