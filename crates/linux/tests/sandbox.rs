@@ -1,9 +1,6 @@
 //! What is forbidden is forbidden, and what is needed goes on: tried in processes of their own, which this program starts once
 //! per case, with the case's name. Forking the steward needs a process of one thread, so there is no test harness here. Needs root.
 
-// Each of them is a plain system call with arguments that touch no memory, or the wrong ones on purpose.
-#![allow(clippy::undocumented_unsafe_blocks)]
-
 use std::fs::File;
 use std::io;
 use std::net::UdpSocket;
@@ -91,12 +88,18 @@ fn check(value: i64) -> io::Result<()> {
 /// Tries a system call; those that need memory get none, which is an error of another kind.
 fn forbidden(case: &str) -> io::Result<()> {
     let null = std::ptr::null::<u8>();
+    // SAFETY: it touches no memory of ours.
     let socket = |family: i32, kind: i32| check(unsafe { libc::socket(family, kind, 0) }.into());
+    // SAFETY: with all arguments zero none of these calls touches memory.
     let call = |number| check(unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) });
     match case {
+        // SAFETY: each pointer is to a list or a text that ends with a zero.
         "execve" => check(unsafe { libc::execve(c"/bin/true".as_ptr(), &null.cast(), &null.cast()) }.into()),
+        // SAFETY: it touches no memory of ours.
         "ptrace" => check(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }),
+        // SAFETY: it touches no memory of ours.
         "setns" => check(unsafe { libc::setns(0, libc::CLONE_NEWNET) }.into()),
+        // SAFETY: it touches no memory of ours.
         "setns-mount" => check(unsafe { libc::setns(0, libc::CLONE_NEWNS) }.into()),
         "process_vm_readv" => call(libc::SYS_process_vm_readv),
         "mount" => call(libc::SYS_mount),
@@ -113,18 +116,25 @@ fn forbidden(case: &str) -> io::Result<()> {
         "tcp" => socket(libc::AF_INET, libc::SOCK_STREAM),
         "udp" => socket(libc::AF_INET, libc::SOCK_DGRAM),
         "netlink" => socket(libc::AF_NETLINK, libc::SOCK_RAW),
+        // SAFETY: the child, if there were one, would end like its parent.
         "fork" => check(unsafe { libc::fork() }.into()),
+        // SAFETY: signal 0 only asks whether there is such a process.
         "kill" => check(unsafe { libc::kill(libc::getppid(), 0) }.into()),
+        // SAFETY: as there.
         "tgkill" => check(unsafe { libc::syscall(libc::SYS_tgkill, 1, 1, 0) }),
+        // SAFETY: it touches no memory of ours.
         "dumpable" => check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) }.into()),
+        // SAFETY: descriptor 0 is no TUN, and the null pointer would be refused.
         "tun" => check(unsafe { libc::ioctl(0, libc::TUNSETIFF as _, null) }.into()),
         "broadcast" => {
             let on = 1i32;
             let (option, len) = ((&raw const on).cast(), 4);
+            // SAFETY: the option is an int, of that length, that outlives the call.
             check(unsafe { libc::setsockopt(0, libc::SOL_SOCKET, libc::SO_BROADCAST, option, len) }.into())
         }
         "code" => {
             let (rights, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            // SAFETY: a new mapping, at a place that the kernel chooses.
             match unsafe { libc::mmap(std::ptr::null_mut(), 4096, rights, flags, -1, 0) } {
                 libc::MAP_FAILED => Err(io::Error::last_os_error()),
                 _ => Ok(()),
@@ -305,6 +315,7 @@ fn is_killed(path: &str) {
     let listener = Listener::bind(path.as_ref()).expect("listener");
     steward::entrust(listener.path()).expect("entrusted");
     println!("listens");
+    // SAFETY: it sends a signal, to our parent or to ourselves.
     check(unsafe { libc::kill(libc::getpid(), libc::SIGKILL) }.into()).expect("killed");
 }
 
