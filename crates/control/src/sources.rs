@@ -3,13 +3,16 @@
 //! A peer is answered from the address of ours that it reached, for as long as what is sent from there leaves by the interface
 //! that the peer's packets came in by. When another route takes over, its own address goes with it: a router on the new way
 //! might let no other pass. The kernel's WireGuard looks at this with each new route (`send4` in `socket.c`); here, all peers are looked
-//! at when routes have changed, a few at a time. IPv6 addresses stay as long as they exist, there as here.
+//! at when routes have changed, a few at a time, and each one whose packets have come in elsewhere. An address that does not go with
+//! the way out is refused: packets that were under way, or that come by another way than ours, do not bring it back before routes
+//! change again. IPv6 addresses stay as long as they exist, there as here.
 
 use crate::device::{Device, boot};
 use inet::Endpoint;
 use linux::link::Routes;
 use noise::{Instant, PeerId};
 use std::{
+    collections::VecDeque,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     os::fd::{AsFd, BorrowedFd},
@@ -28,6 +31,8 @@ const REST_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Sources {
     routes: Routes,
     peers: Vec<PeerId>,
+    /// Of these an address was learnt.
+    learnt: VecDeque<PeerId>,
     /// Something changed since that look began.
     again: bool,
     /// When the look began, and when the next may.
@@ -37,7 +42,14 @@ pub(crate) struct Sources {
 
 impl Sources {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { routes: Routes::open()?, peers: Vec::new(), again: false, began: boot(), next: boot() })
+        Ok(Self {
+            routes: Routes::open()?,
+            peers: Vec::new(),
+            learnt: VecDeque::new(),
+            again: false,
+            began: boot(),
+            next: boot(),
+        })
     }
 
     /// Routes may have changed.
@@ -45,9 +57,14 @@ impl Sources {
         self.again |= self.routes.changed();
     }
 
+    /// An address was learnt from the peer's packets.
+    pub(crate) fn learnt(&mut self, peer: PeerId) {
+        self.learnt.push_back(peer);
+    }
+
     /// In what time there is something to look at; `None` if nothing is.
     pub(crate) fn patience(&self) -> Option<Duration> {
-        match (self.peers.is_empty(), self.again) {
+        match (self.peers.is_empty() && self.learnt.is_empty(), self.again) {
             (false, _) => Some(Duration::ZERO),
             (true, true) => Some(self.next.saturating_since(boot())),
             (true, false) => None,
@@ -59,23 +76,23 @@ impl Sources {
         if self.patience() != Some(Duration::ZERO) {
             return;
         }
-        let mark = {
-            let state = device.state();
-            if self.peers.is_empty() {
-                self.again = false;
-                self.began = boot();
-                self.peers.extend(state.noise.peers());
+        let mark = device.state().mark;
+        for _ in 0..PEERS {
+            let Some(peer) = self.learnt.pop_front() else { break };
+            self.check_one(device, peer, mark);
+        }
+        if self.peers.is_empty() {
+            if !self.again || boot() < self.next {
+                return;
             }
-            state.mark
-        };
+            self.again = false;
+            self.began = boot();
+            self.peers.extend(device.state().noise.peers());
+        }
         let mut asked = 0;
         for _ in 0..PEERS_MAX {
             let Some(peer) = self.peers.pop() else { break };
-            let Some((source, ifindex, to)) = device.plane.endpoint(peer).and_then(sticky) else { continue };
-            if self.is_stale(source, ifindex, to, mark) {
-                device.plane.forget_source(peer);
-            }
-            asked += 1;
+            asked += usize::from(self.check_one(device, peer, mark));
             if asked == PEERS {
                 break;
             }
@@ -83,6 +100,26 @@ impl Sources {
         if self.peers.is_empty() {
             let now = boot();
             self.next = now + (now.saturating_since(self.began) * REST).min(REST_MAX);
+        }
+    }
+
+    /// Returns whether the kernel had to be asked.
+    fn check_one(&mut self, device: &Device, peer: PeerId, mark: u32) -> bool {
+        let Some(endpoint) = device.plane.endpoint(peer) else { return false };
+        match sticky(endpoint) {
+            Some((source, ifindex, to)) => {
+                if self.is_stale(source, ifindex, to, mark) {
+                    device.plane.refuse_source(peer, endpoint);
+                }
+                true
+            }
+            None => {
+                // What was refused may be right by now: the peer's next packet brings it, and then it is looked at.
+                if endpoint.source.is_none() {
+                    device.plane.forget_source(peer);
+                }
+                false
+            }
         }
     }
 

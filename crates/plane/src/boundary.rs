@@ -16,8 +16,11 @@ pub trait DataPlane: Send + Sync {
     fn set_endpoint(&self, peer: PeerId, endpoint: Option<Endpoint>);
     /// Where the peer's packets are sent to now; roaming may have changed what was set.
     fn endpoint(&self, peer: PeerId) -> Option<Endpoint>;
-    /// Lets the kernel choose the source address again.
+    /// Lets the kernel choose the source address again, until the peer's next packet.
     fn forget_source(&self, peer: PeerId);
+    /// If the peer is sent to from there, lets the kernel choose the source address; packets that come in there do not change
+    /// that, until the source is forgotten.
+    fn refuse_source(&self, peer: PeerId, endpoint: Endpoint);
 
     /// Applies the changes in order and publishes them at once.
     fn change_allowed_ips(&self, changes: &[AllowedIpChange]);
@@ -108,6 +111,8 @@ pub enum PlaneEvent {
     SessionConfirmed(Arc<Session>),
     /// Timers should look at the peer's [`Activity`].
     Activity(PeerId),
+    /// An address of ours was learnt from the peer's packets. Whether the way out starts there is to be found out.
+    SourceLearnt(PeerId),
     /// A handshake message (types 1 to 3) whose mac1 is right.
     Handshake {
         /// Where it came from, and which address of ours it came to.

@@ -93,6 +93,10 @@ impl DataPlane for Ledger {
         self.entry(peer, |entry| entry.endpoint = entry.endpoint.map(|endpoint| endpoint.addr.into()));
     }
 
+    fn refuse_source(&self, peer: PeerId, _: Endpoint) {
+        self.forget_source(peer);
+    }
+
     fn change_allowed_ips(&self, changes: &[AllowedIpChange]) {
         self.with(|books| {
             for change in changes {

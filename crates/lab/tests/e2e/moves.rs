@@ -70,6 +70,38 @@ fn a_route_that_takes_over_brings_its_own_address() {
 }
 
 #[test]
+fn who_comes_in_by_one_link_and_is_reached_by_another_is_answered_from_there() {
+    let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+    let first = Link::new(&a, &b, Gso::Through).unwrap();
+    let second = Link::new(&a, &b, Gso::Through).unwrap();
+    let (left, right) = ends(&first.left, &first.right);
+    // The right host sends from an address of its own, by the first link; the left one's way there is the second.
+    ip(&right, "address add 10.50.0.1/32 dev lo");
+    ip(&right, &format!("route add {}/32 dev {} src 10.50.0.1", first.left.v4, first.right.interface));
+    ip(&left, &format!("route add 10.50.0.1/32 via {} dev {}", second.right.v4, second.left.interface));
+    left.add_peer(&right, None, None).unwrap();
+    right.add_peer(&left, Some((first.left.v4, left.listen_port).into()), None).unwrap();
+    let from_the_first = format!("udp sport {} ip saddr {}", left.listen_port, first.left.v4);
+    let from_the_first = Tap::new(right.namespace(), Hook::Incoming, &from_the_first, "").unwrap();
+    let seen_at = || right.peer(&left).unwrap().endpoint.unwrap().ip();
+    // Each answer may be the first that was sent after the look at the way out.
+    wait_until("the other address", SOON, || {
+        wait_for_ping(&right, &left);
+        seen_at() == IpAddr::from(second.left.v4)
+    })
+    .unwrap();
+    // The right host is told the first address again and again, and packets to it do not bring that back.
+    let before = from_the_first.packets().unwrap();
+    for _ in 0..3 {
+        let endpoint = format!("{}:{}", first.left.v4, left.listen_port);
+        right.daemon.set(&["peer", &left.keys.public, "endpoint", &endpoint]).unwrap();
+        check_pings(&right, &left);
+        assert_eq!(seen_at(), IpAddr::from(second.left.v4));
+    }
+    assert_eq!(from_the_first.packets().unwrap(), before);
+}
+
+#[test]
 fn each_way_to_a_host_is_answered_from_where_it_leads() {
     for outer in [Outer::V4, Outer::V6] {
         // The address that is asked is none of the interface that the answers leave by.

@@ -26,6 +26,7 @@ pub use backlog::QUEUE_LEN;
 
 use crate::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic};
 use drops::Reason;
+use events::SOURCE_LEARNT;
 use inet::{Cidr, Endpoint};
 use linux::{
     netns,
@@ -123,8 +124,10 @@ impl DataPlane for Userspace {
     }
 
     fn set_endpoint(&self, peer: PeerId, endpoint: Option<Endpoint>) {
-        if let Some(peer) = self.shared.peer(peer) {
-            peer.set_endpoint(endpoint);
+        if let Some(peer) = self.shared.peer(peer)
+            && peer.set_endpoint(endpoint)
+        {
+            self.shared.events.raise(&peer, SOURCE_LEARNT);
         }
     }
 
@@ -135,6 +138,12 @@ impl DataPlane for Userspace {
     fn forget_source(&self, peer: PeerId) {
         if let Some(peer) = self.shared.peer(peer) {
             peer.forget_source();
+        }
+    }
+
+    fn refuse_source(&self, peer: PeerId, endpoint: Endpoint) {
+        if let Some(peer) = self.shared.peer(peer) {
+            peer.refuse_source(endpoint);
         }
     }
 

@@ -6,7 +6,7 @@
 use super::shared::now;
 use crate::Traffic;
 use arc_swap::ArcSwapOption;
-use inet::Endpoint;
+use inet::{Endpoint, Source};
 use noise::{Activity, Instant, PeerId, Session};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -71,35 +71,52 @@ impl Peer {
         Some(endpoint)
     }
 
-    /// Sends to `endpoint` from now on.
-    pub(crate) fn set_endpoint(&self, endpoint: Option<Endpoint>) {
-        let via = endpoint.and_then(|endpoint| endpoint.source).map_or(0, |source| source.ifindex);
-        let endpoint = endpoint.map(without_interface);
+    /// Sends to `endpoint` from now on. Returns whether an address of ours was learnt with it.
+    pub(crate) fn set_endpoint(&self, endpoint: Option<Endpoint>) -> bool {
+        let source = endpoint.and_then(|endpoint| endpoint.source);
+        let via = source.map_or(0, |source| source.ifindex);
         let old = self.path.load();
-        match &*old {
-            Some(path) if Some(path.endpoint) == endpoint => path.via.store(via, Ordering::Relaxed),
-            _ => self.path.store(endpoint.map(|endpoint| Arc::new(Path::after(old.as_deref(), endpoint, via)))),
+        let plain = endpoint.map(without_interface);
+        match (&*old, endpoint) {
+            (Some(path), Some(endpoint)) if path.refuses(endpoint) => return false,
+            (Some(path), _) if Some(path.endpoint) == plain => path.via.store(via, Ordering::Relaxed),
+            _ => self.path.store(plain.map(|endpoint| Arc::new(Path::after(old.as_deref(), endpoint, via)))),
         }
+        source.is_some()
     }
 
-    /// Lets the kernel choose our address again. An endpoint that somebody sets at this moment stands.
+    /// Lets the kernel choose our address again, until the peer's next packet. An endpoint that somebody sets at this moment stands.
     pub(crate) fn forget_source(&self) {
+        self.drop_source(None);
+    }
+
+    /// Lets the kernel choose our address again, and does not learn this one from packets, until it is forgotten: the way out
+    /// is another. Nothing happens if it is learnt anew, or another is, at this moment.
+    pub(crate) fn refuse_source(&self, refused: Endpoint) {
+        self.drop_source(Some(refused));
+    }
+
+    fn drop_source(&self, refused: Option<Endpoint>) {
         let old = self.path.load();
-        if let Some(path) = old.as_ref().filter(|path| path.endpoint.source.is_some()) {
+        let Some(path) = &*old else { return };
+        let source = refused.and_then(|refused| refused.source);
+        let meant = refused.is_none_or(|refused| path.endpoint == without_interface(refused));
+        if meant && (path.endpoint.source.is_some() || path.refused.is_some()) {
             let endpoint = Endpoint { source: None, ..path.endpoint };
-            self.path.compare_and_swap(&*old, Some(Arc::new(Path::after(Some(path), endpoint, 0))));
+            let path = Path { refused: source, ..Path::after(Some(path), endpoint, 0) };
+            self.path.compare_and_swap(&*old, Some(Arc::new(path)));
         }
     }
 
-    /// The peer's newest packet came from `here`.
+    /// The peer's newest packet came from `here`. Returns whether an address of ours was learnt from it.
     #[inline]
-    pub(crate) fn roam(&self, here: Endpoint) {
+    pub(crate) fn roam(&self, here: Endpoint) -> bool {
         let via = here.source.map_or(0, |source| source.ifindex);
-        let is_here =
-            |path: &Arc<Path>| path.endpoint == without_interface(here) && path.via.load(Ordering::Relaxed) == via;
-        if !self.path.load().as_ref().is_some_and(is_here) {
-            self.set_endpoint(Some(here));
-        }
+        let is_here = |path: &Arc<Path>| {
+            let same = path.endpoint == without_interface(here) && path.via.load(Ordering::Relaxed) == via;
+            same || path.refuses(here)
+        };
+        !self.path.load().as_ref().is_some_and(is_here) && self.set_endpoint(Some(here))
     }
 
     #[inline]
@@ -136,6 +153,8 @@ pub(crate) struct Path {
     pub(crate) endpoint: Endpoint,
     /// The interface that the peer's newest packet came in by.
     via: AtomicU32,
+    /// The address of ours, and its interface, that is not sent from though packets come in there.
+    refused: Option<Source>,
     lesson: Arc<Lesson>,
 }
 
@@ -150,11 +169,17 @@ struct Lesson {
 impl Path {
     /// A path to `endpoint`, which remembers what `old` has taught if that led to the same address.
     fn after(old: Option<&Path>, endpoint: Endpoint, via: u32) -> Self {
-        let lesson = match old {
-            Some(old) if old.endpoint.addr == endpoint.addr => old.lesson.clone(),
-            _ => Arc::new(Lesson { limit: AtomicU32::new(u32::MAX), learnt: AtomicU64::new(0) }),
+        let (lesson, refused) = match old {
+            Some(old) if old.endpoint.addr == endpoint.addr => (old.lesson.clone(), old.refused),
+            _ => (Arc::new(Lesson { limit: AtomicU32::new(u32::MAX), learnt: AtomicU64::new(0) }), None),
         };
-        Self { endpoint, via: AtomicU32::new(via), lesson }
+        Self { endpoint, via: AtomicU32::new(via), refused, lesson }
+    }
+
+    /// Whether the way to there does not start where these packets come in.
+    #[inline]
+    fn refuses(&self, here: Endpoint) -> bool {
+        self.refused.is_some() && self.refused == here.source && self.endpoint.addr == here.addr
     }
 
     /// Bytes of IP and UDP header around a datagram on this path.
@@ -205,7 +230,6 @@ impl Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use inet::Source;
 
     fn endpoint(source: Option<(&str, u32)>) -> Endpoint {
         let source = source.map(|(ip, ifindex)| Source { ip: ip.parse().unwrap(), ifindex });
@@ -241,6 +265,25 @@ mod tests {
         assert_eq!(path.takes_segments_of(100), uptime > LESSON_LASTS);
         path.refuse_segments(now());
         assert!(!path.takes_segments_of(100));
+    }
+
+    #[test]
+    fn an_address_that_was_refused_is_not_learnt_until_it_is_forgotten() {
+        let (peer, here) = (peer(), endpoint(Some(("192.0.2.9", 3))));
+        assert!(peer.roam(here) && !peer.roam(here), "news once");
+        peer.refuse_source(endpoint(Some(("192.0.2.8", 3))));
+        assert_eq!(peer.endpoint(), Some(here), "another was meant");
+        peer.refuse_source(here);
+        for _ in 0..2 {
+            assert!(!peer.roam(here) && !peer.set_endpoint(Some(here)), "a packet that was on its way");
+            assert_eq!(peer.endpoint(), Some(endpoint(None)));
+        }
+        let elsewhere = endpoint(Some(("192.0.2.9", 4)));
+        assert!(peer.roam(elsewhere), "the same address by another way in");
+        assert_eq!(peer.endpoint(), Some(elsewhere));
+        peer.forget_source();
+        assert!(peer.roam(here));
+        assert_eq!(peer.endpoint(), Some(here));
     }
 
     #[test]

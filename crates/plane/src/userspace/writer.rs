@@ -7,7 +7,7 @@
 
 use super::{
     drops::Reason,
-    events::{ACTIVITY, REKEY_DUE},
+    events::{ACTIVITY, REKEY_DUE, SOURCE_LEARNT},
     inbound::{Inbound, Opened, Part},
     peer::Peer,
     pool::Pool,
@@ -234,7 +234,7 @@ impl Arrivals<'_> {
             shared.events.confirmed(session.clone());
         }
         if newest {
-            self.roam(peer);
+            self.roam(shared, peer);
         }
         let (now, data) = (now(), new.iter().any(|opened| opened.len > 0));
         if if data { peer.activity.data_received(now) } else { peer.activity.keepalive_received(now) } {
@@ -256,8 +256,13 @@ impl Arrivals<'_> {
     }
 
     /// The peer is where its newest packet came from, and reaches us where that packet did.
-    fn roam(&self, peer: &Peer) {
-        peer.roam(Endpoint { addr: self.received.from, source: self.received.source });
+    fn roam(&self, shared: &Shared, peer: &Arc<Peer>) {
+        let source = self.received.source;
+        // Of IPv6 addresses there is nothing to find out; see `control::sources`.
+        if peer.roam(Endpoint { addr: self.received.from, source }) && source.is_some_and(|source| source.ip.is_ipv4())
+        {
+            shared.events.raise(peer, SOURCE_LEARNT);
+        }
     }
 
     /// Checks the packet in a plaintext; its length without padding, if it may go on.
