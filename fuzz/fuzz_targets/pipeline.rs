@@ -365,6 +365,12 @@ impl End {
                     let _ = self.device.handle_datagram(now(), from.addr, &bytes, false);
                     source = Some(from);
                 }
+                // As if the way out were never the way in.
+                PlaneEvent::SourceLearnt(peer) => {
+                    if let Some(endpoint) = self.hand.endpoint(peer) {
+                        self.hand.refuse_source(peer, endpoint);
+                    }
+                }
                 PlaneEvent::QueueLen(_) => (),
                 PlaneEvent::TunGone(error) => panic!("the TUN has gone: {error}"),
             }
