@@ -34,7 +34,7 @@ enum Task {
     Demo(demo::Options),
     /// Run every test there is, end to end ones included
     Test(test::Options),
-    /// Measure ourselves and each peer in turn, and print a table of it
+    /// Measure: ourselves and each peer in turn, or one of the questions below
     Bench(bench::Options),
     /// Build what is installed: the program, its manual pages and the completions of shells, into target/dist
     Dist(dist::Options),
@@ -90,9 +90,11 @@ mod tests {
             "xtask demo --seconds 5",
             "xtask bench --systems wireloom,none --runs 1",
             "xtask bench --quick",
-            "xtask bench --scale --quick",
-            "xtask bench --flood --rate 100000",
-            "xtask bench --scale --peers 50000",
+            "xtask bench net --link gso",
+            "xtask bench aead",
+            "xtask bench scale --workers 4 --quick",
+            "xtask bench peers --quick --peers 50000",
+            "xtask bench flood --rate 100000 --link gso",
             "xtask setup --no-peers",
             "xtask test",
             "xtask dist",
@@ -111,9 +113,12 @@ mod tests {
             "xtask demo --second 5",
             "xtask bench --systems openvpn",
             "xtask bench --runs 0",
-            "xtask bench --scale --systems none",
+            "xtask bench fly",
             "xtask bench --rate 100000",
-            "xtask bench --peers 50000",
+            "xtask bench --quick peers",
+            "xtask bench peers --systems none",
+            "xtask bench peers --peers 10",
+            "xtask bench scale --workers 0",
             "xtask bench --seconds x",
             "xtask test extra",
             "xtask fuzz --seconds 0",

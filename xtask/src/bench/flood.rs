@@ -1,4 +1,4 @@
-//! What a flood costs those who are served: one TCP stream through the tunnel, while somebody floods the host that receives it.
+//! `cargo xtask bench flood`: what a flood costs those who are served, one TCP stream through the tunnel, while somebody floods the host that receives it.
 //!
 //! The flood itself takes a processor and the kernel's time, whomever it is aimed at. So each run has two halves, in turn first: the same
 //! flood against a port of the same host whose socket nobody reads (the kernel drops it there), and against ours. What remains of the
@@ -8,24 +8,42 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use clap::Args;
 use lab::flood::{Flooder, KNOWN, Kind, Plan};
 use lab::iperf::{Load, Run};
 use lab::rogue::{base64, private_key};
 use lab::{Gso, Hook, LabError, System, Tap, TunnelSpec, ping, usage};
 
+use super::LinkKind;
 use super::report::median;
 use crate::error::Failure;
 
+/// What `bench flood` may be told.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Datagrams a second of each flood
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
+    rate: u32,
+    /// Seconds of each half of a run
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: Option<u32>,
+    /// Runs of each kind of flood
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=25))]
+    runs: Option<u32>,
+    /// The link of the tunnel
+    #[arg(long, value_enum, default_value = "no-gso")]
+    link: LinkKind,
+    /// One short run: to see that it works, not to quote
+    #[arg(long)]
+    quick: bool,
+}
+
 /// How it is measured.
-pub struct Settings {
-    /// Datagrams a second.
-    pub rate: u32,
-    /// Seconds of each half.
-    pub seconds: u32,
-    /// Runs of each kind.
-    pub runs: u32,
-    /// The link of the tunnel.
-    pub link: Gso,
+struct Settings {
+    rate: u32,
+    seconds: u32,
+    runs: u32,
+    link: Gso,
 }
 
 /// What one half of a run found.
@@ -40,13 +58,20 @@ struct Half {
 }
 
 /// Measures and prints a table.
-pub fn run(ours: &System, settings: &Settings) -> Result<(), Failure> {
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let ours = super::prepare()?;
+    let settings = Settings {
+        rate: options.rate,
+        seconds: options.seconds.unwrap_or(if options.quick { 1 } else { 4 }),
+        runs: options.runs.unwrap_or(if options.quick { 1 } else { 5 }),
+        link: options.link.gso(),
+    };
     println!(
         "| flood | stream, flood at a sink → at us, Gb/s | remains | our CPU, processors | kpps | what was counted |"
     );
     println!("|---|--:|--:|--:|--:|---|");
     for kind in Kind::ALL {
-        let line = measure(ours, settings, kind)?;
+        let line = measure(&ours, &settings, kind)?;
         println!("{line}");
     }
     Ok(())

@@ -1,93 +1,49 @@
-//! `cargo xtask bench`: ourselves and each peer in turn, in one run, on both kinds of link.
+//! `cargo xtask bench`: what is measured here, one command for each question.
 //!
-//! One *pass* is one system on one link, fresh daemons, every measurement. The systems alternate within a run and the runs
-//! follow each other, so that whatever the machine does meanwhile strikes all of them. Tables show the median of the runs; only
-//! ratios within one run of this command are worth comparing, across machines and days nothing is.
+//! - `net`, which is meant when none is named: how do we do beside the others, end to end? ([`net`])
+//! - `aead`: what does the cryptography cost, each back end for itself? ([`aead`])
+//! - `scale`: what do more workers bring, without the kernel? ([`scaling`])
+//! - `peers`: what do very many peers cost? ([`peers`])
+//! - `flood`: what does a flood cost those who are served? ([`flood`])
 
+mod aead;
 mod flood;
 mod measure;
+mod net;
+mod peers;
 mod report;
-mod scale;
+mod scaling;
 
-use std::time::Instant;
-
-use clap::{Args, ValueEnum};
-use lab::{Gso, LabError, System, interrupted};
+use clap::{Args, Subcommand, ValueEnum};
+use lab::{Gso, System};
 
 use crate::cargo::build_release;
 use crate::error::Failure;
 use crate::setup;
-use measure::{Bed, Plan};
-use report::Sample;
 
-/// What `bench` may be told.
+/// What `bench` may be told: one of the commands, or the options of `net`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+#[group(skip)]
 pub struct Options {
-    /// Which systems, separated by commas; all of them otherwise
-    #[arg(long, value_delimiter = ',', value_enum)]
-    systems: Vec<Subject>,
-    /// Seconds of each TCP measurement
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=60))]
-    seconds: Option<u32>,
-    /// How many runs the medians are taken from
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=25))]
-    runs: Option<u32>,
-    /// On which links; both otherwise
-    #[arg(long, value_enum)]
-    link: Option<LinkKind>,
-    /// One short run: to see that it works, not to quote
-    #[arg(long)]
-    quick: bool,
-    /// Very many peers instead, ours beside wireguard-go
-    #[arg(long, conflicts_with_all = ["systems", "link"])]
-    scale: bool,
-    /// Only what floods do to a stream through our tunnel
-    #[arg(long)]
-    flood: bool,
-    /// Datagrams a second of each flood
-    #[arg(long, requires = "flood", default_value_t = 50_000)]
-    rate: u32,
-    /// How many peers these are; wireguard-go takes at most 65,536
-    #[arg(long, requires = "scale", value_parser = clap::value_parser!(u32).range(1000..=100_000))]
-    peers: Option<u32>,
+    #[command(subcommand)]
+    question: Option<Question>,
+    #[command(flatten)]
+    net: net::Options,
 }
 
-/// What can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Subject {
-    /// Ours
-    Wireloom,
-    /// Debian's wireguard-go
-    WireguardGo,
-    /// boringtun-cli
-    Boringtun,
-    /// gotatun-cli
-    Gotatun,
-    /// No tunnel: what the link itself can do
-    None,
-}
-
-impl Subject {
-    fn name(self) -> &'static str {
-        match self {
-            Subject::Wireloom => "wireloom",
-            Subject::WireguardGo => "wireguard-go",
-            Subject::Boringtun => "boringtun",
-            Subject::Gotatun => "gotatun",
-            Subject::None => "no tunnel",
-        }
-    }
-
-    /// What to start at both ends; nothing without a tunnel.
-    fn system(self, ours: &System) -> Option<System> {
-        match self {
-            Subject::Wireloom => Some(ours.clone()),
-            Subject::WireguardGo => Some(System::WireguardGo),
-            Subject::Boringtun => Some(System::Boringtun),
-            Subject::Gotatun => Some(System::Gotatun),
-            Subject::None => None,
-        }
-    }
+#[derive(Subcommand, Debug)]
+enum Question {
+    /// Ourselves and each peer in turn, end to end (what `bench` alone does)
+    Net(net::Options),
+    /// The cryptography alone, each back end
+    Aead(aead::Options),
+    /// More workers, in one process and without the kernel
+    Scale(scaling::Options),
+    /// A device with very many peers, ours beside wireguard-go
+    Peers(peers::Options),
+    /// What floods do to a stream through our tunnel
+    Flood(flood::Options),
 }
 
 /// The links, by the name that the command line has for them.
@@ -99,94 +55,30 @@ enum LinkKind {
     NoGso,
 }
 
+impl LinkKind {
+    fn gso(self) -> Gso {
+        match self {
+            LinkKind::Gso => Gso::Through,
+            LinkKind::NoGso => Gso::Off,
+        }
+    }
+}
+
 /// Measures, prints and saves.
 pub fn run(options: &Options) -> Result<(), Failure> {
+    match &options.question {
+        None => net::run(&options.net),
+        Some(Question::Net(options)) => net::run(options),
+        Some(Question::Aead(options)) => aead::run(options),
+        Some(Question::Scale(options)) => scaling::run(options),
+        Some(Question::Peers(options)) => peers::run(options),
+        Some(Question::Flood(options)) => flood::run(options),
+    }
+}
+
+/// What everything needs that makes namespaces: the right to, the programs, and our binary.
+fn prepare() -> Result<System, Failure> {
     lab::require_root()?;
     setup::run(&setup::Options::default())?;
-    let ours = build_release()?;
-    if options.scale {
-        let peers = options.peers.unwrap_or(if options.quick { 10_000 } else { 100_000 });
-        let seconds = options.seconds.unwrap_or(if options.quick { 1 } else { 3 });
-        let rounds = options.runs.unwrap_or(if options.quick { 1 } else { 5 });
-        return scale::run(&ours, &scale::Plan { peers, seconds, rounds });
-    }
-    if options.flood {
-        let seconds = options.seconds.unwrap_or(if options.quick { 1 } else { 4 });
-        let runs = options.runs.unwrap_or(if options.quick { 1 } else { 5 });
-        let link = if options.link == Some(LinkKind::Gso) { Gso::Through } else { Gso::Off };
-        return flood::run(&ours, &flood::Settings { rate: options.rate, seconds, runs, link });
-    }
-    let subjects = match options.systems.as_slice() {
-        [] => Subject::value_variants(),
-        some => some,
-    };
-    let links: &[Gso] = match options.link {
-        None => &[Gso::Through, Gso::Off],
-        Some(LinkKind::Gso) => &[Gso::Through],
-        Some(LinkKind::NoGso) => &[Gso::Off],
-    };
-    let plan = Plan::new(options.seconds.unwrap_or(if options.quick { 1 } else { 5 }));
-    let runs = options.runs.unwrap_or(if options.quick { 1 } else { 3 });
-    let passes = runs as usize * links.len() * subjects.len();
-    println!(
-        "{passes} passes ({} systems, {} links, {runs} runs), about {} minutes. Leave the machine alone meanwhile.\n",
-        subjects.len(),
-        links.len(),
-        (passes as u64 * plan.estimate().as_secs()).div_ceil(60)
-    );
-
-    let start = Instant::now();
-    let (mut samples, mut failed) = (Vec::new(), 0);
-    for run in 1..=runs {
-        for &gso in links {
-            for &subject in subjects {
-                let number = samples.len() + 1;
-                let name = subject.name();
-                let title = format!("[{number}/{passes}] run {run}, {}, {name}", gso.name());
-                println!("{title}");
-                let sample = pass(subject, &ours, gso, run, &plan)?;
-                if subject == Subject::Wireloom {
-                    failed += sample.failures;
-                }
-                println!("    {}", sample.line());
-                samples.push(sample);
-            }
-        }
-    }
-    let report = report::Report::new(&ours, subjects, links, &plan, runs, samples);
-    println!("\n{}", report.markdown());
-    println!(
-        "Took {} minutes. The numbers are in {}",
-        start.elapsed().as_secs().div_ceil(60),
-        report.save()?.display()
-    );
-    match failed {
-        0 => Ok(()),
-        n => Err(Failure::Measurements(n)),
-    }
-}
-
-/// One system on one link. A measurement that a system does not survive is missing from its sample; the others go on.
-fn pass(subject: Subject, ours: &System, gso: Gso, run: u32, plan: &Plan) -> Result<Sample, Failure> {
-    let mut sample = Sample::new(subject.name(), gso.name(), run);
-    let bed = match Bed::build(subject.system(ours).as_ref(), gso) {
-        Ok(bed) => bed,
-        Err(error) => return give_up(sample, "starting", error),
-    };
-    for (what, measure) in measure::STEPS {
-        if let Err(error) = measure(&bed, plan, &mut sample) {
-            sample = give_up(sample, what, error)?;
-        }
-    }
-    Ok(sample)
-}
-
-/// Notes a measurement that failed; the wish to stop is passed on.
-fn give_up(mut sample: Sample, what: &str, error: LabError) -> Result<Sample, Failure> {
-    if interrupted() {
-        return Err(error.into());
-    }
-    eprintln!("    {what} failed: {error}");
-    sample.failures += 1;
-    Ok(sample)
+    build_release()
 }

@@ -10,8 +10,8 @@ use std::{env, fs};
 use lab::{Gso, System, run_checked};
 use serde_json::{Value, json};
 
-use super::Subject;
 use super::measure::Plan;
+use super::net::Subject;
 use crate::cargo::target_folder;
 use crate::error::Failure;
 

@@ -1,5 +1,5 @@
 //! A hundred thousand peers: configured, shown, synchronised, and coming back all at once. Correctness and memory are asserted,
-//! speed is not (`cargo xtask bench --scale` measures it); the bounds are those of a machine that does much else.
+//! speed is not (`cargo xtask bench peers` measures it); the bounds are those of a machine that does much else.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! `cargo xtask bench --scale`: what a device with very many peers costs, ours beside wireguard-go.
+//! `cargo xtask bench peers`: what a device with very many peers costs, ours beside wireguard-go.
 //!
 //! Configuring and showing them by both tools, and how long that keeps a ping through another peer waiting; the memory of each; what a
 //! neighbour's TCP stream loses by them; 130,560 allowed IPs on one peer; and all of them shaking hands at one moment, with either end
@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use lab::crowd::{self, Outcome, Role};
 use lab::{Daemon, End, Gso, LabError, Link, Namespace, Process, System, Tunnel, TunnelSpec};
 use lab::{iperf, ping, run_checked, usage, wait_until};
@@ -27,14 +28,28 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// A private key, base64: any will do.
 const KEY: &str = "QEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEA=";
 
+/// What `bench peers` may be told.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// How many; wireguard-go takes at most 65,536
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1000..=100_000))]
+    peers: Option<u32>,
+    /// Seconds of each TCP measurement
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: Option<u32>,
+    /// Rounds of TCP, with and without peers in turn
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=25))]
+    runs: Option<u32>,
+    /// Fewer peers, one short round: to see that it works, not to quote
+    #[arg(long)]
+    quick: bool,
+}
+
 /// How much is measured.
-pub struct Plan {
-    /// Peers.
-    pub peers: u32,
-    /// Seconds of each TCP measurement.
-    pub seconds: u32,
-    /// Rounds of TCP, with and without peers in turn.
-    pub rounds: u32,
+struct Plan {
+    peers: u32,
+    seconds: u32,
+    rounds: u32,
 }
 
 /// What was measured, by what it is and of whom.
@@ -63,7 +78,13 @@ impl Figures {
 }
 
 /// Measures, prints and saves.
-pub fn run(ours: &System, plan: &Plan) -> Result<(), Failure> {
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let ours = &super::prepare()?;
+    let plan = &Plan {
+        peers: options.peers.unwrap_or(if options.quick { 10_000 } else { 100_000 }),
+        seconds: options.seconds.unwrap_or(if options.quick { 1 } else { 3 }),
+        rounds: options.runs.unwrap_or(if options.quick { 1 } else { 5 }),
+    };
     let systems = [ours.clone(), System::WireguardGo];
     let mut figures = Figures::default();
     for system in &systems {
@@ -89,7 +110,7 @@ pub fn run(ours: &System, plan: &Plan) -> Result<(), Failure> {
     println!("\n{} peers\n\n{}", plan.peers, figures.markdown(&names));
     let folder = target_folder()?.join("bench");
     fs::create_dir_all(&folder).map_err(Failure::io(folder.display().to_string()))?;
-    let path = folder.join("scale.json");
+    let path = folder.join("peers.json");
     let figures: BTreeMap<_, _> = figures.0.into_iter().collect();
     let document = json!({ "machine": super::report::machine(), "peers": plan.peers, "figures": figures });
     fs::write(&path, format!("{document:#}\n")).map_err(Failure::io(path.display().to_string()))?;
