@@ -16,7 +16,7 @@ const HEAD: usize = 40;
 const SEGMENTS: usize = 1500;
 
 fn main() {
-    let backends: Vec<Backend> = Backend::ALL.into_iter().filter(|backend| backend.available()).collect();
+    let backends: Vec<Backend> = Backend::all_available().collect();
     print!("{:>6} {:>6}", "bytes", "batch");
     for way in ["seal", "open"] {
         for backend in &backends {
@@ -38,8 +38,8 @@ fn main() {
 /// The medians of sealing by every backend, then of opening.
 fn measure(backends: &[Backend], len: usize, batch: usize) -> Vec<f64> {
     let key = [0x42; 32];
-    let sealing: Vec<SealingKey> = backends.iter().filter_map(|b| SealingKey::with_backend(*b, &key)).collect();
-    let opening: Vec<OpeningKey> = backends.iter().filter_map(|b| OpeningKey::with_backend(*b, &key)).collect();
+    let sealing: Vec<SealingKey> = backends.iter().filter_map(|b| SealingKey::with_backend(*b, false, &key)).collect();
+    let opening: Vec<OpeningKey> = backends.iter().filter_map(|b| OpeningKey::with_backend(*b, false, &key)).collect();
     let body = vec![0x17; batch * (len - HEAD)];
     let mut outs = vec![0x29; batch * (len + TAG_LEN)];
     let mut turns = vec![Vec::with_capacity(TURNS); 2 * backends.len()];

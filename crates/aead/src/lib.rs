@@ -1,8 +1,8 @@
 //! ChaCha20-Poly1305 (RFC 8439) over batches of segments.
 //!
 //! The unit of work is a batch, because that is how the data planes meet packets: one super-packet is some 45 segments under
-//! one key with consecutive nonces. A backend ([`BatchAead`]) is given all of them at once and may work on several at a time:
-//! `avx512` does, where the machine can; [`ring_backend`] takes them one by one.
+//! one key with consecutive nonces. A backend ([`Backend`], of [`BatchAead`]) is given all of them at once and may work on several
+//! at a time: `avx512` does, where the machine can; [`ring_backend`] takes them one by one.
 //!
 //! Sealing is *out of place*: the plaintext of a segment is a head that the caller has already written at the start of the
 //! outgoing buffer (inner headers, rewritten for each segment) and a body that still lies in the super-packet. The backend
@@ -12,8 +12,11 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod backend;
 mod ring_backend;
 mod wipe;
+
+pub use backend::{Backend, BackendError};
 
 /// Length of the Poly1305 tag in bytes (RFC 8439, section 2.8).
 pub const TAG_LEN: usize = 16;
@@ -76,15 +79,16 @@ pub struct SealingKey(Box<dyn BatchAead>);
 pub struct OpeningKey(Box<dyn BatchAead>);
 
 impl SealingKey {
-    /// Takes the key's bytes; the caller wipes its own copy.
+    /// Takes the key's bytes; the caller wipes its own copy. Of the backend that this process uses ([`Backend::chosen`]).
     pub fn new(key: &[u8; KEY_LEN]) -> Self {
-        Self(backend(key))
+        Self(backend::key_of_choice(key))
     }
 
-    /// A key of one backend, if this machine can use it.
+    /// A key of `backend`, if this processor can use it. `alone`: for everything that the backend can do, not only what it is the
+    /// faster one for. For tests and benchmarks.
     #[doc(hidden)]
-    pub fn with_backend(backend: Backend, key: &[u8; KEY_LEN]) -> Option<Self> {
-        backend.key(key).map(Self)
+    pub fn with_backend(backend: Backend, alone: bool, key: &[u8; KEY_LEN]) -> Option<Self> {
+        backend.key(key, alone).map(Self)
     }
 
     /// Seals every segment of the batch.
@@ -95,15 +99,16 @@ impl SealingKey {
 }
 
 impl OpeningKey {
-    /// Takes the key's bytes; the caller wipes its own copy.
+    /// Takes the key's bytes; the caller wipes its own copy. Of the backend that this process uses ([`Backend::chosen`]).
     pub fn new(key: &[u8; KEY_LEN]) -> Self {
-        Self(backend(key))
+        Self(backend::key_of_choice(key))
     }
 
-    /// A key of one backend, if this machine can use it.
+    /// A key of `backend`, if this processor can use it. `alone`: for everything that the backend can do, not only what it is the
+    /// faster one for. For tests and benchmarks.
     #[doc(hidden)]
-    pub fn with_backend(backend: Backend, key: &[u8; KEY_LEN]) -> Option<Self> {
-        backend.key(key).map(Self)
+    pub fn with_backend(backend: Backend, alone: bool, key: &[u8; KEY_LEN]) -> Option<Self> {
+        backend.key(key, alone).map(Self)
     }
 
     /// Opens every segment of the batch in place, sets [`OpenSegment::authentic`] on each and returns how many are.
@@ -111,53 +116,4 @@ impl OpeningKey {
     pub fn open(&self, batch: &mut [OpenSegment<'_>]) -> usize {
         self.0.open(batch)
     }
-}
-
-/// An implementation of the AEAD, named: for tests and benchmarks, which compare them. Everything else takes what
-/// [`SealingKey::new`] and [`OpeningKey::new`] choose.
-#[doc(hidden)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Backend {
-    /// The best one for this machine and for the shape of each batch.
-    Chosen,
-    /// `ring` for everything.
-    Ring,
-    /// AVX-512 with IFMA for everything that it can do, be it faster or not.
-    Avx512,
-}
-
-impl Backend {
-    /// All that there are, on whatever machine.
-    pub const ALL: [Self; 3] = [Self::Chosen, Self::Ring, Self::Avx512];
-
-    /// Whether this machine can use it.
-    pub fn available(self) -> bool {
-        match self {
-            Self::Chosen | Self::Ring => true,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => avx512::Avx512Key::available(),
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512 => false,
-        }
-    }
-
-    fn key(self, key: &[u8; KEY_LEN]) -> Option<Box<dyn BatchAead>> {
-        match self {
-            Self::Chosen => Some(backend(key)),
-            Self::Ring => Some(Box::new(ring_backend::RingKey::new(key))),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => Some(Box::new(avx512::Avx512Key::for_all_sizes(key)?)),
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512 => None,
-        }
-    }
-}
-
-/// The best implementation for this machine.
-fn backend(key: &[u8; KEY_LEN]) -> Box<dyn BatchAead> {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(key) = avx512::Avx512Key::new(key) {
-        return Box::new(key);
-    }
-    Box::new(ring_backend::RingKey::new(key))
 }

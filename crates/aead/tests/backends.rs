@@ -1,18 +1,10 @@
 //! Every backend against `ring`, over batches of any shape.
 
-use aead::{Backend, KEY_LEN, OpenSegment, OpeningKey, SealSegment, SealingKey, TAG_LEN, counter_nonce};
-use proptest::prelude::*;
+mod common;
 
-/// The backends to compare with `ring`, as far as this machine has them.
-fn others() -> impl Iterator<Item = Backend> {
-    Backend::ALL.into_iter().filter(|backend| {
-        let available = backend.available();
-        if !available {
-            println!("not compared: this machine cannot run {backend:?}");
-        }
-        available && *backend != Backend::Ring
-    })
-}
+use aead::{KEY_LEN, OpenSegment, OpeningKey, SealSegment, SealingKey, TAG_LEN, counter_nonce};
+use common::{RING, Way, others};
+use proptest::prelude::*;
 
 /// A segment before it is sealed, at some distance from an aligned address.
 #[derive(Clone, Debug)]
@@ -76,7 +68,7 @@ impl Buffers {
         Self { shapes: shapes.to_vec(), bodies: bodies.collect(), outs: outs.collect() }
     }
 
-    fn seal(&mut self, backend: Backend, key: &[u8; KEY_LEN], first: u64) {
+    fn seal(&mut self, way: Way, key: &[u8; KEY_LEN], first: u64) {
         let parts = self.outs.iter_mut().zip(&self.bodies).zip(&self.shapes).zip(first..);
         let mut batch: Vec<_> = parts
             .map(|(((out, body), s), counter)| SealSegment {
@@ -87,18 +79,12 @@ impl Buffers {
                 out: &mut out[s.offset..s.offset + s.len()],
             })
             .collect();
-        SealingKey::with_backend(backend, key).expect("asked whether it is available").seal(&mut batch);
+        SealingKey::with_backend(way.backend, way.alone, key).expect("asked whether it is available").seal(&mut batch);
     }
 }
 
 /// Opens copies of sealed segments; what is not authentic is none.
-fn open(
-    backend: Backend,
-    key: &[u8; KEY_LEN],
-    first: u64,
-    shapes: &[Shape],
-    sealed: &[Vec<u8>],
-) -> Vec<Option<Vec<u8>>> {
+fn open(way: Way, key: &[u8; KEY_LEN], first: u64, shapes: &[Shape], sealed: &[Vec<u8>]) -> Vec<Option<Vec<u8>>> {
     let mut texts: Vec<Vec<u8>> =
         sealed.iter().zip(shapes).map(|(t, s)| [&vec![0xD0; s.offset], &t[..]].concat()).collect();
     for text in &mut texts {
@@ -117,7 +103,8 @@ fn open(
             authentic: true,
         })
         .collect();
-    let count = OpeningKey::with_backend(backend, key).expect("asked whether it is available").open(&mut batch);
+    let count =
+        OpeningKey::with_backend(way.backend, way.alone, key).expect("asked whether it is available").open(&mut batch);
     let opened: Vec<_> = batch.iter().map(|s| s.authentic.then(|| s.text[..s.text.len() - TAG_LEN].to_vec())).collect();
     assert_eq!(count, opened.iter().flatten().count());
     for ((text, sealed), s) in texts.iter().zip(sealed).zip(shapes) {
@@ -173,10 +160,10 @@ proptest! {
         harms in prop::collection::vec((any::<prop::sample::Index>(), harm()), 0..12),
     ) {
         let mut by_ring = Buffers::new(&shapes);
-        by_ring.seal(Backend::Ring, &key, first);
-        for backend in others() {
+        by_ring.seal(RING, &key, first);
+        for way in others() {
             let mut buffers = Buffers::new(&shapes);
-            buffers.seal(backend, &key, first);
+            buffers.seal(way, &key, first);
             // Including what lies around the segments.
             prop_assert_eq!(&buffers.outs, &by_ring.outs);
         }
@@ -193,9 +180,9 @@ proptest! {
                 Harm::Cut(to) => text.truncate(to.index(text.len() + 1)),
             }
         }
-        let expected = open(Backend::Ring, &key, first, &shapes, &sealed);
-        for backend in others() {
-            prop_assert_eq!(&open(backend, &key, first, &shapes, &sealed), &expected);
+        let expected = open(RING, &key, first, &shapes, &sealed);
+        for way in others() {
+            prop_assert_eq!(&open(way, &key, first, &shapes, &sealed), &expected);
         }
     }
 }
@@ -206,19 +193,19 @@ fn no_bit_may_change() {
     let shape = Shape { head: 3, body: 140, padding: 0, aad: 0, offset: 1, fill: Fill::Mixed(1) };
     let key = [0x31; KEY_LEN];
     let mut buffers = Buffers::new(std::slice::from_ref(&shape));
-    buffers.seal(Backend::Ring, &key, 7);
+    buffers.seal(RING, &key, 7);
     let sealed = buffers.outs[0][shape.offset..shape.offset + shape.len()].to_vec();
-    for backend in others().chain([Backend::Ring]) {
+    for way in others().chain([RING]) {
         let shapes = vec![shape.clone(); 16];
         for bit in 0..sealed.len() * 8 {
             // The segment under its own counter at one place of a batch; the others fail for their counters.
             let place = bit % 16;
             let mut texts = vec![sealed.clone(); 16];
-            let opened = open(backend, &key, 7 - (place as u64).min(7), &shapes, &texts);
-            assert_eq!(opened.iter().flatten().count(), 1, "{backend:?}");
+            let opened = open(way, &key, 7 - (place as u64).min(7), &shapes, &texts);
+            assert_eq!(opened.iter().flatten().count(), 1, "{way}");
             texts.iter_mut().for_each(|text| text[bit / 8] ^= 1 << (bit % 8));
-            let opened = open(backend, &key, 7 - (place as u64).min(7), &shapes, &texts);
-            assert_eq!(opened, vec![None; 16], "{backend:?}, bit {bit}");
+            let opened = open(way, &key, 7 - (place as u64).min(7), &shapes, &texts);
+            assert_eq!(opened, vec![None; 16], "{way}, bit {bit}");
         }
     }
 }
@@ -227,7 +214,7 @@ fn no_bit_may_change() {
 /// text is found by opening what is wanted as ciphertext: the keystream comes from sealing zeros.
 #[test]
 fn ciphertext_of_ones_and_zeros() {
-    for backend in others() {
+    for way in others() {
         for seed in 0..64u64 {
             let mut key = [0; KEY_LEN];
             fill(Fill::Mixed(seed), &mut key);
@@ -237,15 +224,15 @@ fn ciphertext_of_ones_and_zeros() {
                     .map(|head| Shape { head, body: 0, padding: 0, aad: 0, offset: 0, fill: Fill::Zeros })
                     .collect();
                 let mut wanted = Buffers::new(&shapes);
-                wanted.seal(Backend::Ring, &key, seed);
+                wanted.seal(RING, &key, seed);
                 for (out, s) in wanted.outs.iter_mut().zip(&shapes) {
                     out[..s.head].iter_mut().for_each(|byte| *byte ^= want);
                 }
                 let mut by_ring = Buffers { outs: wanted.outs.clone(), ..Buffers::new(&shapes) };
-                by_ring.seal(Backend::Ring, &key, seed);
+                by_ring.seal(RING, &key, seed);
                 assert!(by_ring.outs.iter().zip(&shapes).all(|(out, s)| out[..s.head].iter().all(|b| *b == want)));
-                wanted.seal(backend, &key, seed);
-                assert_eq!(wanted.outs, by_ring.outs, "{backend:?}");
+                wanted.seal(way, &key, seed);
+                assert_eq!(wanted.outs, by_ring.outs, "{way}");
             }
         }
     }
@@ -258,11 +245,11 @@ fn long_texts() {
         .map(|body| Shape { head: 0, body, padding: 0, aad: 0, offset: 3, fill: Fill::Mixed(9) })
         .to_vec();
     let mut by_ring = Buffers::new(&shapes);
-    by_ring.seal(Backend::Ring, &[5; KEY_LEN], 0);
-    for backend in others() {
+    by_ring.seal(RING, &[5; KEY_LEN], 0);
+    for way in others() {
         let mut buffers = Buffers::new(&shapes);
-        buffers.seal(backend, &[5; KEY_LEN], 0);
-        assert!(buffers.outs == by_ring.outs, "{backend:?}");
+        buffers.seal(way, &[5; KEY_LEN], 0);
+        assert!(buffers.outs == by_ring.outs, "{way}");
     }
 }
 

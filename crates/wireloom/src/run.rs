@@ -71,7 +71,7 @@ pub enum RunError {
         /// What it says.
         value: String,
         /// What it may say.
-        expected: &'static str,
+        expected: String,
     },
     /// The process could not go to the background.
     #[error("{}", Chain(.0))]
@@ -136,7 +136,7 @@ fn os(what: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
     move |source| RunError::Os { what, source }
 }
 
-/// What the environment says, in wireguard-go's words.
+/// What the environment says, in wireguard-go's words and one of ours.
 struct Environment {
     foreground: bool,
     level: LevelFilter,
@@ -144,16 +144,23 @@ struct Environment {
     keep_output: bool,
     tun: Option<i32>,
     uapi: Option<i32>,
+    /// What packets are to be sealed and opened by.
+    aead: aead::Backend,
 }
 
 impl Environment {
     fn read() -> Result<Self, RunError> {
-        let text = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let text = |name| {
+            let value = env::var_os(name).filter(|value| !value.is_empty())?;
+            Some(value.to_string_lossy().into_owned())
+        };
         let descriptor = |name: &'static str| match text(name) {
             None => Ok(None),
             Some(value) => match value.parse() {
                 Ok(number) => Ok(Some(number)),
-                Err(_) => Err(RunError::Environment { name, value, expected: "the number of an open descriptor" }),
+                Err(_) => {
+                    Err(RunError::Environment { name, value, expected: "the number of an open descriptor".to_owned() })
+                }
             },
         };
         let asked = text("LOG_LEVEL");
@@ -169,7 +176,21 @@ impl Environment {
             keep_output: asked.is_some() && level != LevelFilter::Off,
             tun: descriptor("WG_TUN_FD")?,
             uapi: descriptor("WG_UAPI_FD")?,
+            aead: aead_named(text("WIRELOOM_AEAD"))?,
         })
+    }
+}
+
+/// The AEAD's implementation of this name, or the best one.
+fn aead_named(name: Option<String>) -> Result<aead::Backend, RunError> {
+    let Some(value) = name else { return Ok(aead::Backend::best()) };
+    match value.parse::<aead::Backend>() {
+        Ok(backend) if backend.available() => Ok(backend),
+        _ => {
+            let here: Vec<&str> = aead::Backend::all_available().map(aead::Backend::name).collect();
+            let expected = format!("what this processor can do: {}", here.join(", "));
+            Err(RunError::Environment { name: "WIRELOOM_AEAD", value, expected })
+        }
     }
 }
 
@@ -201,6 +222,11 @@ struct Running {
 impl Running {
     fn start(args: &RunArgs, environment: &Environment) -> Result<Self, RunError> {
         log_to_stderr(&args.interface, environment.level);
+        match environment.aead.choose() {
+            Ok(()) => log::debug!("packets are sealed and opened by {}", environment.aead),
+            // There is no key yet, and so nothing that could have chosen.
+            Err(error) => log::warn!("packets are not sealed and opened by {}: {error}", environment.aead),
+        }
         memory::hide().map_err(os("keeping the memory out of core dumps"))?;
         // Before the first thread, so that no thread takes the signals in another way.
         let signals = SignalFd::new(&[Signal::Interrupt, Signal::Terminate]).map_err(os("taking over signals"))?;

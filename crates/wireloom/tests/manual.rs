@@ -67,6 +67,7 @@ fn the_page_of_a_command_says_what_its_help_says() {
     let variables = [
         ("run", "LOG_LEVEL"),
         ("run", "WG_TUN_FD"),
+        ("run", "WIRELOOM_AEAD"),
         ("show", "WG_COLOR_MODE"),
         ("show", "WG_HIDE_KEYS"),
         ("set", "WG_ENDPOINT_RESOLUTION_RETRIES"),

@@ -173,6 +173,46 @@ fn an_open_socket_is_taken_over() {
 }
 
 #[test]
+fn packets_are_sealed_by_what_the_environment_names() {
+    for backend in aead::Backend::ALL.into_iter().filter(|backend| !backend.available()) {
+        println!("not covered: this processor cannot run {backend}");
+    }
+    for backend in aead::Backend::all_available() {
+        let mut tunnel = our_tunnel();
+        let namespace = tunnel.left.namespace().clone();
+        let adjust = |command: &mut Command| {
+            command.env("WIRELOOM_AEAD", backend.name()).env("LOG_LEVEL", "debug");
+        };
+        // In the place of the left daemon; the right one takes what is best here.
+        tunnel.left.daemon = wireloom().start_with(&namespace, adjust).unwrap();
+        let (left, right) = (&tunnel.left, &tunnel.right);
+        left.bring_up(1420).unwrap();
+        left.add_peer(right, Some(right.endpoint(lab::Outer::V4)), None).unwrap();
+        check_traffic(left, right);
+        let log = left.daemon.process.log();
+        assert!(log.contains(&format!("packets are sealed and opened by {backend}\n")), "{log}");
+    }
+}
+
+#[test]
+fn an_environment_that_makes_no_sense_is_one_clear_line() {
+    let namespace = Namespace::new().unwrap();
+    let here: Vec<_> = aead::Backend::all_available().map(aead::Backend::name).collect();
+    let here = here.join(", ");
+    let lacking = aead::Backend::ALL.into_iter().filter(|backend| !backend.available()).map(aead::Backend::name);
+    for name in lacking.chain(["aes", "Ring", "ring,avx512", " "]) {
+        for arguments in [&["run", "-f", "wl"][..], &["run", "wl"]] {
+            let mut command = namespace.command(program());
+            let finished = run(command.args(arguments).env("WIRELOOM_AEAD", name), LIMIT).unwrap();
+            check_refusal(&finished);
+            let expected = format!("WIRELOOM_AEAD is '{name}', expected what this processor can do: {here}");
+            assert!(finished.stderr.contains(&expected), "{finished:?}");
+        }
+    }
+    assert!(namespace.pids().is_empty());
+}
+
+#[test]
 fn a_name_that_cannot_be_is_one_clear_line() {
     let namespace = Namespace::new().unwrap();
     for (name, foreground) in [
