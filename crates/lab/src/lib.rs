@@ -42,6 +42,6 @@ pub use namespace::{Namespace, require_root, sweep};
 pub use nft::{Hook, Tap};
 pub use process::Process;
 pub use relay::{Relay, Seen};
-pub use system::{Daemon, System, built_binary, peers_folder, socket_path, unique_interface};
+pub use system::{Daemon, IFNAME, System, built_binary, peers_folder, socket_path, unique_interface};
 pub use tunnel::{End, Endpoints, Outer, Tunnel, TunnelSpec};
 pub use wait::{wait_for, wait_until};

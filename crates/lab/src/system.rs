@@ -12,10 +12,15 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::{LabError, Namespace, Process, wait_for, wg};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{LabError, Namespace, Process, wait_for, wait_until, wg};
 
 /// How long a daemon may take until its control socket answers.
 const START_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long what a command has put into the background may take to end.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
 
 /// An implementation of WireGuard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +33,12 @@ pub enum System {
     Boringtun,
     /// `gotatun-cli`, likewise.
     Gotatun,
+    /// Any other: its command, word by word, in which [`IFNAME`] stands for the interface's name. It may go to the background.
+    Command(Vec<String>),
 }
+
+/// What stands for the name of the interface in a [`System::Command`].
+pub const IFNAME: &str = "{ifname}";
 
 impl System {
     /// Ours, where `WIRELOOM_BIN` says or else as the workspace built it.
@@ -55,6 +65,7 @@ impl System {
             System::WireguardGo => "wireguard-go",
             System::Boringtun => "boringtun",
             System::Gotatun => "gotatun",
+            System::Command(_) => "another",
         }
     }
 
@@ -66,29 +77,32 @@ impl System {
         let installed = "`cargo xtask setup` installs it";
         match self {
             System::Wireloom(path) => present(path.clone(), "build it first"),
-            System::WireguardGo => env::var_os("PATH")
-                .iter()
-                .flat_map(env::split_paths)
-                .map(|folder| folder.join("wireguard-go"))
-                .find(|path| path.is_file())
-                .ok_or(LabError::Missing { program: "wireguard-go".to_owned(), hint: installed }),
+            System::WireguardGo => in_path("wireguard-go", installed),
+            System::Command(words) => {
+                let first = words.first().map_or("", String::as_str);
+                let hint = "a command begins with a program that is here, by its path or in PATH";
+                if first.contains('/') { present(first.into(), hint) } else { in_path(first, hint) }
+            }
             System::Boringtun => present(peers_folder().join("bin/boringtun-cli"), installed),
             System::Gotatun => present(peers_folder().join("bin/gotatun"), installed),
         }
     }
 
-    /// What it says of its version, in one line.
+    /// What it says of its version, in one line; of a command, the command.
     ///
     /// # Errors
     /// It is missing or does not answer.
     pub fn version(&self) -> Result<String, LabError> {
+        if let System::Command(words) = self {
+            return Ok(words.join(" "));
+        }
         let mut command = Command::new(self.program()?);
         let finished = crate::run(command.arg("--version"), Duration::from_secs(10))?;
         let first = finished.log().lines().next().unwrap_or_default().to_owned();
         Ok(first)
     }
 
-    /// The command that runs it in the foreground of `namespace` with an interface called `interface`.
+    /// The command that runs it in `namespace` with an interface called `interface`, in the foreground where we have a say.
     ///
     /// # Errors
     /// [`LabError::Missing`] when it is not installed.
@@ -99,6 +113,7 @@ impl System {
             System::WireguardGo => command.args(["-f", interface]),
             // Both drop privileges by the name of the login, which a machine without one does not have.
             System::Boringtun | System::Gotatun => command.args(["-f", "--disable-drop-privileges", interface]),
+            System::Command(words) => command.args(words.iter().skip(1).map(|word| word.replace(IFNAME, interface))),
         };
         Ok(command)
     }
@@ -119,7 +134,10 @@ impl System {
         let interface = unique_interface();
         let mut command = self.command(namespace, &interface)?;
         adjust(&mut command);
-        Daemon::start(&mut command, namespace, &interface)
+        match self {
+            System::Command(_) => Daemon::start_any(&mut command, namespace, &interface),
+            _ => Daemon::start(&mut command, namespace, &interface),
+        }
     }
 }
 
@@ -129,8 +147,10 @@ pub struct Daemon {
     pub interface: String,
     /// Where it was started.
     pub namespace: Namespace,
-    /// Its process.
+    /// Its process, or what put it into the background.
     pub process: Process,
+    /// What else runs of it, as far as its drop has to see to that.
+    others: Vec<u32>,
 }
 
 impl Daemon {
@@ -139,8 +159,7 @@ impl Daemon {
     /// # Errors
     /// As [`System::start`].
     pub fn start(command: &mut Command, namespace: &Namespace, interface: &str) -> Result<Daemon, LabError> {
-        let mut daemon =
-            Daemon { interface: interface.to_owned(), namespace: namespace.clone(), process: Process::spawn(command)? };
+        let mut daemon = Daemon::spawn(command, namespace, interface)?;
         let what = format!("`{}` to answer on its socket", daemon.process.name());
         wait_for(&what, START_LIMIT, || {
             if let Some(status) = daemon.process.status() {
@@ -149,6 +168,59 @@ impl Daemon {
             Ok(UnixStream::connect(socket_path(interface)).ok().map(drop))
         })?;
         Ok(daemon)
+    }
+
+    /// Starts a command that runs a daemon for `interface` in the foreground or in the background, perhaps from a script, and waits until
+    /// there is such an interface and a socket that answers.
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    fn start_any(command: &mut Command, namespace: &Namespace, interface: &str) -> Result<Daemon, LabError> {
+        let before = namespace.pids();
+        let mut daemon = Daemon::spawn(command, namespace, interface)?;
+        let name = daemon.process.name();
+        let what =
+            format!("`{name}` to make the interface {interface} and answer on {}", socket_path(interface).display());
+        let ready = wait_for(&what, START_LIMIT, || {
+            let ended = daemon.process.status();
+            if UnixStream::connect(socket_path(interface)).is_ok()
+                && namespace.ip(&["link", "show", "dev", interface]).is_ok()
+            {
+                return Ok(Some(()));
+            }
+            match ended {
+                // It may have gone to the background; but somebody has to be there.
+                Some(status) if !status.success() || namespace.pids().iter().all(|pid| before.contains(pid)) => {
+                    Err(daemon.process.died(status))
+                }
+                _ => Ok(None),
+            }
+        });
+        // Of one that is not ready, too, everything has to go.
+        daemon.others = namespace.pids();
+        daemon.others.retain(|pid| *pid != daemon.process.id() && !before.contains(pid));
+        ready.map(|()| daemon)
+    }
+
+    fn spawn(command: &mut Command, namespace: &Namespace, interface: &str) -> Result<Daemon, LabError> {
+        let process = Process::spawn(command)?;
+        Ok(Daemon { interface: interface.to_owned(), namespace: namespace.clone(), process, others: Vec::new() })
+    }
+
+    /// Ends what runs of it besides its process: asks, waits a while, and leaves the rest to whoever deletes the namespace.
+    fn stop_others(&self) {
+        // Looked up anew: a number that has become somebody else's is not in this namespace.
+        let alive = || self.namespace.pids().into_iter().filter(|pid| self.others.contains(pid)).collect::<Vec<_>>();
+        if self.others.is_empty() {
+            return;
+        }
+        for pid in alive() {
+            if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+                // A failure means that it has ended by itself.
+                let _ = kill_process(pid, Signal::TERM);
+            }
+        }
+        let _ = wait_until("all of it to end", STOP_LIMIT, || alive().is_empty());
     }
 
     /// What `wg` knows of it.
@@ -204,6 +276,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.process.stop();
+        self.stop_others();
         let _ = std::fs::remove_file(socket_path(&self.interface));
         // A panicking test is about to print why; what the daemon had to say belongs next to it.
         let log = self.process.log();
@@ -253,6 +326,12 @@ pub fn built_binary(name: &str) -> Result<PathBuf, LabError> {
         folder = folder.parent().unwrap_or(folder);
     }
     present(folder.join(name), "`cargo build` makes it, or WIRELOOM_BIN may name it")
+}
+
+fn in_path(name: &str, hint: &'static str) -> Result<PathBuf, LabError> {
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.ok_or(LabError::Missing { program: name.to_owned(), hint })
 }
 
 fn present(path: PathBuf, hint: &'static str) -> Result<PathBuf, LabError> {

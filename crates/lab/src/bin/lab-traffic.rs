@@ -1,4 +1,4 @@
-//! The helper that the lab runs inside its namespaces: checked TCP and UDP (see `lab::traffic`), crowds
+//! The helper that the lab runs inside its namespaces: checked TCP and UDP and UDP in batches (see `lab::traffic`), crowds
 //! of peers (`lab::crowd`), and floods (`lab::flood`).
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
 use lab::crowd::{self, MEMBERS_MAX, Role};
 use lab::flood;
+use lab::traffic::blast::{self, BlastPlan};
 use lab::traffic::{UdpPlan, tcp, udp};
 use noise::PublicKey;
 
@@ -46,6 +47,22 @@ enum Arguments {
         /// Whether the service sends them back.
         #[arg(action = clap::ArgAction::Set)]
         echo: bool,
+    },
+    /// Count the numbered datagrams of one `blast` and print what came of them as JSON.
+    Receive {
+        /// The port, and the family by its address.
+        at: SocketAddr,
+    },
+    /// Send numbered datagrams, many in a system call, to a `receive` and print how many as JSON.
+    Blast {
+        /// Where it is.
+        to: SocketAddr,
+        /// Bytes per datagram.
+        size: usize,
+        /// Microseconds.
+        time: u64,
+        /// Datagrams a second; as many as possible otherwise.
+        rate: Option<u64>,
     },
     /// Be many peers of one daemon and print what came of it as JSON.
     Crowd {
@@ -98,6 +115,15 @@ fn act(arguments: Arguments) -> io::Result<()> {
             let outcome = udp::exchange(to, &plan)?;
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
+        }
+        Arguments::Receive { at } => {
+            let arrived = blast::receive(at, || println!("ready"))?;
+            println!("{}", serde_json::to_string(&arrived)?);
+            Ok(())
+        }
+        Arguments::Blast { to, size, time, rate } => {
+            let plan = BlastPlan { size, rate, time: Duration::from_micros(time) };
+            blast::send(to, &plan, |sent| println!("{}", serde_json::to_string(&sent).unwrap_or_default()))
         }
         Arguments::Crowd { daemon, key, members, role, limit } => {
             let key = STANDARD.decode(&key).ok().and_then(|key| <[u8; 32]>::try_from(key).ok());

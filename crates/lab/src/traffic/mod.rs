@@ -2,8 +2,9 @@
 //!
 //! The two ends are the helper program `lab-traffic`, run inside the namespaces. [`Service`] answers TCP and UDP on one port;
 //! [`exchange_tcp`] and [`exchange_udp`] are its clients. The bytes come from a [`Pattern`], so that both ends know them
-//! without having to tell each other.
+//! without having to tell each other. What counts datagrams and does not look at their bytes is [`blast`].
 
+pub mod blast;
 mod pattern;
 pub mod tcp;
 pub mod udp;
