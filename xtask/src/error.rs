@@ -39,6 +39,17 @@ pub enum Failure {
     /// Some of our own measurements could not be taken; the lines above say which.
     #[error("{0} of our own measurements failed")]
     Measurements(usize),
+    /// Two systems of a comparison have one name.
+    #[error("two systems are called {0:?}: name each once, and with --impl choose another name")]
+    Twice(String),
+    /// A system that was given as a command does not make a tunnel.
+    #[error("--impl {name}: {source}")]
+    Given {
+        /// Its name.
+        name: String,
+        /// What it does, or not.
+        source: LabError,
+    },
     /// A file or a program could not be reached.
     #[error("{what}: {source}")]
     Io {

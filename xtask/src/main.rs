@@ -84,13 +84,15 @@ mod tests {
 
     #[test]
     fn flags_are_checked() {
-        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        // A word may have blanks in it, which are written as ones that do not break.
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' ').map(|word| word.replace('\u{a0}', " ")));
         for good in [
             "xtask demo",
             "xtask demo --seconds 5",
             "xtask bench --systems wireloom,none --runs 1",
             "xtask bench --quick",
-            "xtask bench net --link gso",
+            "xtask bench net --link gso --out x/y --ours-workers 2",
+            "xtask bench --systems wireloom-ring --impl a=sh\u{a0}{ifname} --impl b=env\u{a0}{ifname}",
             "xtask bench aead",
             "xtask bench scale --workers 4 --quick",
             "xtask bench peers --quick --peers 50000",
@@ -114,6 +116,11 @@ mod tests {
             "xtask bench --systems openvpn",
             "xtask bench --runs 0",
             "xtask bench fly",
+            "xtask bench --ours-workers 0",
+            "xtask bench --impl sh\u{a0}{ifname}",
+            "xtask bench --impl a=sh",
+            "xtask bench --impl a=no-such-program\u{a0}{ifname}",
+            "xtask bench peers --impl a=sh\u{a0}{ifname}",
             "xtask bench --rate 100000",
             "xtask bench --quick peers",
             "xtask bench peers --systems none",

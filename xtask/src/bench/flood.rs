@@ -15,7 +15,7 @@ use lab::rogue::{base64, private_key};
 use lab::{Gso, Hook, LabError, System, Tap, TunnelSpec, ping, usage};
 
 use super::LinkKind;
-use super::report::median;
+use super::stats::median;
 use crate::error::Failure;
 
 /// What `bench flood` may be told.

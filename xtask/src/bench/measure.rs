@@ -1,31 +1,73 @@
-//! The measurements of one pass.
+//! The measurements of one pass, and of a quiet tunnel.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use lab::iperf::{self, Load, Run};
-use lab::{Gso, LabError, Link, Namespace, System, Tunnel, TunnelSpec, ping, usage};
+use lab::traffic::blast::{Blast, BlastPlan, blast};
+use lab::{Gso, LabError, Link, Namespace, System, Tunnel, TunnelSpec, interrupted, ping, usage, wait_for};
 
-use super::report::Sample;
+use super::sample::Sample;
 
 /// One step of a pass, which enters what it finds into the sample.
 type Step = fn(&Bed, &Plan, &mut Sample) -> Result<(), LabError>;
 
 /// The steps in their order, memory after all load.
-pub const STEPS: [(&str, Step); 6] = [
+pub const STEPS: [(&str, Step); 7] = [
     ("latency when idle", idle_latency),
     ("TCP", tcp),
     ("latency under load", loaded_latency),
     ("UDP 64 B", udp_small),
+    ("UDP 64 B by iperf3", udp_small_by_iperf),
     ("UDP 1300 B", udp_large),
     ("memory", memory),
 ];
 
-/// Rates at which UDP is tried, in thousands of datagrams per second.
-const RATES: [u64; 15] = [5, 10, 25, 50, 75, 100, 125, 150, 175, 200, 225, 250, 300, 350, 400];
-
 /// Up to this share of lost datagrams a rate counts as clean.
-const CLEAN: f64 = 0.005;
+pub const CLEAN: f64 = 0.01;
+/// So much of a rate has to be sent for it to count at all.
+const REACHED: f64 = 0.95;
+/// A loss up to this may be due to what else the machine does in that moment, and the rate gets a second try.
+const DOUBTFUL: f64 = 0.1;
+
+/// Between these rates, in thousands of datagrams per second, the clean one is looked for; in so many steps, of which the last makes a
+/// difference of 2 %.
+const RATES: (f64, f64) = (4.0, 1000.0);
+const PROBES: u32 = 8;
+/// How long each rate is tried.
+const PROBE: Duration = Duration::from_millis(400);
+
+/// The rates that iperf3 tries, whose tries take longer.
+const IPERF_RATES: [u64; 15] = [5, 10, 25, 50, 75, 100, 125, 150, 175, 200, 225, 250, 300, 350, 400];
+
+/// How long after its last packet a tunnel has nothing more to say (10 s until the keepalive that answers data), and how
+/// long it is watched then.
+const SETTLE: Duration = Duration::from_secs(12);
+const QUIET: Duration = Duration::from_secs(10);
+
+/// What came of a rate that was tried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Verdict {
+    /// Nearly all of it arrived: so many thousands of datagrams per second.
+    Clean(f64),
+    /// Somewhat too few did.
+    Doubtful,
+    /// The system cannot, or the sender could not.
+    Unclean,
+}
+
+impl Verdict {
+    /// Of a rate in datagrams per second, what was sent and what arrived of it.
+    fn of(rate: f64, offered: f64, arrived: f64) -> Verdict {
+        let loss = 1.0 - arrived / offered.max(1e-9);
+        match offered >= rate * REACHED {
+            true if loss <= CLEAN => Verdict::Clean(arrived / 1e3),
+            true if loss <= DOUBTFUL => Verdict::Doubtful,
+            _ => Verdict::Unclean,
+        }
+    }
+}
 
 /// How long everything takes.
 pub struct Plan {
@@ -40,15 +82,17 @@ pub struct Plan {
 impl Plan {
     /// The plan for this many seconds of TCP.
     pub fn new(seconds: u32) -> Plan {
-        Plan { seconds, flood: seconds.div_ceil(2), pings: 50 * seconds }
+        Plan { seconds, flood: seconds.div_ceil(3), pings: 50 * seconds }
     }
 
-    /// How long a pass takes, start and finish of each program included.
+    /// How long a pass takes, start and finish of each program included, and that some rates are tried twice.
     pub fn estimate(&self) -> Duration {
-        let probes = u64::from(usize::BITS - RATES.len().leading_zeros());
-        let tcp = 4 * (u64::from(self.seconds) + 1);
-        let udp = 2 * (u64::from(self.flood) + 1 + probes * 2);
-        Duration::from_secs(2 + tcp + udp + u64::from(self.pings) / 100)
+        let tcp = 2.0 * (f64::from(self.seconds) + 0.7) + f64::from(self.seconds) + 1.7;
+        let floods = 4.0 * (f64::from(self.flood) + 0.5);
+        let probe = PROBE.as_secs_f64() + 0.22;
+        let iperf_probes = f64::from(usize::BITS - IPERF_RATES.len().leading_zeros());
+        let probes = 1.25 * (2.0 * f64::from(PROBES) * probe + iperf_probes * 1.4);
+        Duration::from_secs_f64(2.5 + f64::from(self.pings) / 100.0 + tcp + floods + probes)
     }
 }
 
@@ -57,12 +101,16 @@ pub struct Bed {
     from: Namespace,
     to: Namespace,
     address: IpAddr,
-    daemons: Vec<u32>,
+    /// What runs of each of the two daemons.
+    daemons: Vec<Vec<u32>>,
     _tunnel: Option<Tunnel>,
 }
 
 impl Bed {
     /// Builds it and waits for the first round trip.
+    ///
+    /// # Errors
+    /// A daemon did not start, or nothing comes through.
     pub fn build(system: Option<&System>, gso: Gso) -> Result<Bed, LabError> {
         let bed = match system {
             Some(system) => {
@@ -72,7 +120,8 @@ impl Bed {
                     from: tunnel.left.namespace().clone(),
                     to: tunnel.right.namespace().clone(),
                     address: tunnel.right.v4.into(),
-                    daemons: ends.map(|end| end.daemon.process.id()).to_vec(),
+                    // Nothing else runs there yet.
+                    daemons: ends.map(|end| end.namespace().pids()).to_vec(),
                     _tunnel: Some(tunnel),
                 }
             }
@@ -89,8 +138,51 @@ impl Bed {
     }
 
     fn daemons_cpu(&self) -> Result<Duration, LabError> {
-        self.daemons.iter().copied().map(usage::process_cpu).sum()
+        self.daemons.iter().flatten().copied().map(usage::process_cpu).sum()
     }
+
+    fn sleeps(&self) -> Result<u64, LabError> {
+        self.daemons.iter().flatten().copied().map(usage::sleeps).sum()
+    }
+}
+
+/// How often the daemons of a used but quiet tunnel wake up in ten seconds; all systems at once, since there is nothing to do.
+///
+/// # Errors
+/// Only the wish to stop: what cannot be measured is told of and left out.
+pub fn wakeups<'a>(systems: impl Iterator<Item = (&'a str, &'a System)>) -> Result<Vec<(String, u64)>, LabError> {
+    let mut beds = Vec::new();
+    for (name, system) in systems {
+        match quiet_bed(system) {
+            Ok(bed) => beds.push((name, bed)),
+            Err(error) if interrupted() => return Err(error),
+            Err(error) => eprintln!("    {name}: {error}"),
+        }
+    }
+    let pass = |time: Duration| {
+        let start = Instant::now();
+        wait_for("nothing", time * 2, || Ok((start.elapsed() >= time).then_some(())))
+    };
+    pass(SETTLE)?;
+    let before: Vec<_> = beds.iter().map(|(_, bed)| bed.sleeps()).collect();
+    pass(QUIET)?;
+    let mut found = Vec::new();
+    for ((name, bed), before) in beds.iter().zip(before) {
+        match (before, bed.sleeps()) {
+            (Ok(before), Ok(after)) => found.push(((*name).to_owned(), after.saturating_sub(before))),
+            (Err(error), _) | (_, Err(error)) => eprintln!("    {name}: {error}"),
+        }
+    }
+    Ok(found)
+}
+
+fn quiet_bed(system: &System) -> Result<Bed, LabError> {
+    let bed = Bed::build(Some(system), Gso::Through)?;
+    for end in bed._tunnel.iter().flat_map(|tunnel| [&tunnel.left, &tunnel.right]) {
+        // The kernel itself would go on asking for routers.
+        end.namespace().set_sysctl(&format!("net/ipv6/conf/{}/disable_ipv6", end.daemon.interface), "1")?;
+    }
+    Ok(bed)
 }
 
 fn idle_latency(bed: &Bed, plan: &Plan, sample: &mut Sample) -> Result<(), LabError> {
@@ -102,83 +194,182 @@ fn idle_latency(bed: &Bed, plan: &Plan, sample: &mut Sample) -> Result<(), LabEr
 }
 
 fn tcp(bed: &Bed, plan: &Plan, sample: &mut Sample) -> Result<(), LabError> {
-    for (streams, key) in [(1, "tcp1_gbps"), (4, "tcp4_gbps"), (8, "tcp8_gbps")] {
+    for (streams, key) in [(1, "tcp1_gbps"), (8, "tcp8_gbps")] {
         let before = (usage::machine_cpu()?, bed.daemons_cpu()?);
         let run = iperf::tcp(&bed.from, &bed.to, bed.address, streams, plan.seconds)?;
         sample.enter(key, Some(run.gigabits()));
         if streams == 1 {
             let gigabytes = (run.bytes as f64 / 1e9).max(1e-9);
-            let machine = usage::machine_cpu()? - before.0;
-            let daemons = bed.daemons_cpu()? - before.1;
+            let machine = usage::machine_cpu()?.saturating_sub(before.0);
+            let daemons = bed.daemons_cpu()?.saturating_sub(before.1);
             sample.enter("cpu_s_per_gb", Some(machine.as_secs_f64() / gigabytes));
             if !bed.daemons.is_empty() {
                 sample.enter("daemon_s_per_gb", Some(daemons.as_secs_f64() / gigabytes));
             }
-            sample.enter("tcp1_retransmits", Some(run.retransmits as f64));
         }
     }
     Ok(())
 }
 
+/// The pings have nothing of the load's beginning and end. What it carries meanwhile is told with them: a short queue is easy to have at
+/// a low rate.
 fn loaded_latency(bed: &Bed, plan: &Plan, sample: &mut Sample) -> Result<(), LabError> {
     let load = Load::Tcp { streams: 1 };
-    // A second longer than the pings: these begin and end under load.
     let seconds = plan.seconds + 1;
     let run = Run::start(&bed.from, &bed.to, bed.address, load, seconds, false)?;
+    thread::sleep(Duration::from_millis(500));
     let limit = Duration::from_secs(u64::from(seconds) + 20);
-    let trips = ping::ping(&bed.from, bed.address, plan.seconds * 90, "0.01", limit)?;
-    run.tcp()?;
+    let trips = ping::ping(&bed.from, bed.address, plan.seconds * 195, "0.005", limit)?;
+    sample.enter("loaded_gbps", Some(run.tcp()?.gigabits()));
     sample.enter("loaded_p50_us", trips.percentile(0.5));
     sample.enter("loaded_p99_us", trips.percentile(0.99));
     Ok(())
 }
 
 fn udp_small(bed: &Bed, plan: &Plan, sample: &mut Sample) -> Result<(), LabError> {
-    let keys = ["udp64_sent_kpps", "udp64_flood_kpps", "udp64_clean_kpps"];
-    udp(bed, plan, sample, 64, keys)
+    udp(bed, plan, sample, 64, ["udp64_sent_kpps", "udp64_flood_kpps", "udp64_clean_kpps"])
 }
 
 fn udp_large(bed: &Bed, plan: &Plan, sample: &mut Sample) -> Result<(), LabError> {
-    let keys = ["udp1300_sent_kpps", "udp1300_flood_kpps", "udp1300_clean_kpps"];
-    udp(bed, plan, sample, 1300, keys)
+    udp(bed, plan, sample, 1300, ["udp1300_sent_kpps", "udp1300_flood_kpps", "udp1300_clean_kpps"])?;
+    iperf_flood(bed, plan, sample, 1300, ["iperf1300_sent_kpps", "iperf1300_flood_kpps"])
 }
 
-/// A flood, of which it counts what was sent and what arrived; then the highest clean rate, by bisection.
-fn udp(bed: &Bed, plan: &Plan, sample: &mut Sample, size: u32, keys: [&'static str; 3]) -> Result<(), LabError> {
-    let try_rate = |rate, seconds| iperf::udp(&bed.from, &bed.to, bed.address, size, rate, seconds);
-    let flood = try_rate(None, plan.flood)?;
-    let kpps = |count: u64| count as f64 / flood.seconds.max(1e-9) / 1e3;
-    sample.enter(keys[0], Some(kpps(flood.sent)));
-    sample.enter(keys[1], Some(kpps(flood.received)));
+/// A flood, of which it counts what was sent and what arrived; then the highest clean rate, by bisection. All of it in batches.
+fn udp(bed: &Bed, plan: &Plan, sample: &mut Sample, size: usize, keys: [&'static str; 3]) -> Result<(), LabError> {
+    let try_rate = |rate: Option<f64>, time| -> Result<Blast, LabError> {
+        let rate = rate.map(|kpps| (kpps * 1e3) as u64);
+        blast(&bed.from, &bed.to, bed.address, &BlastPlan { size, rate, time })
+    };
+    let flood = try_rate(None, Duration::from_secs(plan.flood.into()))?;
+    sample.enter(keys[0], Some(flood.offered() / 1e3));
+    sample.enter(keys[1], Some(flood.arrived() / 1e3));
+    let clean = highest_clean(|kpps| {
+        let blast = try_rate(Some(kpps), PROBE)?;
+        Ok(Verdict::of(kpps * 1e3, blast.offered(), blast.arrived()))
+    })?;
+    sample.enter(keys[2], Some(clean));
+    Ok(())
+}
 
-    // RATES[..clean] are clean as far as we know, RATES[dirty..] are not.
-    let (mut clean, mut dirty) = (0, RATES.len());
+/// The highest clean rate within [`RATES`], 0 where none is: what arrived of it. Each probe takes the root of the ratio of the lowest
+/// rate that is not clean to the highest that is.
+fn highest_clean(mut try_rate: impl FnMut(f64) -> Result<Verdict, LabError>) -> Result<f64, LabError> {
+    let (mut low, mut high) = RATES;
+    let mut best = 0.0;
+    for _ in 0..PROBES {
+        let middle = (low * high).sqrt();
+        match twice(|| try_rate(middle))? {
+            Verdict::Clean(arrived) => (low, best) = (middle, arrived),
+            _ => high = middle,
+        }
+    }
+    Ok(best)
+}
+
+/// A second look at what is in doubt.
+fn twice(mut look: impl FnMut() -> Result<Verdict, LabError>) -> Result<Verdict, LabError> {
+    match look()? {
+        Verdict::Doubtful => look(),
+        verdict => Ok(verdict),
+    }
+}
+
+fn udp_small_by_iperf(bed: &Bed, plan: &Plan, sample: &mut Sample) -> Result<(), LabError> {
+    iperf_flood(bed, plan, sample, 64, ["iperf64_sent_kpps", "iperf64_flood_kpps"])?;
+    // IPERF_RATES[..clean] are clean as far as we know, IPERF_RATES[dirty..] are not.
+    let (mut clean, mut dirty) = (0, IPERF_RATES.len());
     while clean < dirty {
         let middle = clean.midpoint(dirty);
-        let rate = RATES[middle] * 1000;
-        let is_clean = || -> Result<bool, LabError> {
-            let run = try_rate(Some(rate), 1)?;
-            let reached = run.sent as f64 / run.seconds.max(1e-9) >= rate as f64 * 0.95;
-            Ok(reached && run.loss() <= CLEAN)
-        };
-        // A second try, because what else the machine does in that second may cost a rate its name.
-        if is_clean()? || is_clean()? {
+        let rate = IPERF_RATES[middle] * 1000;
+        let verdict = twice(|| {
+            let run = iperf::udp(&bed.from, &bed.to, bed.address, 64, Some(rate), 1)?;
+            let each_second = |count: u64| count as f64 / run.seconds.max(1e-9);
+            Ok(Verdict::of(rate as f64, each_second(run.sent), each_second(run.received)))
+        });
+        if let Verdict::Clean(_) = verdict? {
             clean = middle + 1;
         } else {
             dirty = middle;
         }
     }
-    let best = clean.checked_sub(1).map_or(0, |at| RATES[at]);
-    sample.enter(keys[2], Some(best as f64));
+    let best = clean.checked_sub(1).map_or(0, |at| IPERF_RATES[at]);
+    sample.enter("iperf64_clean_kpps", Some(best as f64));
     Ok(())
 }
 
-/// The larger of the two daemons, now and at its peak.
-fn memory(bed: &Bed, _plan: &Plan, sample: &mut Sample) -> Result<(), LabError> {
-    for &pid in &bed.daemons {
-        let memory = usage::memory(pid)?;
-        sample.enter_larger("rss_mib", memory.resident as f64 / 1024.0);
-        sample.enter_larger("peak_rss_mib", memory.peak as f64 / 1024.0);
-    }
+fn iperf_flood(
+    bed: &Bed,
+    plan: &Plan,
+    sample: &mut Sample,
+    size: u32,
+    keys: [&'static str; 2],
+) -> Result<(), LabError> {
+    let flood = iperf::udp(&bed.from, &bed.to, bed.address, size, None, plan.flood)?;
+    let kpps = |count: u64| count as f64 / flood.seconds.max(1e-9) / 1e3;
+    sample.enter(keys[0], Some(kpps(flood.sent)));
+    sample.enter(keys[1], Some(kpps(flood.received)));
     Ok(())
+}
+
+/// The larger of the two daemons, with all of its processes.
+fn memory(bed: &Bed, _plan: &Plan, sample: &mut Sample) -> Result<(), LabError> {
+    let mut most = None;
+    for processes in &bed.daemons {
+        let mut sum = 0;
+        for &pid in processes {
+            sum += usage::memory(pid)?.resident;
+        }
+        most = most.max(Some(sum));
+    }
+    sample.enter("rss_mib", most.map(|kib| kib as f64 / 1024.0));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clean_rate_is_found() {
+        for limit in [3.0, 5.0, 75.0, 149.0, 990.0] {
+            let found = highest_clean(|rate| Ok(Verdict::of(rate, rate, rate.min(limit)))).unwrap() * 1e3;
+            if limit < RATES.0 {
+                assert_eq!(found, 0.0);
+            } else {
+                assert!((limit * 0.975..=limit).contains(&found), "{found} of {limit}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_tried_twice() {
+        let mut tries = 0;
+        let found = highest_clean(|rate| {
+            if rate > 100.0 {
+                return Ok(Verdict::Unclean);
+            }
+            tries += 1;
+            Ok(if tries % 2 == 0 { Verdict::Clean(rate) } else { Verdict::Doubtful })
+        });
+        assert!(found.unwrap() > 97.0 && tries > 0 && tries % 2 == 0, "{tries}");
+        let failed = highest_clean(|_| Err(LabError::Interrupted));
+        assert!(matches!(failed, Err(LabError::Interrupted)));
+    }
+
+    #[test]
+    fn a_rate_that_was_not_sent_is_not_clean() {
+        assert_eq!(Verdict::of(1000.0, 1000.0, 991.0), Verdict::Clean(0.991));
+        assert_eq!(Verdict::of(1000.0, 1000.0, 950.0), Verdict::Doubtful);
+        assert_eq!(Verdict::of(1000.0, 1000.0, 800.0), Verdict::Unclean);
+        assert_eq!(Verdict::of(1000.0, 900.0, 900.0), Verdict::Unclean);
+        assert_eq!(Verdict::of(1000.0, 0.0, 0.0), Verdict::Unclean);
+    }
+
+    #[test]
+    fn the_usual_pass_is_short_enough() {
+        // Six systems, two links, three rounds.
+        let minutes = Plan::new(super::super::net::SECONDS).estimate().as_secs_f64() * 36.0 / 60.0;
+        assert!(minutes < 25.0, "{minutes}");
+    }
 }

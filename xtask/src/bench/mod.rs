@@ -8,11 +8,16 @@
 
 mod aead;
 mod flood;
+mod machine;
 mod measure;
 mod net;
 mod peers;
+mod plot;
 mod report;
+mod sample;
 mod scaling;
+mod stats;
+mod subject;
 
 use clap::{Args, Subcommand, ValueEnum};
 use lab::{Gso, System};

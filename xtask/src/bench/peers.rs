@@ -19,7 +19,7 @@ use lab::{iperf, ping, run_checked, usage, wait_until};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::report::median;
+use super::stats::median;
 use crate::cargo::target_folder;
 use crate::error::Failure;
 
@@ -112,7 +112,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     fs::create_dir_all(&folder).map_err(Failure::io(folder.display().to_string()))?;
     let path = folder.join("peers.json");
     let figures: BTreeMap<_, _> = figures.0.into_iter().collect();
-    let document = json!({ "machine": super::report::machine(), "peers": plan.peers, "figures": figures });
+    let document = json!({ "machine": super::machine::describe(), "peers": plan.peers, "figures": figures });
     fs::write(&path, format!("{document:#}\n")).map_err(Failure::io(path.display().to_string()))?;
     println!("The numbers are in {}", path.display());
     Ok(())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ::aead::{SealSegment, SealingKey, TAG_LEN, counter_nonce};
 use clap::Args;
 
-use super::report::median;
+use super::stats::median;
 use crate::error::Failure;
 
 /// Bytes of a packet, and packets of a batch: one super-packet.
