@@ -5,8 +5,9 @@
 //! block 0, which is the one-time key of its tag, then the blocks of text, segment after segment. [`poly1305`] takes eight
 //! segments at a time. A group to open is authenticated first, and only what is authentic is decrypted.
 //!
-//! What this does not fit goes to `ring`: segments with additional data (WireGuard has none), ones too short for a tag,
-//! ones beyond [`LONGEST`], and, unless told otherwise, groups so small that most lanes would run empty.
+//! What this does not fit goes to the next best backend, AVX2 and at last `ring`: segments with additional data (WireGuard has
+//! none), ones too short for a tag, ones beyond [`LONGEST`], and, unless told otherwise, groups so small that most lanes would run
+//! empty.
 //!
 //! Nothing secret decides a branch or an address; lengths and what is authentic are no secrets. Keystream, one-time keys and
 //! powers of r lie in one [`Scratch`], overwritten at the end of each call; copies in registers are outside its reach.
@@ -14,7 +15,7 @@
 mod chacha;
 mod poly1305;
 
-use crate::{BatchAead, KEY_LEN, OpenSegment, SealSegment, TAG_LEN, ring_backend::RingKey, wipe::Wiped};
+use crate::{BatchAead, KEY_LEN, OpenSegment, SealSegment, TAG_LEN, avx2::Avx2Key, wipe::Wiped};
 use chacha::{BLOCK, Keystream, Pass, Run};
 use poly1305::{OneTimeKey, Powers, SEGMENTS};
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -26,7 +27,7 @@ const GROUP: usize = 16;
 /// The longest text taken here; far beyond any packet, far below where a block's number would wrap.
 const LONGEST: usize = 1 << 20;
 
-/// Groups of less work than this are left to `ring`; the unit is what a block of text costs it. Measured where the two are
+/// Groups of less work than this are left to the lesser backend; the unit is what a block of text costs it. Measured where the two are
 /// even, or a little above: 5 segments of 64 bytes, 4 of 128, 2 of 576, 1 of 1420.
 const ENOUGH_WORK: usize = 28;
 
@@ -35,20 +36,21 @@ const WORK_OF_A_SEGMENT: usize = 5;
 
 pub(crate) struct Avx512Key {
     key: Wiped<[u32; KEY_LEN / 4]>,
-    ring: RingKey,
+    lesser: Avx2Key,
     leave_small_groups: bool,
 }
 
 impl Avx512Key {
     /// Whether this machine can.
     pub(crate) fn available() -> bool {
-        is_x86_feature_detected!("avx512f")
+        Avx2Key::available()
+            && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512ifma")
     }
 
-    /// A key that leaves small groups to `ring`, if this machine can use it.
+    /// A key that leaves small groups to the lesser backend, if this machine can use it.
     pub(crate) fn new(key: &[u8; KEY_LEN]) -> Option<Self> {
         Self::make(key, true)
     }
@@ -60,12 +62,13 @@ impl Avx512Key {
 
     /// The only place that makes a key, and so the proof that the machine has the instructions.
     fn make(key: &[u8; KEY_LEN], leave_small_groups: bool) -> Option<Self> {
+        let lesser = Avx2Key::new(key, false)?;
         Self::available().then(|| {
             let mut words = Wiped::new([0; KEY_LEN / 4]);
             for (word, bytes) in words.iter_mut().zip(key.as_chunks().0) {
                 *word = u32::from_le_bytes(*bytes);
             }
-            Self { key: words, ring: RingKey::new(key), leave_small_groups }
+            Self { key: words, lesser, leave_small_groups }
         })
     }
 
@@ -88,7 +91,7 @@ impl BatchAead for Avx512Key {
                 // SAFETY: this key exists, so that the instructions do.
                 unsafe { seal_group(&self.key, group, scratch.get_or_insert_with(Scratch::new)) };
             } else {
-                self.ring.seal(group);
+                self.lesser.seal(group);
             }
             batch = rest;
         }
@@ -105,7 +108,7 @@ impl BatchAead for Avx512Key {
                 // SAFETY: this key exists, so that the instructions do.
                 unsafe { open_group(&self.key, group, scratch.get_or_insert_with(Scratch::new)) }
             } else {
-                self.ring.open(group)
+                self.lesser.open(group)
             };
             batch = rest;
         }

@@ -7,13 +7,15 @@ use crate::{BatchAead, KEY_LEN, ring_backend::RingKey};
 use std::{fmt, str::FromStr, sync::OnceLock};
 
 #[cfg(target_arch = "x86_64")]
-use crate::avx512::Avx512Key;
+use crate::{avx2::Avx2Key, avx512::Avx512Key};
 
 /// An implementation of the AEAD.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backend {
     /// `ring`: one segment after the other, on every processor.
     Ring,
+    /// AVX2: eight lanes.
+    Avx2,
     /// AVX-512 with its 52-bit multiplier (IFMA): sixteen lanes.
     Avx512,
 }
@@ -22,12 +24,13 @@ static CHOSEN: OnceLock<Backend> = OnceLock::new();
 
 impl Backend {
     /// All that there are, on whatever machine; a better one comes after a lesser one.
-    pub const ALL: [Self; 2] = [Self::Ring, Self::Avx512];
+    pub const ALL: [Self; 3] = [Self::Ring, Self::Avx2, Self::Avx512];
 
     /// Its name in settings and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ring => "ring",
+            Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         }
     }
@@ -37,9 +40,11 @@ impl Backend {
         match self {
             Self::Ring => true,
             #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => Avx2Key::available(),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512 => Avx512Key::available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512 => false,
+            Self::Avx2 | Self::Avx512 => false,
         }
     }
 
@@ -75,11 +80,13 @@ impl Backend {
         match self {
             Self::Ring => Some(Box::new(RingKey::new(key))),
             #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => Some(Box::new(Avx2Key::new(key, alone)?)),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512 if alone => Some(Box::new(Avx512Key::for_all_sizes(key)?)),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => Some(Box::new(Avx512Key::new(key)?)),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512 => None,
+            Self::Avx2 | Self::Avx512 => None,
         }
     }
 }

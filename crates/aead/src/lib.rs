@@ -2,7 +2,7 @@
 //!
 //! The unit of work is a batch, because that is how the data planes meet packets: one super-packet is some 45 segments under
 //! one key with consecutive nonces. A backend ([`Backend`], of [`BatchAead`]) is given all of them at once and may work on several
-//! at a time: `avx512` does, where the machine can; [`ring_backend`] takes them one by one.
+//! at a time: `avx512` and `avx2` do, where the machine can; [`ring_backend`] takes them one by one.
 //!
 //! Sealing is *out of place*: the plaintext of a segment is a head that the caller has already written at the start of the
 //! outgoing buffer (inner headers, rewritten for each segment) and a body that still lies in the super-packet. The backend
@@ -10,6 +10,8 @@
 //!
 //! Keys wipe themselves when dropped and never print.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod backend;

@@ -7,6 +7,7 @@
 use std::{
     mem::ManuallyDrop,
     ops::{Deref, DerefMut},
+    sync::atomic::{Ordering, compiler_fence},
 };
 
 /// A boxed value that is wiped on drop.
@@ -54,6 +55,24 @@ impl<T> Drop for Wiped<T> {
         // SAFETY: a destructor runs once and last; freeing a box of ManuallyDrop<T> runs no destructor of T.
         unsafe { self.wipe() }
     }
+}
+
+/// Overwrites a value with zeros, by whole words.
+///
+/// # Safety
+/// Zeros must be valid for all of it, it must have no gaps, and its size must be a whole number of its alignment's words of 16 bytes.
+#[inline]
+pub(crate) unsafe fn overwrite<T>(value: &mut T) {
+    const {
+        assert!(size_of::<T>().is_multiple_of(size_of::<u128>()) && align_of::<T>() >= align_of::<u128>());
+    }
+    let words = std::ptr::from_mut(value).cast::<u128>();
+    for i in 0..size_of::<T>() / size_of::<u128>() {
+        // SAFETY: i is below the size in words, the value is aligned to a word, and the caller promises that zeros are valid.
+        // Volatile, so that the writes are not left out for lack of a reader.
+        unsafe { words.add(i).write_volatile(0) };
+    }
+    compiler_fence(Ordering::SeqCst);
 }
 
 #[cfg(test)]

