@@ -371,7 +371,6 @@ impl End {
                         self.hand.refuse_source(peer, endpoint);
                     }
                 }
-                PlaneEvent::QueueLen(_) => (),
                 PlaneEvent::TunGone(error) => panic!("the TUN has gone: {error}"),
             }
             self.carry_out(source);

@@ -168,7 +168,6 @@ impl Driver {
                         device.plane.count_control_drop(ControlDrop::QueueFull);
                     }
                 }
-                PlaneEvent::QueueLen(packets) => self.link.set_queue_len(packets),
                 PlaneEvent::TunGone(error) => {
                     log::debug!("the interface has gone: {error}");
                     return Some(End::InterfaceGone);

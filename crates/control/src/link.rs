@@ -6,7 +6,6 @@ use linux::{
     netns,
     tun::{Offloads, Queue},
 };
-use plane::userspace::QUEUE_LEN;
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -54,15 +53,7 @@ impl Link {
         let state = self.monitor.known();
         self.set_mtu(device, state.mtu);
         self.set_addresses(device);
-        self.set_queue_len(QUEUE_LEN);
         device.set_up(state.up);
-    }
-
-    /// Sets how many packets the interface's own queue holds.
-    pub(crate) fn set_queue_len(&self, packets: u32) {
-        if let Err(error) = self.monitor.set_txqueuelen(self.monitor.index(), packets) {
-            log::debug!("the interface's queue keeps its length: {error}");
-        }
     }
 
     /// Hands on what has happened to the interface.

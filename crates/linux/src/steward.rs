@@ -100,7 +100,7 @@ pub(crate) enum Task<'a> {
     Netns,
     /// A socket in this network namespace.
     Open(Kind),
-    /// Send a change of a link's queue or super-packets, by a socket for requests.
+    /// Send a change of the size of a link's super-packets, by a socket for requests.
     SetLink(&'a [u8]),
 }
 

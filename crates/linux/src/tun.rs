@@ -17,8 +17,13 @@ use rustix::fs::{Mode, OFlags};
 use crate::steward::{self, Task};
 use crate::sys::check;
 use crate::{link, netns};
+use bound::Bound;
 
+mod bound;
+mod bpf;
 mod steering;
+
+pub use bound::{BYTES as BOUND_BYTES, EACH as BOUND_EACH, PACKETS as BOUND_PACKETS};
 
 /// Bytes of the virtio-net header in front of each packet.
 pub const VNET_LEN: usize = 10;
@@ -106,6 +111,7 @@ pub struct Tun {
 #[derive(Debug)]
 pub struct Queue {
     fd: OwnedFd,
+    bound: Option<Bound>,
 }
 
 /// Creates a device, or takes over a persistent one of that name that nobody uses. It is down and has no address.
@@ -144,7 +150,7 @@ pub fn create(name: &str, queues: usize, want: Offloads) -> Result<Tun, TunError
 ///
 /// Its name and its virtio-net header are as its maker chose: where it has none, there are no offloads.
 pub fn from_fd(fd: OwnedFd, want: Offloads) -> Result<Tun, TunError> {
-    let queue = Queue { fd };
+    let queue = Queue::from(fd);
     let (name, flags) = queue.identity().map_err(|_| TunError::Descriptor)?;
     if flags & libc::IFF_TUN == 0 || flags & libc::IFF_NO_PI == 0 {
         return Err(TunError::Descriptor);
@@ -155,6 +161,28 @@ pub fn from_fd(fd: OwnedFd, want: Offloads) -> Result<Tun, TunError> {
     let offloads = if vnet { negotiate(&queue, Offloads { vnet, ..want })? } else { Offloads::default() };
     let index = queue.index().map_err(os("finding the TUN's index"))?;
     Ok(Tun { name, index, queues: vec![queue], offloads })
+}
+
+impl Tun {
+    /// Bounds what waits in each queue by its bytes, and so by time, by a program of ours in the kernel. Set the interface's queue
+    /// to [`BOUND_PACKETS`] before there is traffic, so that it holds what the program lets in. From here on each queue has to be
+    /// read by the one `Queue` that is here, and by no clone of it.
+    ///
+    /// # Errors
+    /// The kernel or a container's policy has no eBPF, or the device will outlive us, and the program with it. Then nothing has changed.
+    pub fn bound_queues(&mut self) -> io::Result<()> {
+        let first = &self.queues[0];
+        let (_, flags) = first.identity()?;
+        if flags & libc::IFF_PERSIST != 0 {
+            return Err(io::Error::other("the interface will outlive this program"));
+        }
+        let (program, bounds) = bound::load(self.queues.len(), if self.offloads.vnet { VNET_LEN } else { 0 })?;
+        first.ioctl_int(libc::TUNSETFILTEREBPF, program.as_raw_fd())?;
+        for (queue, bound) in self.queues.iter_mut().zip(bounds) {
+            queue.bound = Some(bound);
+        }
+        Ok(())
+    }
 }
 
 /// A name that the kernel will take, or a pattern of one.
@@ -254,7 +282,7 @@ impl Queue {
     fn open() -> Result<Queue, TunError> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
         match rustix::fs::open("/dev/net/tun", flags, Mode::empty()) {
-            Ok(fd) => Ok(Queue { fd }),
+            Ok(fd) => Ok(Queue::from(fd)),
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NXIO | rustix::io::Errno::NODEV) => {
                 Err(TunError::NoDriver)
             }
@@ -266,12 +294,22 @@ impl Queue {
     /// Reads one packet, virtio-net header first. `WouldBlock` when there is none; another error (EBADFD) when the device
     /// has gone. A packet that is larger than the buffer is cut off.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::read(&self.fd, buffer)?)
+        self.counted(rustix::io::read(&self.fd, buffer))
     }
 
     /// Reads one packet into several buffers, as `read` does.
     pub fn read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        Ok(rustix::io::readv(&self.fd, buffers)?)
+        self.counted(rustix::io::readv(&self.fd, buffers))
+    }
+
+    #[inline]
+    fn counted(&self, read: rustix::io::Result<usize>) -> io::Result<usize> {
+        match (&self.bound, read) {
+            (Some(bound), Ok(len)) => bound.took(len),
+            (Some(bound), Err(rustix::io::Errno::AGAIN)) => bound.found_empty(),
+            _ => (),
+        }
+        Ok(read?)
     }
 
     /// Writes one packet, virtio-net header first, from at most 1024 pieces. All or nothing.
@@ -284,7 +322,7 @@ impl Queue {
 
     /// Another descriptor of the same queue.
     pub fn try_clone(&self) -> io::Result<Queue> {
-        Ok(Queue { fd: self.fd.try_clone()? })
+        Ok(Queue::from(self.fd.try_clone()?))
     }
 
     /// Whether the device still exists, in whichever network namespace.
@@ -383,11 +421,10 @@ impl Queue {
     }
 }
 
-/// A socket that keeps packets apart stands for a TUN, for the fuzz targets.
-#[cfg(fuzzing)]
+/// A queue as it is, with no bound of ours. (For the fuzz targets a socket that keeps packets apart stands for a TUN.)
 impl From<OwnedFd> for Queue {
     fn from(fd: OwnedFd) -> Queue {
-        Queue { fd }
+        Queue { fd, bound: None }
     }
 }
 

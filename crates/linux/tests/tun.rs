@@ -200,6 +200,70 @@ fn queues_of(tun: &Tun, socket: &UdpSocket, to: SocketAddr) -> Vec<usize> {
         .collect()
 }
 
+/// How many packets can be read from a queue until it is empty, or at most so many.
+fn drain(queue: &Queue, most: usize) -> usize {
+    let mut buffer = vec![0; VNET_LEN + 65_536];
+    (0..most).take_while(|_| queue.read(&mut buffer).is_ok()).count()
+}
+
+#[test]
+fn a_bounded_queue_holds_so_many_bytes() {
+    in_new_netns(|| {
+        let mut tun = configured(2, Offloads::ALL, "10.9.1.1");
+        // Nothing but what is sent below.
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", tun.name), "1").expect("no IPv6");
+        tun.queues[0].set_steering_by_flow().expect("steering");
+        tun.bound_queues().expect("bound");
+        let monitor = Monitor::open(tun.index).expect("monitor");
+        monitor.set_txqueuelen(tun.index, tun::BOUND_PACKETS).expect("length");
+        for queue in &tun.queues {
+            drain(queue, usize::MAX);
+        }
+        let socket = UdpSocket::bind("10.9.1.1:0").expect("socket");
+        let send = |len: usize, count: usize| {
+            for _ in 0..count {
+                socket.send_to(&vec![7; len], "10.9.1.2:9").expect("send");
+            }
+        };
+        send(64, 1);
+        let queue = tun.queues.iter().find(|queue| drain(queue, usize::MAX) == 1).expect("a queue");
+        let cost = |len: usize| len + 28 + tun::BOUND_EACH as usize;
+        let fit = |len: usize| tun::BOUND_BYTES as usize / cost(len);
+        for len in [64, 1300, 0, 600] {
+            send(len, 3 * fit(len));
+            assert_eq!(drain(queue, usize::MAX), fit(len), "{len}");
+        }
+        assert!(fit(0) <= tun::BOUND_PACKETS as usize);
+        // As much as is taken finds room again, but for what is not yet counted out.
+        send(1300, 2 * fit(1300));
+        assert_eq!(drain(queue, 200), 200);
+        send(1300, 2 * fit(1300));
+        let left = drain(queue, usize::MAX);
+        assert!((fit(1300) - 10..=fit(1300)).contains(&left), "{left}");
+        // Where there is no room for a large packet, there may be for a small one.
+        send(1300, 2 * fit(1300));
+        send(0, 5);
+        let besides = tun::BOUND_BYTES as usize % cost(1300) / cost(0);
+        assert!(besides > 0);
+        assert_eq!(drain(queue, usize::MAX), fit(1300) + besides);
+        // What the kernel lost after it was let in does not count for ever.
+        monitor.set_txqueuelen(tun.index, 5).expect("short");
+        send(64, fit(64));
+        assert_eq!(drain(queue, usize::MAX), 5);
+        monitor.set_txqueuelen(tun.index, tun::BOUND_PACKETS).expect("length");
+        send(64, 2 * fit(64));
+        assert_eq!(drain(queue, usize::MAX), fit(64));
+    });
+}
+
+#[test]
+fn a_device_that_stays_is_not_bounded() {
+    in_new_netns(|| {
+        ip("tuntap add many0 mode tun multi_queue");
+        assert!(create("many0", 2).expect("take over").bound_queues().is_err());
+    });
+}
+
 /// Writes a packet of the flow in the other direction to a queue, by which the kernel's own steering learns.
 fn write_back(queue: &Queue, from_port: u16, to_port: u16) {
     let mut packet = [0; VNET_LEN + 29];

@@ -120,8 +120,6 @@ pub enum PlaneEvent {
         /// The message.
         bytes: HandshakeBytes,
     },
-    /// The inner device's own queue should hold so many packets: with what is sent now, that is about 2 ms.
-    QueueLen(u32),
     /// The inner device has gone; the data plane has stopped.
     TunGone(io::Error),
 }

@@ -29,6 +29,9 @@ use crate::interface::InterfaceName;
 /// The MTU of an interface that we make, in bytes: 1500 less IPv6, UDP and what WireGuard adds, as the kernel's WireGuard has it.
 const MTU: u32 = 1420;
 
+/// Packets that wait in an interface where nothing else bounds them: some milliseconds of super-packets.
+const UNBOUNDED_PACKETS: u32 = 128;
+
 /// How long the socket of a daemon that is about to end is waited for.
 const SOCKET_WAIT: Duration = Duration::from_secs(2);
 
@@ -330,6 +333,17 @@ fn open_tun(args: &RunArgs, environment: &Environment) -> Result<Tun, RunError> 
     let home = netns::current().map_err(os("looking at the network namespace"))?;
     let monitor = Monitor::follow(&tun.queues[0], home.as_fd()).map_err(os("looking at the interface"))?;
     monitor.set_mtu(tun.index, mtu).map_err(os("setting the MTU"))?;
+    let bounded = if ours { tun.bound_queues() } else { Err(std::io::Error::other("it is not ours")) };
+    let packets = bounded.map_or_else(
+        |error| {
+            log::debug!("what waits in the interface is bounded in packets only: {error}");
+            UNBOUNDED_PACKETS
+        },
+        |()| tun::BOUND_PACKETS,
+    );
+    if let Err(error) = monitor.set_txqueuelen(tun.index, packets) {
+        log::debug!("the interface's queue keeps its length: {error}");
+    }
     if ours && let Err(error) = monitor.set_silent(tun.index) {
         log::debug!("the interface may say something by itself: {error}");
     }

@@ -21,6 +21,7 @@ mod interop;
 mod kernel;
 mod kernel_device;
 mod keys;
+mod latency;
 mod lifecycle;
 mod links;
 mod moves;

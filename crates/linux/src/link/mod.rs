@@ -198,9 +198,9 @@ impl Monitor {
         self.place.ask(|requests| requests.tune(index, &attributes))
     }
 
-    /// Sets the length of the interface's own queue, in (super-)packets.
+    /// Sets the length of the interface's own queue, in (super-)packets. While there is traffic, packets are lost by it: for the start.
     pub fn set_txqueuelen(&self, index: u32, packets: u32) -> io::Result<()> {
-        self.place.ask(|requests| requests.tune(index, &[(IFLA_TXQLEN, packets)]))
+        self.place.ask(|requests| requests.change(&link_header(index, 0, 0), &[(IFLA_TXQLEN, packets)]))
     }
 
     /// The addresses of an interface, in the kernel's order.
@@ -438,7 +438,7 @@ pub(crate) fn is_tuning(request: &[u8]) -> bool {
     let mut messages = Messages(request);
     let Some(message) = messages.next() else { return false };
     let Some((header, attributes)) = message.body.split_at_checked(LINK) else { return false };
-    let tuning = |kind| [IFLA_TXQLEN, IFLA_GSO_MAX_SIZE, IFLA_GSO_MAX_SEGS].contains(&kind);
+    let tuning = |kind| [IFLA_GSO_MAX_SIZE, IFLA_GSO_MAX_SEGS].contains(&kind);
     let bytes =
         Attributes(attributes).map(|(kind, value)| if tuning(kind) { 4 + value.len() } else { 0 }).sum::<usize>();
     message.kind == libc::RTM_SETLINK
@@ -597,7 +597,7 @@ impl Requests {
 /// A request that passes [`is_tuning`].
 #[cfg(test)]
 pub(crate) fn tuning_for_test() -> Vec<u8> {
-    change(&link_header(7, 0, 0), &[(IFLA_TXQLEN, 128), (IFLA_GSO_MAX_SEGS, 45)]).finish()
+    change(&link_header(7, 0, 0), &[(IFLA_GSO_MAX_SIZE, 62_000), (IFLA_GSO_MAX_SEGS, 45)]).finish()
 }
 
 #[cfg(test)]
@@ -605,14 +605,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_queue_and_the_super_packets_are_tuning() {
+    fn only_the_size_of_super_packets_is_tuning() {
         assert!(is_tuning(&tuning_for_test()));
         let header = link_header(7, 0, 0);
         for other in [
             change(&header, &[(IFLA_MTU, 1280)]).finish(),
-            change(&header, &[(IFLA_TXQLEN, 128), (IFLA_MTU, 1280)]).finish(),
-            change(&link_header(7, 1, 1), &[(IFLA_TXQLEN, 128)]).finish(),
-            Request::new(libc::RTM_DELLINK, 5, 0, &header).attribute(IFLA_TXQLEN, &[0; 4]).finish(),
+            change(&header, &[(IFLA_GSO_MAX_SEGS, 45), (IFLA_MTU, 1280)]).finish(),
+            change(&header, &[(IFLA_TXQLEN, 128)]).finish(),
+            change(&link_header(7, 1, 1), &[(IFLA_GSO_MAX_SEGS, 45)]).finish(),
+            Request::new(libc::RTM_DELLINK, 5, 0, &header).attribute(IFLA_GSO_MAX_SEGS, &[0; 4]).finish(),
             [tuning_for_test(), change(&header, &[(IFLA_MTU, 1280)]).finish()].concat(),
             [tuning_for_test(), vec![0; 4]].concat(),
             tuning_for_test()[..24].to_vec(),

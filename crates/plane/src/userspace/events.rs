@@ -66,10 +66,6 @@ impl Events {
         self.push(Said::Event(PlaneEvent::SessionConfirmed(session)));
     }
 
-    pub(crate) fn queue_len(&self, packets: u32) {
-        self.push(Said::Event(PlaneEvent::QueueLen(packets)));
-    }
-
     pub(crate) fn tun_gone(&self, error: io::Error) {
         self.push(Said::Event(PlaneEvent::TunGone(error)));
     }

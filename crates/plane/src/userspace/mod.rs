@@ -3,7 +3,6 @@
 //! One worker for each core ([`worker`]); what they share is in `shared`. The way of a packet, function by function, is
 //! told in `docs/packet-flow.md`.
 
-mod backlog;
 mod drops;
 mod events;
 #[cfg(fuzzing)]
@@ -21,8 +20,6 @@ mod tests;
 mod waiting;
 mod worker;
 mod writer;
-
-pub use backlog::QUEUE_LEN;
 
 use crate::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic};
 use drops::Reason;

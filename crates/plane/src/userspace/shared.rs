@@ -1,6 +1,6 @@
 //! What all workers share: peers, sessions, routes, and the way to each other.
 
-use super::{backlog::Backlog, drops::Drops, events::Events, icmp::Sources, peer::Peer, strays::Strays};
+use super::{drops::Drops, events::Events, icmp::Sources, peer::Peer, strays::Strays};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use inet::allowed::{AllowedIps, Snapshot};
 #[cfg(not(fuzzing))]
@@ -142,7 +142,6 @@ pub(crate) struct Shared {
     pub(crate) icmp_sources: ArcSwap<Sources>,
     pub(crate) events: Events,
     pub(crate) drops: Drops,
-    pub(crate) backlog: Backlog,
     pub(crate) links: Box<[Link]>,
 }
 
@@ -161,7 +160,6 @@ impl Shared {
             icmp_sources: ArcSwap::from_pointee(Sources::default()),
             events: Events::new()?,
             drops: Drops::new(),
-            backlog: Backlog::new(workers),
             links: links?,
         })
     }

@@ -9,7 +9,6 @@
 //! ```
 
 use super::{
-    backlog::Meter,
     drops::Reason,
     events::SESSION_WANTED,
     icmp::Errors,
@@ -69,7 +68,6 @@ pub(crate) struct Worker {
     inbound_pool: Pool<Inbound>,
     waiting: Waiting,
     errors: Errors,
-    meter: Meter,
     /// What may have something to read.
     ready: Ready,
     running: bool,
@@ -138,7 +136,6 @@ impl Worker {
             inbound_pool,
             waiting: Waiting::default(),
             errors: Errors::new(now()),
-            meter: Meter::new(),
             ready: Ready::default(),
             running: true,
             shared,
@@ -157,15 +154,8 @@ impl Worker {
         while self.running {
             // While there is work, a look at what else has come, so that neither direction nor a command waits for the other.
             let busy = self.ready.tun || self.ready.udp;
-            let timeout = if busy { Some(Duration::ZERO) } else { self.shared.backlog.patience() };
-            match self.turn(&mut events, timeout) {
-                Ok(0) if !busy => {
-                    if let Some(packets) = self.shared.backlog.rest(now()) {
-                        self.shared.events.queue_len(packets);
-                    }
-                }
-                Ok(_) => (),
-                Err(error) => return self.shared.events.tun_gone(error),
+            if let Err(error) = self.turn(&mut events, busy.then_some(Duration::ZERO)) {
+                return self.shared.events.tun_gone(error);
             }
         }
     }
@@ -266,17 +256,6 @@ impl Worker {
     fn fill(&mut self, job: &mut Outbound) -> bool {
         let shared = self.shared.clone();
         let (routes, now) = (shared.routes(), now());
-        self.meter.begin(now);
-        let more = self.fill_from_tun(job, &routes, now);
-        if !job.is_empty()
-            && let Some(packets) = shared.backlog.renew(self.number, &self.meter, now)
-        {
-            shared.events.queue_len(packets);
-        }
-        more
-    }
-
-    fn fill_from_tun(&mut self, job: &mut Outbound, routes: &Snapshot<Arc<Peer>>, now: Instant) -> bool {
         // A bound on reads, not only on what is admitted: packets that are refused or wait take no room.
         for _ in 0..PACKETS_MAX {
             let Some(room) = job.room() else { break };
@@ -284,8 +263,7 @@ impl Worker {
             room[..offset].fill(0);
             match self.queue.read(&mut room[offset..PACKET_MAX]) {
                 Ok(len) => {
-                    self.meter.note(len);
-                    self.admit(job, offset + len, routes, now);
+                    self.admit(job, offset + len, &routes, now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
