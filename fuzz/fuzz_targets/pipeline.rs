@@ -223,7 +223,7 @@ fn now() -> Now {
 impl End {
     fn new(number: usize, offloads: Offloads) -> Self {
         let (tun, theirs) = pair();
-        let config = UserspaceConfig { offloads, udp_gso: offloads.vnet, mtu: MTU };
+        let config = UserspaceConfig { offloads, udp_gso: offloads.vnet, mtu: MTU, busy_poll: Duration::ZERO };
         let mut hand = Hand::new(theirs, config).expect("a data plane");
         let group = SocketGroup::bind(0, 1, &UdpOptions::default()).expect("sockets");
         hand.take_sockets(group.workers[0].clone());

@@ -32,6 +32,9 @@ const MTU: u32 = 1420;
 /// Packets that wait in an interface where nothing else bounds them: some milliseconds of super-packets.
 const UNBOUNDED_PACKETS: u32 = 128;
 
+/// The most that can be asked for, in microseconds.
+const BUSY_POLL_MAX: u64 = 10_000;
+
 /// How long the socket of a daemon that is about to end is waited for.
 const SOCKET_WAIT: Duration = Duration::from_secs(2);
 
@@ -44,6 +47,10 @@ pub struct RunArgs {
     /// How many threads move packets; as many as there are processors, if not said
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
+    /// How long each of these threads looks for more packets before it sleeps, up to 10000: shorter round trips, for processor time
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, hide_default_value = true)]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=BUSY_POLL_MAX))]
+    pub busy_poll: u64,
     /// Send each UDP datagram by itself, not in segments of one
     #[arg(long)]
     pub no_udp_gso: bool,
@@ -257,7 +264,12 @@ impl Running {
         }
         let workers = tun.queues.len();
         let offloads = tun.offloads;
-        let config = UserspaceConfig { offloads, udp_gso: !args.no_udp_gso, mtu: MTU };
+        let config = UserspaceConfig {
+            offloads,
+            udp_gso: !args.no_udp_gso,
+            mtu: MTU,
+            busy_poll: Duration::from_micros(args.busy_poll),
+        };
         let plane = Arc::new(Userspace::start(tun.queues, config)?);
         let config = DeviceConfig { workers, udp_gso: !args.no_udp_gso, udp_gro: !args.no_udp_gro };
         let device = Arc::new(Device::new(config, plane.clone())?);

@@ -1,12 +1,12 @@
-//! What waits and what wakes: the interface's queue, and sleep.
+//! What waits and what wakes: the interface's queue, threads that look for work before they sleep, and sleep itself.
 
 use std::time::Duration;
 
 use lab::traffic::{Service, UdpPlan, exchange_tcp, exchange_udp};
-use lab::usage::sleeps;
-use lab::{End, ping, wait_for};
+use lab::usage::{process_cpu, sleeps};
+use lab::{End, TunnelSpec, ping, wait_for, wait_until};
 
-use super::common::{LIMIT, our_tunnel};
+use super::common::{LIMIT, check_pings, our_tunnel, spec};
 
 /// Packets that the kernel did not queue for the daemon.
 fn refused(end: &End) -> u64 {
@@ -28,6 +28,34 @@ fn small_packets_after_bulk_are_not_lost() {
     let outcome = exchange_udp(left.namespace(), right.v4.into(), &plan, LIMIT).unwrap();
     assert_eq!([refused(left), refused(right)], before, "{outcome:?}");
     assert_eq!((outcome.sent, outcome.echoes.received), (20_000, 20_000), "{outcome:?}");
+}
+
+#[test]
+fn busy_polling_does_not_sleep_between_packets_and_does_after_them() {
+    let slept = |arguments: &[&'static str]| {
+        let arguments = [&["--workers", "1"], arguments].concat();
+        let tunnel = TunnelSpec { arguments, ..spec() }.build().unwrap();
+        let (left, right) = (&tunnel.left, &tunnel.right);
+        check_pings(left, right);
+        let pid = right.daemon.process.id();
+        let before = sleeps(pid).unwrap();
+        let series = ping::start(left.namespace(), right.v4.into(), 500, "0.002").unwrap();
+        assert_eq!(ping::collect(series, LIMIT).unwrap().received, 500);
+        let slept = sleeps(pid).unwrap() - before;
+        // It may poll for 10 ms.
+        let mut last = (0, Duration::ZERO);
+        wait_until("the daemon to come to rest", LIMIT, || {
+            std::thread::sleep(Duration::from_millis(500));
+            let now = (sleeps(pid).unwrap(), process_cpu(pid).unwrap());
+            std::mem::replace(&mut last, now) == now
+        })
+        .unwrap();
+        slept
+    };
+    // Two in a round trip without: when the packet has been seen to, and when the answer has.
+    let (without, with) = (slept(&[]), slept(&["--busy-poll", "10000"]));
+    assert!(without >= 250, "{without}");
+    assert!(with <= 50, "{with}, and {without} without");
 }
 
 #[test]

@@ -41,7 +41,14 @@ impl Hand {
         let shared = Arc::new(shared::Shared::new(1, config.mtu)?);
         let home = netns::current()?;
         let plane = Userspace { shared: shared.clone(), queue: queue.try_clone()?, home, threads: Mutex::default() };
-        let parts = WorkerParts { shared, number: 0, queue, offloads: config.offloads, gso: config.udp_gso };
+        let parts = WorkerParts {
+            shared,
+            number: 0,
+            queue,
+            offloads: config.offloads,
+            gso: config.udp_gso,
+            busy_poll: config.busy_poll,
+        };
         Ok(Self { plane, worker: Worker::new(parts)? })
     }
 

@@ -55,6 +55,8 @@ pub struct UserspaceConfig {
     pub udp_gso: bool,
     /// The inner device's MTU in bytes.
     pub mtu: u32,
+    /// How long a worker that has nothing to do any more looks for work before it sleeps. Zero: not at all.
+    pub busy_poll: Duration,
 }
 
 /// Why the data plane could not start.
@@ -85,8 +87,14 @@ impl Userspace {
         let queue = queues.first().ok_or(PlaneError::NoQueue)?.try_clone()?;
         let plane = Self { shared: shared.clone(), queue, home: netns::current()?, threads: Mutex::default() };
         for (number, queue) in queues.into_iter().enumerate() {
-            let parts =
-                WorkerParts { shared: shared.clone(), number, queue, offloads: config.offloads, gso: config.udp_gso };
+            let parts = WorkerParts {
+                shared: shared.clone(),
+                number,
+                queue,
+                offloads: config.offloads,
+                gso: config.udp_gso,
+                busy_poll: config.busy_poll,
+            };
             let worker = Worker::new(parts)?;
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             plane.threads().push(thread.spawn(move || worker.run())?);

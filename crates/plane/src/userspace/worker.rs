@@ -42,6 +42,7 @@ const TURN: usize = RECEIVE;
 
 const TUN: u64 = 0;
 const WAKE: u64 = 1;
+/// The socket of IPv4; that of IPv6 comes next.
 const UDP: u64 = 2;
 
 /// How a worker is made.
@@ -51,6 +52,8 @@ pub(crate) struct WorkerParts {
     pub(crate) queue: Queue,
     pub(crate) offloads: Offloads,
     pub(crate) gso: bool,
+    /// How long it looks for more before it sleeps.
+    pub(crate) busy_poll: Duration,
 }
 
 /// One worker's state.
@@ -70,13 +73,21 @@ pub(crate) struct Worker {
     errors: Errors,
     /// What may have something to read.
     ready: Ready,
+    busy_poll: Duration,
     running: bool,
 }
 
 #[derive(Default)]
 struct Ready {
     tun: bool,
-    udp: bool,
+    /// The sockets of IPv4 and of IPv6.
+    udp: [bool; 2],
+}
+
+impl Ready {
+    fn any(&self) -> bool {
+        self.tun || self.udp != [false; 2]
+    }
 }
 
 /// What becomes of a packet from the TUN.
@@ -109,7 +120,7 @@ pub(super) fn is_looped(packet: &[u8], session: &Session, endpoint: SocketAddr) 
 impl Worker {
     /// Takes all the memory that the worker will use.
     pub(crate) fn new(parts: WorkerParts) -> io::Result<Self> {
-        let WorkerParts { shared, number, queue, offloads, gso } = parts;
+        let WorkerParts { shared, number, queue, offloads, gso, busy_poll } = parts;
         let queue = Arc::new(queue);
         let epoll = Epoll::new()?;
         epoll.add(queue.as_fd(), TUN, Interest::READ)?;
@@ -137,6 +148,7 @@ impl Worker {
             waiting: Waiting::default(),
             errors: Errors::new(now()),
             ready: Ready::default(),
+            busy_poll,
             running: true,
             shared,
         })
@@ -151,11 +163,19 @@ impl Worker {
 
     fn work(&mut self) {
         let mut events = [Event::EMPTY; 8];
+        let mut polls_until = None;
         while self.running {
             // While there is work, a look at what else has come, so that neither direction nor a command waits for the other.
-            let busy = self.ready.tun || self.ready.udp;
-            if let Err(error) = self.turn(&mut events, busy.then_some(Duration::ZERO)) {
-                return self.shared.events.tun_gone(error);
+            // For a while after it, if that was asked for, too; but then whoever else wants this core comes first.
+            let busy = self.ready.any();
+            let polling = !busy && polls_until.is_some_and(|until| now() < until);
+            if polling {
+                std::thread::yield_now();
+            }
+            match self.turn(&mut events, (busy || polling).then_some(Duration::ZERO)) {
+                Ok(0) => (),
+                Ok(_) => polls_until = (!self.busy_poll.is_zero()).then(|| now() + self.busy_poll),
+                Err(error) => return self.shared.events.tun_gone(error),
             }
         }
     }
@@ -167,11 +187,11 @@ impl Worker {
             match event.token() {
                 TUN => self.ready.tun = true,
                 WAKE => self.obey(),
-                _ => self.ready.udp = true,
+                udp => self.ready.udp[usize::from(udp > UDP)] = true,
             }
         }
-        if self.running && self.ready.udp {
-            self.ready.udp = self.receive();
+        if self.running && self.ready.udp != [false; 2] {
+            self.receive();
         }
         if self.running && self.ready.tun {
             self.ready.tun = self.read();
@@ -215,7 +235,7 @@ impl Worker {
         let mut events = [Event::EMPTY; 8];
         for _ in 0..10_000 {
             let happened = self.turn(&mut events, Some(Duration::ZERO)).expect("an epoll instance can be waited for");
-            if happened == 0 && !self.ready.tun && !self.ready.udp {
+            if happened == 0 && !self.ready.any() {
                 assert!(self.outbound.ring().is_empty() && self.inbound.ring().is_empty(), "a job stayed in its ring");
                 assert_eq!((self.outbound_pool.len(), self.inbound_pool.len()), (RING, RING), "a job is lost");
                 return;
@@ -231,7 +251,7 @@ impl Worker {
         }
         self.sockets = self.shared.links[self.number].sockets.load_full();
         for socket in self.sockets.iter().flat_map(|sockets| sockets.iter()) {
-            if let Err(error) = self.epoll.add(socket, UDP, Interest::READ) {
+            if let Err(error) = self.epoll.add(socket, UDP + u64::from(socket.is_v6()), Interest::READ) {
                 log::error!("worker {}: cannot wait for a socket: {error}", self.number);
             }
         }
@@ -384,14 +404,13 @@ impl Worker {
         self.dispatch(job);
     }
 
-    /// Receives for one turn, from the sockets of both families. Returns whether there may be more.
-    fn receive(&mut self) -> bool {
-        let Some(sockets) = self.sockets.clone() else { return false };
-        let mut more = false;
-        for socket in sockets.iter() {
-            more |= self.receive_from(socket);
+    /// Receives for one turn, from the sockets that may have something.
+    fn receive(&mut self) {
+        let ready = std::mem::take(&mut self.ready.udp);
+        let Some(sockets) = self.sockets.clone() else { return };
+        for socket in sockets.iter().filter(|socket| ready[usize::from(socket.is_v6())]) {
+            self.ready.udp[usize::from(socket.is_v6())] = self.receive_from(socket);
         }
-        more
     }
 
     fn receive_from(&mut self, socket: &Socket) -> bool {
