@@ -25,7 +25,7 @@ use noise::{Destination, Device, Event, Now, PeerId, PresharedKey, PrivateKey, S
 use plane::{
     AllowedIpChange, DataPlane, PlaneEvent,
     userspace::{
-        UserspaceConfig,
+        Helping, UserspaceConfig,
         hand::{self, Hand},
     },
 };
@@ -223,7 +223,8 @@ fn now() -> Now {
 impl End {
     fn new(number: usize, offloads: Offloads) -> Self {
         let (tun, theirs) = pair();
-        let config = UserspaceConfig { offloads, udp_gso: offloads.vnet, mtu: MTU, busy_poll: Duration::ZERO };
+        let (busy_poll, helping) = (Duration::ZERO, Helping::Never);
+        let config = UserspaceConfig { offloads, udp_gso: offloads.vnet, mtu: MTU, busy_poll, helping };
         let mut hand = Hand::new(theirs, config).expect("a data plane");
         let group = SocketGroup::bind(0, 1, &UdpOptions::default()).expect("sockets");
         hand.take_sockets(group.workers[0].clone());

@@ -13,6 +13,12 @@ pub fn boot_nanos() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// Nanoseconds of CPU time that the calling thread has used. A system call, unlike the others.
+pub fn thread_nanos() -> u64 {
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64
+}
+
 /// Time since the Unix epoch; zero when the wall clock is set before it.
 pub fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -21,6 +27,15 @@ pub fn wall() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_sleeps_uses_no_time() {
+        let (start, before) = (boot_nanos(), thread_nanos());
+        while thread_nanos() == before {}
+        std::thread::sleep(Duration::from_millis(50));
+        let (wall, used) = (boot_nanos() - start, thread_nanos() - before);
+        assert!(used > 0 && used + 49_000_000 < wall, "{used} of {wall}");
+    }
 
     #[test]
     fn boot_time_is_that_of_the_kernel_and_never_goes_back() {

@@ -9,6 +9,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod calls;
 pub mod ring;
 #[cfg(not(loom))]
 pub mod userspace;

@@ -13,11 +13,16 @@
 //! a swap reads the latest value: if the finisher's swap came first, the holder's later swap sees it, and with it the
 //! `Done`; otherwise the finisher's swap gets the token. `tests/loom_ring.rs` lets loom try all interleavings.
 //!
+//! A helper ([`Ring::assist`]) leaves the job at the head to the owner, so that one that is kept from running before it has
+//! claimed anything holds up nothing, and commits a bounded number at a time, since it has work of its own to look at.
+//!
 //! The committer (what a commit needs besides the jobs: sockets, a joiner) lives in the ring and belongs to the token.
 //!
 //! This is the one file of the crate with unsafe code: two cells whose access the states and the token guard.
 
 #![allow(unsafe_code)]
+
+use std::ops::Deref;
 
 #[cfg(loom)]
 use loom::{
@@ -67,14 +72,36 @@ struct Slot<J> {
     job: UnsafeCell<Option<J>>,
 }
 
+/// A value on a cache line of its own (two, since processors fetch them in pairs).
+#[repr(align(128))]
+struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// What waits in a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Jobs that nobody has claimed.
+    pub count: usize,
+    /// Whether the one at the head is among them.
+    pub head: bool,
+}
+
 /// A ring of jobs of type `J`, committed by a `C`.
 pub struct Ring<J, C> {
     slots: Box<[Slot<J>]>,
     /// Position of the oldest job; written under the token.
-    head: AtomicUsize,
+    head: Apart<AtomicUsize>,
     /// Position of the next job; written by the owner.
-    tail: AtomicUsize,
-    token: AtomicBool,
+    tail: Apart<AtomicUsize>,
+    token: Apart<AtomicBool>,
     committer: UnsafeCell<C>,
 }
 
@@ -95,9 +122,9 @@ impl<J, C: Committer<J>> Producer<J, C> {
         Self {
             ring: Arc::new(Ring {
                 slots: (0..capacity).map(|_| slot()).collect(),
-                head: AtomicUsize::new(0),
-                tail: AtomicUsize::new(0),
-                token: AtomicBool::new(false),
+                head: Apart(AtomicUsize::new(0)),
+                tail: Apart(AtomicUsize::new(0)),
+                token: Apart(AtomicBool::new(false)),
                 committer: UnsafeCell::new(committer),
             }),
         }
@@ -142,12 +169,48 @@ impl<J, C: Committer<J>> Ring<J, C> {
         self.len() == 0
     }
 
+    /// What nobody has claimed yet; others may claim it while this is found out.
+    #[inline]
+    pub fn pending(&self) -> Pending {
+        let head = self.head.load(Ordering::Acquire);
+        let is_pending =
+            |&position: &usize| self.slot(head.wrapping_add(position)).state.load(Ordering::Relaxed) == PENDING;
+        Pending { count: (0..self.len()).filter(is_pending).count(), head: !self.is_empty() && is_pending(&0) }
+    }
+
+    /// Whether the job at the head is finished, so that there is something to commit.
+    #[inline]
+    fn is_due(&self) -> bool {
+        self.slot(self.head.load(Ordering::Acquire)).state.load(Ordering::Acquire) == DONE
+    }
+
     /// Claims the oldest pending job and works on it; false when there is none.
     #[inline]
     pub fn work(&self, f: impl FnOnce(&mut J)) -> bool {
+        self.work_behind(0, f)
+    }
+
+    /// One step of a helper: commits what is finished at the head, or else claims the oldest pending job that is not at the head
+    /// and works on it. False when there is neither.
+    ///
+    /// What it finished is left for the next step, or for [`Ring::part`].
+    #[inline]
+    pub fn assist(&self, f: impl FnOnce(&mut J)) -> bool {
+        (self.is_due() && self.commit_lap().0 > 0) || self.work_behind(1, f)
+    }
+
+    /// A helper has done its last step for now: commits once more. True if finished jobs are left that nobody is about to
+    /// commit, because the ring was refilled meanwhile: the owner must be told.
+    pub fn part(&self) -> bool {
+        self.commit_lap().1
+    }
+
+    /// Claims the oldest pending job of those that are at least so far behind the head, and works on it.
+    #[inline]
+    fn work_behind(&self, behind: usize, f: impl FnOnce(&mut J)) -> bool {
         let head = self.head.load(Ordering::Acquire);
         let tail = self.tail.load(Ordering::Acquire);
-        for position in 0..tail.wrapping_sub(head).min(self.slots.len()) {
+        for position in behind..tail.wrapping_sub(head).min(self.slots.len()) {
             let slot = self.slot(head.wrapping_add(position));
             // The head may be old by now, and the slot on its next lap: a pending job all the same.
             if slot.state.compare_exchange(PENDING, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok() {
@@ -168,37 +231,60 @@ impl<J, C: Committer<J>> Ring<J, C> {
     #[inline]
     pub fn commit(&self) -> usize {
         let mut committed = 0;
-        // A swap, not a load first: the holder learns from it that somebody finished meanwhile (see the file's head).
-        while !self.token.swap(true, Ordering::AcqRel) {
-            let mut head = self.head.load(Ordering::Relaxed);
-            let first = head;
-            self.committer.with_mut(|committer| {
-                // SAFETY: this thread holds the token, which is put down only after this closure; its swaps order the
-                // former holder's access before this one.
-                let committer = unsafe { &mut *committer };
-                loop {
-                    let slot = self.slot(head);
-                    if slot.state.load(Ordering::Acquire) != DONE {
-                        break;
-                    }
-                    // SAFETY: a DONE slot belongs to the holder of the token until it stores FREE; the Acquire above
-                    // orders the worker's access before this one.
-                    let job = slot.job.with_mut(|cell| unsafe { (*cell).take() });
-                    slot.state.store(FREE, Ordering::Release);
-                    head = head.wrapping_add(1);
-                    self.head.store(head, Ordering::Release);
-                    committer.take(job.expect("a finished slot holds its job: only a commit takes it out"));
-                }
-                if head != first {
-                    committer.flush();
-                }
-            });
-            committed += head.wrapping_sub(first);
-            self.token.swap(false, Ordering::AcqRel);
-            if self.slot(head).state.load(Ordering::Acquire) != DONE {
-                break;
+        loop {
+            let (count, more) = self.commit_lap();
+            committed += count;
+            if !more {
+                return committed;
             }
         }
-        committed
+    }
+
+    /// Commits as many finished jobs as the ring can hold. Returns how many, and whether the head is finished again or still
+    /// and nobody else is at it.
+    #[inline]
+    fn commit_lap(&self) -> (usize, bool) {
+        // A swap, not a load first: the holder learns from it that somebody finished meanwhile (see the file's head).
+        if self.token.swap(true, Ordering::AcqRel) {
+            return (0, false);
+        }
+        let first = self.head.load(Ordering::Relaxed);
+        let mut head = first;
+        self.committer.with_mut(|committer| {
+            // SAFETY: this thread holds the token, which is put down only after this closure; its swaps order the
+            // former holder's access before this one.
+            let committer = unsafe { &mut *committer };
+            while head.wrapping_sub(first) < self.slots.len() {
+                let slot = self.slot(head);
+                if slot.state.load(Ordering::Acquire) != DONE {
+                    break;
+                }
+                // SAFETY: a DONE slot belongs to the holder of the token until it stores FREE; the Acquire above
+                // orders the worker's access before this one.
+                let job = slot.job.with_mut(|cell| unsafe { (*cell).take() });
+                slot.state.store(FREE, Ordering::Release);
+                head = head.wrapping_add(1);
+                self.head.store(head, Ordering::Release);
+                committer.take(job.expect("a finished slot holds its job: only a commit takes it out"));
+            }
+            if head != first {
+                committer.flush();
+            }
+        });
+        self.token.swap(false, Ordering::AcqRel);
+        (head.wrapping_sub(first), self.slot(head).state.load(Ordering::Acquire) == DONE)
+    }
+
+    /// Waits, for `patience` calls of `pause` at most, until no commit is under way that began before this call.
+    pub fn settle(&self, patience: usize, pause: impl Fn()) {
+        for _ in 0..patience {
+            if !self.token.swap(true, Ordering::AcqRel) {
+                self.token.swap(false, Ordering::AcqRel);
+                // Somebody may have finished a job while this held the token.
+                self.commit();
+                return;
+            }
+            pause();
+        }
     }
 }

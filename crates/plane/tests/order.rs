@@ -48,6 +48,8 @@ proptest! {
     fn no_flow_is_reordered(
         jobs in prop::collection::vec((0u8..5, 0u32..2000), 1..400),
         helpers in 0usize..4,
+        stint in 1usize..20,
+        lead in 1usize..4,
         capacity in prop::sample::select(vec![1usize, 2, 8, 16]),
     ) {
         let (sender, committed) = mpsc::channel();
@@ -55,12 +57,14 @@ proptest! {
         let over = Arc::new(AtomicBool::new(false));
         let helping: Vec<_> = (0..helpers).map(|_| {
             let (ring, over) = (producer.ring().clone(), over.clone());
+            // Some help for ever, others come and go; what they leave when they go is the owner's.
             thread::spawn(move || while !over.load(Ordering::Relaxed) {
-                if ring.work(work) {
-                    ring.commit();
-                } else {
-                    thread::yield_now();
+                for _ in 0..stint {
+                    if !ring.assist(work) {
+                        thread::yield_now();
+                    }
                 }
+                ring.part();
             })
         }).collect();
         for (number, &(flow, spins)) in jobs.iter().enumerate() {
@@ -70,6 +74,10 @@ proptest! {
                 if producer.ring().work(work) {
                     producer.ring().commit();
                 }
+            }
+            // As far as it reads ahead, it leaves jobs to them.
+            while producer.ring().pending().count > lead {
+                producer.ring().work(work);
             }
         }
         while !producer.ring().is_empty() {

@@ -22,7 +22,7 @@ use linux::unix::{self, DeletionWatch, ListenError, Listener};
 use linux::{memory, netns, steward};
 use log::LevelFilter;
 use plane::DataPlane;
-use plane::userspace::{PlaneError, Userspace, UserspaceConfig};
+use plane::userspace::{Helping, PlaneError, Userspace, UserspaceConfig};
 
 use crate::interface::InterfaceName;
 
@@ -63,6 +63,9 @@ pub struct RunArgs {
     /// Keep all privileges and system calls, for debugging; else they are given up once the interface is there
     #[arg(long)]
     pub no_sandbox: bool,
+    /// When threads help each other: auto, never or forced; for tests and measurements
+    #[arg(long, hide = true, default_value = "auto", value_parser = helping)]
+    pub helping: Helping,
     /// The interface's MTU in bytes
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
     pub mtu: Option<u16>,
@@ -269,6 +272,7 @@ impl Running {
             udp_gso: !args.no_udp_gso,
             mtu: MTU,
             busy_poll: Duration::from_micros(args.busy_poll),
+            helping: args.helping,
         };
         let plane = Arc::new(Userspace::start(tun.queues, config)?);
         let config = DeviceConfig { workers, udp_gso: !args.no_udp_gso, udp_gro: !args.no_udp_gro };
@@ -305,6 +309,15 @@ impl Running {
         let output = if keep_output { Output::Keep } else { Output::Discard };
         readiness.ready(output).map_err(os("going to the background"))?;
         self.finish()
+    }
+}
+
+fn helping(word: &str) -> Result<Helping, &'static str> {
+    match word {
+        "auto" => Ok(Helping::Auto),
+        "never" => Ok(Helping::Never),
+        "forced" => Ok(Helping::Forced),
+        _ => Err("auto, never or forced"),
     }
 }
 

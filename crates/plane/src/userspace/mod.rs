@@ -3,6 +3,7 @@
 //! One worker for each core ([`worker`]); what they share is in `shared`. The way of a packet, function by function, is
 //! told in `docs/packet-flow.md`.
 
+mod crew;
 mod drops;
 mod events;
 #[cfg(fuzzing)]
@@ -21,7 +22,10 @@ mod waiting;
 mod worker;
 mod writer;
 
+pub use crew::Helping;
+
 use crate::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic};
+use crew::Crew;
 use drops::Reason;
 use events::SOURCE_LEARNT;
 use inet::{Cidr, Endpoint};
@@ -57,6 +61,8 @@ pub struct UserspaceConfig {
     pub mtu: u32,
     /// How long a worker that has nothing to do any more looks for work before it sleeps. Zero: not at all.
     pub busy_poll: Duration,
+    /// When workers help each other.
+    pub helping: Helping,
 }
 
 /// Why the data plane could not start.
@@ -86,18 +92,16 @@ impl Userspace {
         let shared = Arc::new(Shared::new(queues.len(), config.mtu)?);
         let queue = queues.first().ok_or(PlaneError::NoQueue)?.try_clone()?;
         let plane = Self { shared: shared.clone(), queue, home: netns::current()?, threads: Mutex::default() };
-        for (number, queue) in queues.into_iter().enumerate() {
-            let parts = WorkerParts {
-                shared: shared.clone(),
-                number,
-                queue,
-                offloads: config.offloads,
-                gso: config.udp_gso,
-                busy_poll: config.busy_poll,
-            };
-            let worker = Worker::new(parts)?;
+        let make = |(number, queue)| {
+            let UserspaceConfig { offloads, udp_gso: gso, busy_poll, .. } = config;
+            Worker::new(WorkerParts { shared: shared.clone(), number, queue, offloads, gso, busy_poll })
+        };
+        let workers = queues.into_iter().enumerate().map(make).collect::<io::Result<Vec<Worker>>>()?;
+        let crew = Crew::of(&workers, config.helping);
+        for (number, worker) in workers.into_iter().enumerate() {
+            let crew = crew.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
-            plane.threads().push(thread.spawn(move || worker.run())?);
+            plane.threads().push(thread.spawn(move || worker.run(crew))?);
         }
         Ok(plane)
     }

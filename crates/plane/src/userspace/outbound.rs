@@ -1,7 +1,8 @@
 //! Outbound jobs: what the TUN gave, sealed and sent.
 //!
 //! A job is one read of a super-packet, or several plain packets that queued up. The owner admits packets to it (route,
-//! session, endpoint); whoever claims it cuts each packet into segments and seals them, out of the input straight into the
+//! session, endpoint) and reserves their counters, so that counters go up in the order of the ring, whoever seals first, and the
+//! job at the head never waits for some that a later one has; whoever claims it cuts each packet into segments and seals them, out of the input straight into the
 //! output, as *runs*: datagrams of one peer at a fixed stride, the last perhaps shorter, that one GSO send carries. Whoever
 //! commits it sends the runs.
 //!
@@ -25,7 +26,7 @@ use noise::{
     ReserveError, Session,
     message::{TRANSPORT_HEADER_LEN, write_transport_header},
 };
-use std::{io, sync::Arc, time::Duration};
+use std::{io, ops::Range, sync::Arc, time::Duration};
 
 /// Packets in one job.
 pub(crate) const PACKETS_MAX: usize = 128;
@@ -48,14 +49,30 @@ const SEND_MAX: usize = 65_507;
 /// its job: in microseconds, or after it has been preempted.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
 
+/// A peer's share of a job.
+struct Share {
+    peer: Arc<Peer>,
+    /// Into how many datagrams its packets are cut.
+    segments: usize,
+    grant: Option<Grant>,
+}
+
+/// What a share is sealed with.
+struct Grant {
+    session: Arc<Session>,
+    path: Arc<Path>,
+    /// The first of as many counters as the share has datagrams.
+    first: u64,
+}
+
 /// A packet in a job's input. One without bytes is a keepalive.
 struct Packet {
     /// Where its virtio header begins.
     at: usize,
     /// Bytes without the virtio header.
     len: usize,
-    /// Index into the job's peers.
-    peer: usize,
+    /// Index into the job's shares.
+    share: usize,
 }
 
 /// Datagrams of one peer, sealed, at a fixed stride.
@@ -63,8 +80,6 @@ pub(crate) struct Run {
     pub(crate) peer: Arc<Peer>,
     pub(crate) session: Arc<Session>,
     pub(crate) path: Arc<Path>,
-    /// The counter of its first datagram.
-    pub(crate) counter: u64,
     /// Where in the output it begins.
     pub(crate) at: usize,
     /// Its bytes.
@@ -84,7 +99,7 @@ pub(crate) struct Outbound {
     input: Buffer,
     used: usize,
     packets: ArrayVec<Packet, PACKETS_MAX>,
-    peers: ArrayVec<Arc<Peer>, PACKETS_MAX>,
+    shares: ArrayVec<Share, PACKETS_MAX>,
     segments: usize,
     output: Buffer,
     runs: ArrayVec<Run, { PACKETS_MAX + 32 }>,
@@ -98,7 +113,7 @@ impl Outbound {
             input: Buffer::new(INPUT_LEN)?,
             used: 0,
             packets: ArrayVec::new(),
-            peers: ArrayVec::new(),
+            shares: ArrayVec::new(),
             segments: 0,
             output: Buffer::new(OUTPUT_LEN)?,
             runs: ArrayVec::new(),
@@ -120,12 +135,13 @@ impl Outbound {
     /// Admits what was just written into the room for the peer: so many bytes, and so many segments.
     pub(crate) fn admit(&mut self, len: usize, peer: &Arc<Peer>, segments: usize) {
         self.segments += segments;
-        let known = self.peers.iter().rposition(|known| Arc::ptr_eq(known, peer));
-        let index = known.unwrap_or_else(|| {
-            self.peers.push(peer.clone());
-            self.peers.len() - 1
+        let known = self.shares.iter().rposition(|known| Arc::ptr_eq(&known.peer, peer));
+        let share = known.unwrap_or_else(|| {
+            self.shares.push(Share { peer: peer.clone(), segments: 0, grant: None });
+            self.shares.len() - 1
         });
-        self.packets.push(Packet { at: self.used, len: len - vnet::LEN, peer: index });
+        self.shares[share].segments += segments;
+        self.packets.push(Packet { at: self.used, len: len - vnet::LEN, share });
         self.used += len;
     }
 
@@ -142,7 +158,7 @@ impl Outbound {
     pub(crate) fn clear(&mut self) {
         self.used = 0;
         self.packets.clear();
-        self.peers.clear();
+        self.shares.clear();
         self.segments = 0;
         self.runs.clear();
         self.too_big.clear();
@@ -161,21 +177,40 @@ impl Outbound {
         })
     }
 
-    /// Cuts and seals all packets, peer by peer, in order.
+    /// Reserves the counters of all packets, peer by peer. When a session has too many outstanding, `relieve` is called, which
+    /// sees to some that are and says whether there were any.
+    pub(crate) fn reserve(&mut self, shared: &Shared, mut relieve: impl FnMut() -> bool) {
+        for Share { peer, segments, grant } in &mut self.shares {
+            let (Some(session), Some(path)) = (peer.current.load_full(), peer.path.load_full()) else {
+                shared.drops.count(Reason::SessionEnded, *segments);
+                continue;
+            };
+            let first = reserve(shared, peer, &session, *segments, &mut relieve);
+            *grant = first.map(|first| Grant { session, path, first });
+        }
+    }
+
+    /// The job's counters are no longer on their way, whether they left or not.
+    pub(crate) fn release(&self) {
+        for share in &self.shares {
+            if let Some(grant) = &share.grant {
+                grant.session.release(grant.first, share.segments as u32);
+            }
+        }
+    }
+
+    /// Cuts and seals all packets that have counters, peer by peer, in order.
     pub(crate) fn seal(&mut self, shared: &Shared) {
         let mtu = shared.mtu();
         let mut at = 0;
-        for (index, peer) in self.peers.iter().enumerate() {
-            let (Some(session), Some(path)) = (peer.current.load_full(), peer.path.load_full()) else {
-                let lost = self.packets.iter().filter(|packet| packet.peer == index).count();
-                shared.drops.count(Reason::SessionEnded, lost);
-                continue;
-            };
+        for (index, share) in self.shares.iter().enumerate() {
+            let Some(Grant { session, path, first }) = &share.grant else { continue };
             let mut sealer = Sealer {
                 shared,
-                peer,
-                session,
-                path,
+                peer: &share.peer,
+                session: session.clone(),
+                path: path.clone(),
+                counters: *first..*first + share.segments as u64,
                 output: &mut self.output,
                 runs: &mut self.runs,
                 at,
@@ -184,7 +219,7 @@ impl Outbound {
                 ecn: 0,
                 data: false,
             };
-            for (number, packet) in self.packets.iter().enumerate().filter(|(_, packet)| packet.peer == index) {
+            for (number, packet) in self.packets.iter().enumerate().filter(|(_, packet)| packet.share == index) {
                 let input = &self.input[packet.at..packet.at + vnet::LEN + packet.len];
                 if let Some(inner_mtu) = sealer.packet(input, mtu)
                     && !self.too_big.is_full()
@@ -213,6 +248,8 @@ struct Sealer<'a> {
     peer: &'a Arc<Peer>,
     session: Arc<Session>,
     path: Arc<Path>,
+    /// Those that are not used yet.
+    counters: Range<u64>,
     output: &'a mut [u8],
     runs: &'a mut ArrayVec<Run, { PACKETS_MAX + 32 }>,
     /// Where in the output the run begins.
@@ -288,7 +325,7 @@ impl<'a> Sealer<'a> {
         if count == 0 {
             return;
         }
-        if let Some(first) = self.reserve(count) {
+        if let Some(first) = self.take_counters(count) {
             let index = self.session.remote_index();
             let mut rest = &mut self.output[self.at..self.at + self.len];
             let mut batch = ArrayVec::<SealSegment<'_>, SEGMENTS_MAX>::new();
@@ -305,7 +342,6 @@ impl<'a> Sealer<'a> {
                 peer: self.peer.clone(),
                 session: self.session.clone(),
                 path: self.path.clone(),
-                counter: first,
                 at: self.at,
                 len: self.len,
                 stride: self.pieces[0].wire,
@@ -320,23 +356,45 @@ impl<'a> Sealer<'a> {
         self.data = false;
     }
 
-    /// Counters for `count` datagrams. When too many are outstanding, other workers are about to send theirs.
-    fn reserve(&self, count: usize) -> Option<u64> {
-        let start = now();
-        loop {
-            let now = now();
-            match self.session.reserve(now, count as u32) {
-                Ok(first) => return Some(first),
-                Err(ReserveError::Busy) if now.saturating_since(start) < BUSY_WAIT => std::thread::yield_now(),
-                Err(ReserveError::Busy) => {
-                    self.shared.drops.count(Reason::CountersBusy, count);
-                    return None;
+    /// Counters for `count` datagrams: each of the share's has one, and none is used twice whatever was counted.
+    fn take_counters(&mut self, count: usize) -> Option<u64> {
+        let first = self.counters.start;
+        if self.counters.end - first < count as u64 {
+            self.shared.drops.count(Reason::InnerMalformed, count);
+            return None;
+        }
+        self.counters.start += count as u64;
+        Some(first)
+    }
+}
+
+/// Counters for `count` datagrams. When too many are outstanding, those of our own ring are seen to first; the others are other
+/// workers', who are about to send theirs.
+fn reserve(
+    shared: &Shared,
+    peer: &Arc<Peer>,
+    session: &Session,
+    count: usize,
+    relieve: &mut impl FnMut() -> bool,
+) -> Option<u64> {
+    let start = now();
+    loop {
+        let now = now();
+        match session.reserve(now, count as u32) {
+            Ok(first) => return Some(first),
+            Err(ReserveError::Busy) if now.saturating_since(start) < BUSY_WAIT => {
+                if !relieve() {
+                    std::thread::yield_now();
                 }
-                Err(ReserveError::Expired | ReserveError::Exhausted) => {
-                    self.shared.drops.count(Reason::SessionEnded, count);
-                    self.shared.events.raise(self.peer, REKEY_DUE);
-                    return None;
-                }
+            }
+            Err(ReserveError::Busy) => {
+                shared.drops.count(Reason::CountersBusy, count);
+                return None;
+            }
+            Err(ReserveError::Expired | ReserveError::Exhausted) => {
+                shared.drops.count(Reason::SessionEnded, count);
+                shared.events.raise(peer, REKEY_DUE);
+                return None;
             }
         }
     }

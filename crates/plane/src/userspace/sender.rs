@@ -7,13 +7,14 @@
 use super::{
     drops::Reason,
     events::{ACTIVITY, REKEY_DUE},
+    icmp::Errors,
     outbound::{Outbound, Run},
     pool::Pool,
     shared::{Shared, Sockets, now},
 };
 use crate::ring::Committer;
 use arrayvec::ArrayVec;
-use inet::Endpoint;
+use inet::{Endpoint, icmp};
 use linux::{
     poll,
     udp::{BATCH, Outgoing, SendError, Socket},
@@ -30,11 +31,13 @@ pub(crate) struct Sender {
     gso: bool,
     pool: Pool<Outbound>,
     jobs: Vec<Box<Outbound>>,
+    /// To the senders of packets that were larger than their path.
+    errors: Errors,
 }
 
 impl Sender {
     pub(crate) fn new(shared: Arc<Shared>, worker: usize, gso: bool, pool: Pool<Outbound>, ring: usize) -> Self {
-        Self { shared, worker, gso, pool, jobs: Vec::with_capacity(ring) }
+        Self { shared, worker, gso, pool, jobs: Vec::with_capacity(ring), errors: Errors::new(now()) }
     }
 }
 
@@ -59,15 +62,17 @@ impl Committer<Box<Outbound>> for Sender {
         }
         batch.send();
         drop(batch);
-        for job in &self.jobs {
-            for run in job.sealed().0 {
-                // Sent or not, these counters are no longer on their way.
-                run.session.release(run.counter, run.count as u32);
-            }
-        }
+        let mut awaited = false;
         for mut job in self.jobs.drain(..) {
+            job.release();
+            for (packet, mtu) in job.too_big() {
+                self.errors.send(&self.shared, icmp::Reason::TooBig(mtu as u32), packet);
+            }
             job.clear();
-            self.pool.put(job);
+            awaited |= self.pool.put(job);
+        }
+        if awaited {
+            self.shared.links[self.worker].wake.signal();
         }
     }
 }

@@ -110,6 +110,12 @@ fn admit(job: &mut Outbound, packet: &[u8], peer: &Arc<Peer>) -> bool {
     true
 }
 
+/// What the owner of a ring and whoever claims the job do with it.
+fn seal(job: &mut Outbound, shared: &Shared) {
+    job.reserve(shared, || false);
+    job.seal(shared);
+}
+
 /// The plaintexts of everything in the job's runs, as the peer opens them.
 fn open(job: &Outbound, shared: &Shared) -> Vec<Vec<u8>> {
     let mut plaintexts = Vec::new();
@@ -166,7 +172,7 @@ proptest! {
                 }));
             }
         }
-        job.seal(&shared);
+        seal(&mut job, &shared);
         let mut came = Vec::new();
         for plaintext in open(&job, &far) {
             prop_assert!(plaintext.len() <= MTU && (plaintext.len() % 16 == 0 || plaintext.len() == MTU));
@@ -219,7 +225,7 @@ fn a_super_packet_is_one_send() {
     let peer = peer(&shared, 0, &ours);
     let mut job = Outbound::new().unwrap();
     assert!(admit(&mut job, &tcp(0, 44 * 1368 + 100, 1368), &peer));
-    job.seal(&shared);
+    seal(&mut job, &shared);
     let (runs, _) = job.sealed();
     assert_eq!(runs.len(), 1);
     assert_eq!((runs[0].count, runs[0].stride), (45, 16 + 1408 + 16));
@@ -235,7 +241,7 @@ fn plain_packets_of_one_size_are_one_send() {
     for number in 0..50 {
         assert!(admit(&mut job, &plain(number, 64), &peer));
     }
-    job.seal(&shared);
+    seal(&mut job, &shared);
     assert_eq!(job.sealed().0.iter().map(|run| run.count).collect::<Vec<_>>(), [50]);
 }
 
@@ -249,7 +255,7 @@ fn a_keepalive_is_empty() {
     far.install(theirs);
     let mut job = Outbound::new().unwrap();
     job.admit_keepalive(&near);
-    job.seal(&shared);
+    seal(&mut job, &shared);
     assert_eq!((job.sealed().0[0].len, job.sealed().0[0].data), (32, false));
     assert_eq!(open(&job, &far), [Vec::<u8>::new()]);
 }
@@ -269,14 +275,14 @@ fn counters_are_used_once() {
                 for number in 0..40 {
                     admit(&mut job, &plain(number, (number as usize * round) % 200), &peer);
                 }
-                job.seal(&shared);
+                seal(&mut job, &shared);
                 let (runs, output) = job.sealed();
                 for run in runs {
                     for datagram in output[run.at..run.at + run.len].chunks(run.stride) {
                         counters.push(u64::from_le_bytes(datagram[8..16].try_into().unwrap()));
                     }
-                    run.session.release(run.counter, run.count as u32);
                 }
+                job.release();
             }
             counters
         })

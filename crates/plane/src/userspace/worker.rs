@@ -3,12 +3,19 @@
 //! It runs to completion: a batch is read, worked on and committed before the next one is read, so that it stays in this
 //! core's cache and waits nowhere. It sleeps in epoll when all that it reads from is empty; there is no tick.
 //!
+//! When more comes than it can work off at once and another worker sleeps, it calls that one and reads ahead, so that there is
+//! something to claim; while a helper is here, that one commits, and the owner reads and does what it does not get to (see
+//! `crew`). A helper goes on looking at its own sockets after each job, and does nothing else while they have something for it.
+//! When all jobs are in the ring, held up by a helper that is kept from running, the owner stops reading and is woken by
+//! whoever gives one back.
+//!
 //! ```text
 //! TUN queue ─ read ─ admit ─► outbound ring ─ seal ─ commit ─► UDP sockets      (outbound, sender)
 //! UDP sockets ─ receive ────► inbound ring ── open ─ commit ─► TUN queue        (inbound, writer)
 //! ```
 
 use super::{
+    crew::{Crew, Mate, Pace, Stint},
     drops::Reason,
     events::SESSION_WANTED,
     icmp::Errors,
@@ -21,7 +28,7 @@ use super::{
     waiting::Waiting,
     writer::{Writer, WriterParts},
 };
-use crate::ring::Producer;
+use crate::ring::{Committer, Producer, Ring};
 use arrayvec::ArrayVec;
 use inet::{allowed::Snapshot, cut::Cut, icmp, ip, ip::IpPacket, vnet, vnet::VnetHeader};
 use linux::{
@@ -39,6 +46,11 @@ const RING: usize = 16;
 const RECEIVE: usize = 4;
 /// Outbound jobs before the other direction has its turn: as many as one receive gives.
 const TURN: usize = RECEIVE;
+
+/// Bytes of received datagrams, behind those of the first job, that are worth another worker's waking up.
+const WORTH_A_CALL: usize = 16 << 10;
+/// How often a worker looks whether a helper has done with its old sockets, every 100 µs.
+const SETTLE: usize = 10_000;
 
 const TUN: u64 = 0;
 const WAKE: u64 = 1;
@@ -69,6 +81,19 @@ pub(crate) struct Worker {
     outbound_pool: Pool<Outbound>,
     inbound: Producer<Box<Inbound>, Writer>,
     inbound_pool: Pool<Inbound>,
+    /// The other workers, if there are any.
+    crew: Option<Arc<Crew>>,
+    pace: Pace,
+    /// Who has called for help.
+    called_by: Option<usize>,
+    /// What it does for another worker.
+    stint: Option<Stint>,
+    /// Full jobs that were read one after the other.
+    streak: usize,
+    /// What is not read, because no job is free.
+    stalled: Ready,
+    /// Commands that wait for a free job.
+    postponed: Vec<Command>,
     waiting: Waiting,
     errors: Errors,
     /// What may have something to read.
@@ -86,7 +111,11 @@ struct Ready {
 
 impl Ready {
     fn any(&self) -> bool {
-        self.tun || self.udp != [false; 2]
+        self.tun || self.receives()
+    }
+
+    fn receives(&self) -> bool {
+        self.udp != [false; 2]
     }
 }
 
@@ -130,6 +159,7 @@ impl Worker {
         let sender = Sender::new(shared.clone(), number, gso, outbound_pool.clone(), RING);
         let writer = Writer::new(WriterParts {
             shared: shared.clone(),
+            worker: number,
             queue: queue.clone(),
             offloads,
             pool: inbound_pool.clone(),
@@ -145,6 +175,13 @@ impl Worker {
             outbound_pool,
             inbound: Producer::new(RING, writer),
             inbound_pool,
+            crew: None,
+            pace: Pace::new(),
+            called_by: None,
+            stint: None,
+            streak: 0,
+            stalled: Ready::default(),
+            postponed: Vec::new(),
             waiting: Waiting::default(),
             errors: Errors::new(now()),
             ready: Ready::default(),
@@ -154,10 +191,19 @@ impl Worker {
         })
     }
 
-    /// Runs until told to quit, or until the TUN has gone.
-    pub(crate) fn run(mut self) {
+    /// What others see of this worker.
+    pub(crate) fn mate(&self) -> Mate {
+        Mate::new(self.outbound.ring().clone(), self.inbound.ring().clone())
+    }
+
+    /// Runs until told to quit, or until the TUN has gone. The crew has all workers, if there are others.
+    pub(crate) fn run(mut self, crew: Option<Arc<Crew>>) {
         hide_stack();
+        self.crew = crew;
         self.work();
+        // Whoever has just called it waits for an answer.
+        self.help();
+        self.stop_helping();
         self.shared.links[self.number].end();
     }
 
@@ -167,22 +213,41 @@ impl Worker {
         while self.running {
             // While there is work, a look at what else has come, so that neither direction nor a command waits for the other.
             // For a while after it, if that was asked for, too; but then whoever else wants this core comes first.
-            let busy = self.ready.any();
+            let busy = self.ready.any() || self.stint.is_some();
             let polling = !busy && polls_until.is_some_and(|until| now() < until);
             if polling {
                 std::thread::yield_now();
             }
-            match self.turn(&mut events, (busy || polling).then_some(Duration::ZERO)) {
+            match self.turn(&mut events, !busy && !polling) {
                 Ok(0) => (),
                 Ok(_) => polls_until = (!self.busy_poll.is_zero()).then(|| now() + self.busy_poll),
                 Err(error) => return self.shared.events.tun_gone(error),
             }
+            self.help();
         }
     }
 
-    /// Waits for something to happen, and sees to what is ready for one turn each. Returns how much happened.
-    fn turn(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize> {
-        let events = self.epoll.wait(events, timeout)?;
+    /// Waits for something to happen, or only looks whether something has. Others may call while it waits.
+    fn wait<'a>(&mut self, events: &'a mut [Event], sleeps: bool) -> io::Result<&'a [Event]> {
+        let timeout = (!sleeps).then_some(Duration::ZERO);
+        let Some(crew) = self.crew.as_ref().filter(|_| sleeps) else {
+            return self.epoll.wait(events, timeout);
+        };
+        let start = now();
+        crew.calls.sleep(self.number);
+        let happened = self.epoll.wait(events, timeout);
+        self.called_by = crew.calls.wake(self.number);
+        self.pace.slept(now().saturating_since(start));
+        happened
+    }
+
+    /// Waits for something to happen if it may sleep, and sees to what is ready for one turn each. Returns how much happened.
+    fn turn(&mut self, events: &mut [Event], sleeps: bool) -> io::Result<usize> {
+        let events = self.wait(events, sleeps)?;
+        if !events.is_empty() {
+            // Its own work comes first.
+            self.stop_helping();
+        }
         for event in events {
             match event.token() {
                 TUN => self.ready.tun = true,
@@ -190,7 +255,7 @@ impl Worker {
                 udp => self.ready.udp[usize::from(udp > UDP)] = true,
             }
         }
-        if self.running && self.ready.udp != [false; 2] {
+        if self.running && self.ready.receives() {
             self.receive();
         }
         if self.running && self.ready.tun {
@@ -199,9 +264,29 @@ impl Worker {
         Ok(events.len())
     }
 
+    /// Helps for a step, if it was called.
+    fn help(&mut self) {
+        if let (Some(owner), Some(crew)) = (self.called_by.take(), &self.crew) {
+            self.stint = crew.answer(owner, self.running && !self.ready.any());
+        }
+        if let Some(stint) = &mut self.stint
+            && !stint.step(&self.shared)
+        {
+            self.stop_helping();
+        }
+    }
+
+    fn stop_helping(&mut self) {
+        if let Some(stint) = self.stint.take() {
+            stint.end(&self.shared);
+        }
+    }
+
     /// Carries out what the worker was told.
     fn obey(&mut self) {
-        for command in self.shared.links[self.number].commands() {
+        let commands = self.shared.links[self.number].commands();
+        self.resume();
+        for command in std::mem::take(&mut self.postponed).into_iter().chain(commands) {
             match command {
                 Command::Flush(peer) => self.flush_waiting(&peer),
                 Command::Drop(peer) => self.shared.drops.count(Reason::Unsent, self.waiting.clear(peer)),
@@ -215,17 +300,62 @@ impl Worker {
             }
         }
         self.take_strays();
+        // What a helper left when it went.
+        self.finish_outbound();
+        self.finish_inbound();
+    }
+
+    /// No job is free: reads no more of this kind until one is. True if one is by now.
+    fn stall(&mut self, outbound: bool) -> bool {
+        let waits = if outbound { self.outbound_pool.wait() } else { self.inbound_pool.wait() };
+        if waits {
+            self.stalled.tun |= outbound;
+            self.stalled.udp[0] |= !outbound;
+            self.watch(outbound, Interest::NONE);
+        }
+        !waits
+    }
+
+    /// Reads again what it had stopped reading, since a job may be free.
+    fn resume(&mut self) {
+        let stalled = std::mem::take(&mut self.stalled);
+        if stalled.tun {
+            self.watch(true, Interest::READ);
+            self.ready.tun = true;
+        }
+        if stalled.receives() {
+            self.watch(false, Interest::READ);
+            self.ready.udp = [true; 2];
+        }
+    }
+
+    fn watch(&self, tun: bool, interest: Interest) {
+        if tun {
+            // Neither can fail but for want of memory, and then all that is lost is a look.
+            let _ = self.epoll.modify(self.queue.as_fd(), TUN, interest);
+            return;
+        }
+        for socket in self.sockets.iter().flat_map(|sockets| sockets.iter()) {
+            let _ = self.epoll.modify(socket, UDP + u64::from(socket.is_v6()), interest);
+        }
     }
 
     /// Takes in what control received for us.
     fn take_strays(&mut self) {
-        while let Some(mut job) = self.inbound_pool.take() {
+        loop {
+            let Some(mut job) = self.inbound_pool.take() else {
+                if self.stall(false) {
+                    continue;
+                }
+                return;
+            };
             let Some(received) = self.shared.links[self.number].next_stray(job.buffer()) else {
-                return self.inbound_pool.put(job);
+                self.inbound_pool.put(job);
+                return;
             };
             job.received = received;
             self.push_inbound(job);
-            self.work_inbound();
+            self.finish_inbound();
         }
     }
 
@@ -234,7 +364,7 @@ impl Worker {
     pub(crate) fn rest(&mut self) {
         let mut events = [Event::EMPTY; 8];
         for _ in 0..10_000 {
-            let happened = self.turn(&mut events, Some(Duration::ZERO)).expect("an epoll instance can be waited for");
+            let happened = self.turn(&mut events, false).expect("an epoll instance can be waited for");
             if happened == 0 && !self.ready.any() {
                 assert!(self.outbound.ring().is_empty() && self.inbound.ring().is_empty(), "a job stayed in its ring");
                 assert_eq!((self.outbound_pool.len(), self.inbound_pool.len()), (RING, RING), "a job is lost");
@@ -249,6 +379,8 @@ impl Worker {
             // A socket that was never added (the add failed) is no loss.
             let _ = self.epoll.remove(socket);
         }
+        // A helper may be sending by the old ones, which are to be closed now.
+        self.outbound.ring().settle(SETTLE, || std::thread::sleep(Duration::from_micros(100)));
         self.sockets = self.shared.links[self.number].sockets.load_full();
         for socket in self.sockets.iter().flat_map(|sockets| sockets.iter()) {
             if let Err(error) = self.epoll.add(socket, UDP + u64::from(socket.is_v6()), Interest::READ) {
@@ -261,13 +393,18 @@ impl Worker {
     fn read(&mut self) -> bool {
         for _ in 0..TURN {
             let Some(mut job) = self.outbound_pool.take() else {
-                return true;
+                self.finish_outbound();
+                return self.stall(true);
             };
             let more = self.fill(&mut job);
             self.dispatch(job);
             if !more {
+                self.streak = 0;
+                self.finish_outbound();
                 return false;
             }
+            self.streak += 1;
+            self.advance_outbound();
         }
         true
     }
@@ -277,7 +414,8 @@ impl Worker {
         let shared = self.shared.clone();
         let (routes, now) = (shared.routes(), now());
         // A bound on reads, not only on what is admitted: packets that are refused or wait take no room.
-        for _ in 0..PACKETS_MAX {
+        let forced = self.crew.as_ref().is_some_and(|crew| crew.is_forced());
+        for _ in 0..if forced { 1 } else { PACKETS_MAX } {
             let Some(room) = job.room() else { break };
             let offset = if self.header { 0 } else { vnet::LEN };
             room[..offset].fill(0);
@@ -353,29 +491,63 @@ impl Worker {
         }
     }
 
-    /// Seals and sends a job, in order behind those before it.
-    fn dispatch(&mut self, job: Box<Outbound>) {
+    /// Puts a job into the ring, in order behind those before it.
+    fn dispatch(&mut self, mut job: Box<Outbound>) {
         if job.is_empty() {
-            return self.outbound_pool.put(job);
+            self.outbound_pool.put(job);
+            return;
         }
-        let mut job = job;
+        let (shared, ring) = (&self.shared, self.outbound.ring());
+        job.reserve(shared, || {
+            while ring.work(|job| job.seal(shared)) {}
+            ring.commit() > 0
+        });
         while let Err(back) = self.outbound.push(job) {
+            // There are no more jobs than the ring has room for, but a slot is free only after its job has gone.
             job = back;
-            self.work_outbound();
+            self.finish_outbound();
+            std::thread::yield_now();
         }
-        self.work_outbound();
     }
 
-    fn work_outbound(&mut self) {
-        let ring = self.outbound.ring().clone();
-        ring.work(|job| {
-            job.seal(&self.shared);
-            for (packet, mtu) in job.too_big() {
-                let reason = icmp::Reason::TooBig(mtu as u32);
-                self.errors.send(&self.shared, reason, packet);
+    /// Seals and sends all that is in the ring, but for what a helper is at.
+    fn finish_outbound(&self) {
+        let ring = self.outbound.ring();
+        if !ring.is_empty() {
+            while ring.work(|job| job.seal(&self.shared)) {}
+            ring.commit();
+        }
+    }
+
+    /// More is about to be read: seals and sends what is in the ring, or leaves some of it to helpers.
+    fn advance_outbound(&mut self) {
+        if self.is_alone(self.streak > 1) {
+            return self.finish_outbound();
+        }
+        self.share(self.outbound.ring(), |job| job.seal(&self.shared));
+    }
+
+    /// Whether nobody helps, nor is on the way. If there is a backlog, somebody may be called.
+    #[inline]
+    fn is_alone(&mut self, backlog: bool) -> bool {
+        let (Some(crew), pace) = (&self.crew, &mut self.pace) else { return true };
+        crew.is_alone(self.number, &self.shared, pace, backlog)
+    }
+
+    /// Works on as much as helpers do not get to; commits only when they do not.
+    fn share<J, C: Committer<J>>(&self, ring: &Ring<J, C>, mut work: impl FnMut(&mut J)) {
+        let helped = self.crew.as_ref().is_some_and(|crew| crew.calls.helpers(self.number).here > 0);
+        loop {
+            let pending = ring.pending();
+            // One job is left for a helper to claim, but not the one that all others wait for.
+            let own = pending.count > 1 || (pending.head && ring.len() > 1);
+            if !own || !ring.work(&mut work) {
+                break;
             }
-        });
-        ring.commit();
+        }
+        if !helped || ring.len() > RING / 2 {
+            ring.commit();
+        }
     }
 
     /// Sends what waits for the peer, if there is a session by now.
@@ -388,73 +560,109 @@ impl Worker {
             if !peer.current.load().as_ref().is_some_and(|session| session.may_send(now())) {
                 return self.shared.events.raise(peer, SESSION_WANTED);
             }
-            let Some(mut job) = self.outbound_pool.take() else { return };
+            let Some(mut job) = self.outbound_pool.take() else {
+                return self.postpone(Command::Flush(peer.clone()));
+            };
             while let Some(room) = job.room() {
                 let Some(packet) = self.waiting.pop(peer.id) else { break };
                 room[..packet.len()].copy_from_slice(&packet);
                 job.admit(packet.len(), peer, segments(&packet));
             }
             self.dispatch(job);
+            self.finish_outbound();
         }
     }
 
     fn keepalive(&mut self, peer: &Arc<Peer>) {
-        let Some(mut job) = self.outbound_pool.take() else { return };
+        let Some(mut job) = self.outbound_pool.take() else {
+            return self.postpone(Command::Keepalive(peer.clone()));
+        };
         job.admit_keepalive(peer);
         self.dispatch(job);
+        self.finish_outbound();
+    }
+
+    /// Keeps a command until a job is free.
+    fn postpone(&mut self, command: Command) {
+        self.postponed.push(command);
+        if !self.outbound_pool.wait() {
+            self.shared.links[self.number].wake.signal();
+        }
     }
 
     /// Receives for one turn, from the sockets that may have something.
     fn receive(&mut self) {
         let ready = std::mem::take(&mut self.ready.udp);
-        let Some(sockets) = self.sockets.clone() else { return };
-        for socket in sockets.iter().filter(|socket| ready[usize::from(socket.is_v6())]) {
-            self.ready.udp[usize::from(socket.is_v6())] = self.receive_from(socket);
+        if let Some(sockets) = self.sockets.clone() {
+            for socket in sockets.iter().filter(|socket| ready[usize::from(socket.is_v6())]) {
+                self.ready.udp[usize::from(socket.is_v6())] = self.receive_from(socket);
+            }
+        }
+        if !self.ready.receives() {
+            self.finish_inbound();
         }
     }
 
     fn receive_from(&mut self, socket: &Socket) -> bool {
-        {
-            let mut jobs = ArrayVec::<Box<Inbound>, RECEIVE>::new();
-            jobs.extend(std::iter::from_fn(|| self.inbound_pool.take()).take(RECEIVE));
-            let mut received = [Received::default(); RECEIVE];
-            let count = {
-                let mut buffers: ArrayVec<&mut [u8], RECEIVE> = jobs.iter_mut().map(|job| job.buffer()).collect();
-                // An error stands for one datagram that did not come (a report from the network): there may be more.
-                socket.recv(&mut buffers, &mut received)
-            };
-            let count = match count {
-                Ok(count) => count,
-                Err(error) => {
-                    jobs.into_iter().for_each(|job| self.inbound_pool.put(job));
-                    return error.kind() != io::ErrorKind::WouldBlock && error.kind() != io::ErrorKind::InvalidInput;
-                }
-            };
-            let full = count == jobs.len();
-            for (number, mut job) in jobs.into_iter().enumerate() {
-                if number >= count {
-                    self.inbound_pool.put(job);
-                    continue;
-                }
-                job.received = received[number];
-                self.push_inbound(job);
-            }
-            self.work_inbound();
-            full
+        let mut jobs = ArrayVec::<Box<Inbound>, RECEIVE>::new();
+        jobs.extend(std::iter::from_fn(|| self.inbound_pool.take()).take(RECEIVE));
+        if jobs.is_empty() {
+            self.finish_inbound();
+            return self.stall(false);
         }
+        let mut received = [Received::default(); RECEIVE];
+        let count = {
+            let mut buffers: ArrayVec<&mut [u8], RECEIVE> = jobs.iter_mut().map(|job| job.buffer()).collect();
+            // An error stands for one datagram that did not come (a report from the network): there may be more.
+            socket.recv(&mut buffers, &mut received)
+        };
+        let count = match count {
+            Ok(count) => count,
+            Err(error) => {
+                for job in jobs {
+                    self.inbound_pool.put(job);
+                }
+                return error.kind() != io::ErrorKind::WouldBlock && error.kind() != io::ErrorKind::InvalidInput;
+            }
+        };
+        let full = count == jobs.len();
+        for (number, mut job) in jobs.into_iter().enumerate() {
+            if number >= count {
+                self.inbound_pool.put(job);
+                continue;
+            }
+            job.received = received[number];
+            self.push_inbound(job);
+        }
+        // What is behind the first of them is enough to share.
+        let bytes: usize = received[..count].iter().skip(1).map(|received| received.len).sum();
+        let forced = self.crew.as_ref().is_some_and(|crew| crew.is_forced());
+        self.advance_inbound(bytes >= WORTH_A_CALL || (forced && count > 1));
+        full
     }
 
     fn push_inbound(&mut self, mut job: Box<Inbound>) {
         while let Err(back) = self.inbound.push(job) {
             job = back;
-            self.inbound.ring().work(|job| job.open(&self.shared));
-            self.inbound.ring().commit();
+            self.finish_inbound();
+            std::thread::yield_now();
         }
     }
 
-    /// Opens all jobs in the ring and gives what they hold to the TUN.
-    fn work_inbound(&mut self) {
-        while self.inbound.ring().work(|job| job.open(&self.shared)) {}
-        self.inbound.ring().commit();
+    /// Opens all that is in the ring, but for what a helper is at, and gives what it holds to the TUN.
+    fn finish_inbound(&self) {
+        let ring = self.inbound.ring();
+        if !ring.is_empty() {
+            while ring.work(|job| job.open(&self.shared)) {}
+            ring.commit();
+        }
+    }
+
+    /// Opens what was received and gives it to the TUN, or leaves some of it to helpers.
+    fn advance_inbound(&mut self, backlog: bool) {
+        if self.is_alone(backlog) {
+            return self.finish_inbound();
+        }
+        self.share(self.inbound.ring(), |job| job.open(&self.shared));
     }
 }

@@ -46,6 +46,7 @@ struct Place {
 /// The committer of a worker's inbound ring.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
+    worker: usize,
     queue: Arc<Queue>,
     /// Whether the TUN speaks virtio headers.
     header: bool,
@@ -61,6 +62,7 @@ pub(crate) struct Writer {
 /// What a [`Writer`] is made of.
 pub(crate) struct WriterParts {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) worker: usize,
     pub(crate) queue: Arc<Queue>,
     pub(crate) offloads: linux::tun::Offloads,
     pub(crate) pool: Pool<Inbound>,
@@ -72,6 +74,7 @@ impl Writer {
         let offloads = parts.offloads;
         Self {
             shared: parts.shared,
+            worker: parts.worker,
             queue: parts.queue,
             header: offloads.vnet,
             joiner: (offloads.vnet && offloads.tso).then(|| Joiner::new(PACKETS_MAX, offloads.uso)),
@@ -183,9 +186,13 @@ impl Committer<Box<Inbound>> for Writer {
 
     fn flush(&mut self) {
         self.write();
+        let mut awaited = false;
         for mut job in self.jobs.drain(..) {
             job.clear();
-            self.pool.put(job);
+            awaited |= self.pool.put(job);
+        }
+        if awaited {
+            self.shared.links[self.worker].wake.signal();
         }
     }
 }
