@@ -33,6 +33,9 @@ const GROUP: usize = LANES;
 /// The longest text taken here; far beyond any packet, far below where a block's number would wrap.
 const LONGEST: usize = 1 << 20;
 
+/// Fewer segments than this are never worth it ([`pays`]), which need not be found out each time.
+const FEWEST: usize = 3;
+
 pub(crate) struct Avx2Key {
     key: Wiped<[u32; KEY_LEN / 4]>,
     ring: RingKey,
@@ -125,6 +128,9 @@ fn fitting(aad: &[u8], len: usize) -> Option<usize> {
 
 impl BatchAead for Avx2Key {
     fn seal(&self, mut batch: &mut [SealSegment<'_>]) {
+        if batch.len() < FEWEST && !self.alone {
+            return self.ring.seal(batch);
+        }
         let mut scratch = None;
         while !batch.is_empty() {
             let (count, ours) = self.group(batch.iter().map(|s| fitting(s.aad, s.out.len())));
@@ -140,6 +146,9 @@ impl BatchAead for Avx2Key {
     }
 
     fn open(&self, mut batch: &mut [OpenSegment<'_>]) -> usize {
+        if batch.len() < FEWEST && !self.alone {
+            return self.ring.open(batch);
+        }
         let mut scratch = None;
         let mut authentic = 0;
         while !batch.is_empty() {
@@ -265,8 +274,8 @@ fn stream<'a>(scratch: &'a Scratch, run: &Run) -> &'a [u8] {
     &scratch.keystream.0[run.lane * BLOCK..][..run.len * BLOCK]
 }
 
-/// The tags of a group's texts, four texts of similar lengths at a time.
-#[inline]
+/// The tags of a group's texts, four texts of similar lengths at a time. One copy of it for sealing and opening.
+#[inline(never)]
 #[target_feature(enable = "avx2")]
 fn tags(texts: &[&[u8]], keys: &[OneTimeKey; GROUP], secrets: &mut Secrets) -> [[u8; TAG_LEN]; GROUP] {
     let order = by_length(texts);
@@ -402,4 +411,19 @@ fn opaque(mut vector: __m256i) -> __m256i {
         asm!("/* {0} */", inout(ymm_reg) vector, options(pure, nomem, nostack, preserves_flags));
     }
     vector
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What [`FEWEST`] says, and what the rule is for: many small ones are taken, long ones are not.
+    #[test]
+    fn what_pays() {
+        for len in TAG_LEN..3000 {
+            assert!((1..FEWEST).all(|count| !pays(&[len; GROUP][..count])), "{len}");
+        }
+        assert!(pays(&[64 + TAG_LEN; 4]) && pays(&[128 + TAG_LEN; GROUP]) && pays(&[64 + TAG_LEN; FEWEST]));
+        assert!(!pays(&[1420 + TAG_LEN; GROUP]) && !pays(&[1000 + TAG_LEN; 4]));
+    }
 }

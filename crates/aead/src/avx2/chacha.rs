@@ -80,8 +80,8 @@ impl Pass {
         self.lanes += len;
     }
 
-    /// Computes the blocks.
-    #[inline]
+    /// Computes the blocks. One copy of it for all who call.
+    #[inline(never)]
     #[target_feature(enable = "avx2")]
     pub(super) fn keystream(&self, key: &[u32; 8], out: &mut Keystream) {
         let constant = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
