@@ -17,6 +17,8 @@ pub mod clock;
 pub mod icmp;
 pub mod link;
 pub mod memory;
+#[cfg(modelled)]
+pub mod modelled;
 pub mod netlink;
 pub mod netns;
 pub mod poll;

@@ -32,7 +32,6 @@ pub enum Panel {
         bars: Bars,
     },
     /// Lines, for figures that grow with something.
-    #[allow(dead_code)]
     Lines {
         /// What they show, with its unit.
         title: String,

@@ -179,6 +179,10 @@ impl Socket {
     /// Takes what has come, one datagram or coalesced run per buffer, at most [`BATCH`] of them; says how many. `WouldBlock`
     /// when nothing has. What is larger than its buffer is cut off, and so will not authenticate: 64 KiB are always enough.
     pub fn recv(&self, bufs: &mut [&mut [u8]], out: &mut [Received]) -> io::Result<usize> {
+        #[cfg(modelled)]
+        if let Some(calls) = crate::modelled::calls() {
+            return calls.recv(self.as_fd(), bufs, out);
+        }
         let count = bufs.len().min(out.len()).min(BATCH);
         if count == 0 {
             return Ok(0);
@@ -226,6 +230,10 @@ impl Socket {
     ///
     /// Each destination, and source, must be of the socket's family. `segment` needs [`Socket::gso`].
     pub fn send(&self, sends: &[Outgoing<'_>]) -> (usize, Option<SendError>) {
+        #[cfg(modelled)]
+        if let Some(calls) = crate::modelled::calls() {
+            return calls.send(self.as_fd(), sends);
+        }
         let mut sent = 0;
         while sent < sends.len() {
             let batch = &sends[sent..sends.len().min(sent + BATCH)];
@@ -279,6 +287,14 @@ impl Socket {
             )
         };
         check(sent).map(|count| count as usize)
+    }
+}
+
+/// Anything stands for an IPv4 socket whose calls are modelled.
+#[cfg(modelled)]
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Socket {
+        Socket::new(fd, false, true)
     }
 }
 
