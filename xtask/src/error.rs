@@ -43,12 +43,12 @@ pub enum Failure {
     #[error("two systems are called {0:?}: name each once, and with --impl choose another name")]
     Twice(String),
     /// A system that was given as a command does not make a tunnel.
-    #[error("--impl {name}: {source}")]
+    #[error("--impl {name}: {reason}")]
     Given {
         /// Its name.
         name: String,
-        /// What it does, or not.
-        source: LabError,
+        /// What it does, or not, in one line.
+        reason: String,
     },
     /// A file or a program could not be reached.
     #[error("{what}: {source}")]

@@ -237,9 +237,12 @@ fn udp_large(bed: &Bed, plan: &Plan, sample: &mut Sample) -> Result<(), LabError
 
 /// A flood, of which it counts what was sent and what arrived; then the highest clean rate, by bisection. All of it in batches.
 fn udp(bed: &Bed, plan: &Plan, sample: &mut Sample, size: usize, keys: [&'static str; 3]) -> Result<(), LabError> {
-    let try_rate = |rate: Option<f64>, time| -> Result<Blast, LabError> {
+    let mut late = 0;
+    let mut try_rate = |rate: Option<f64>, time| -> Result<Blast, LabError> {
         let rate = rate.map(|kpps| (kpps * 1e3) as u64);
-        blast(&bed.from, &bed.to, bed.address, &BlastPlan { size, rate, time })
+        let blast = blast(&bed.from, &bed.to, bed.address, &BlastPlan { size, rate, time })?;
+        late += blast.late;
+        Ok(blast)
     };
     let flood = try_rate(None, Duration::from_secs(plan.flood.into()))?;
     sample.enter(keys[0], Some(flood.offered() / 1e3));
@@ -249,6 +252,7 @@ fn udp(bed: &Bed, plan: &Plan, sample: &mut Sample, size: usize, keys: [&'static
         Ok(Verdict::of(kpps * 1e3, blast.offered(), blast.arrived()))
     })?;
     sample.enter(keys[2], Some(clean));
+    sample.add("late", late as f64);
     Ok(())
 }
 

@@ -133,10 +133,24 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 fn try_given(given: &[Subject]) -> Result<(), Failure> {
     for subject in given {
         println!("Trying {} …", subject.name);
-        let failed = |source: LabError| Failure::Given { name: subject.name.clone(), source };
-        Bed::build(subject.system.as_ref(), Gso::Through).map_err(failed)?;
+        Bed::build(subject.system.as_ref(), Gso::Through).map_err(|error| match error {
+            LabError::Interrupted => error.into(),
+            other => Failure::Given { name: subject.name.clone(), reason: reason(other) },
+        })?;
     }
     Ok(())
+}
+
+/// Why a command is of no use, in one line.
+fn reason(error: LabError) -> String {
+    match error {
+        LabError::Died { name, status, log } => {
+            let last = log.lines().rfind(|line| !line.trim().is_empty());
+            let said = last.map_or_else(|| "without a word".to_owned(), |line| format!("and said: {}", line.trim()));
+            format!("`{name}` made no interface that answers; it ended ({status}) {said}")
+        }
+        other => other.to_string().lines().next().unwrap_or_default().to_owned(),
+    }
 }
 
 /// One system on one link. A measurement that a system does not survive is missing from its sample; the others go on.
@@ -165,8 +179,7 @@ fn give_up(mut sample: Sample, what: &str, error: LabError) -> Result<Sample, Fa
         return Err(error.into());
     }
     eprintln!("    {what} failed: {error}");
-    let said = error.to_string();
-    sample.failures.push(format!("{what}: {}", said.lines().next().unwrap_or_default()));
+    sample.failures.push(format!("{what}: {}", reason(error)));
     Ok(sample)
 }
 
@@ -206,4 +219,34 @@ fn minutes(time: Duration) -> String {
 fn left(began: Instant, done: usize, passes: usize) -> String {
     let each = began.elapsed().checked_div(done as u32);
     each.map_or_else(String::new, |each| format!(" (about {} left)", minutes(each * (passes - done) as u32)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    #[test]
+    fn what_a_command_does_wrong_is_one_line() {
+        let died = |log: &str| LabError::Died {
+            name: "x wg0".to_owned(),
+            status: ExitStatus::from_raw(256),
+            log: log.to_owned(),
+        };
+        assert_eq!(
+            reason(died("first\nno such device\n\n")),
+            "`x wg0` made no interface that answers; it ended (exit status: 1) and said: no such device"
+        );
+        assert!(reason(died("")).ends_with("it ended (exit status: 1) without a word"));
+        assert_eq!(reason(LabError::Interrupted), "interrupted");
+    }
+
+    #[test]
+    fn what_is_left_is_told_once_it_is_known() {
+        assert_eq!(left(Instant::now(), 0, 5), "");
+        let began = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
+        assert_eq!(left(began, 2, 4), " (about 2 minutes left)");
+        assert_eq!(minutes(Duration::from_secs(10)), "a minute");
+    }
 }

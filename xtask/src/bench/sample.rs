@@ -17,7 +17,7 @@ pub struct Metric {
 }
 
 /// All of them, in the order of the table.
-pub const METRICS: [Metric; 22] = [
+pub const METRICS: [Metric; 23] = [
     metric("tcp1_gbps", "TCP, 1 stream, Gb/s", 2, true),
     metric("tcp8_gbps", "TCP, 8 streams, Gb/s", 2, true),
     metric("cpu_s_per_gb", "CPU-s/GB of 1 stream, whole machine", 2, true),
@@ -33,6 +33,7 @@ pub const METRICS: [Metric; 22] = [
     metric("udp1300_sent_kpps", "UDP 1300 B flood, sent, kpps", 0, false),
     metric("iperf1300_flood_kpps", "UDP 1300 B flood, by iperf3, arrived, kpps", 0, false),
     metric("iperf1300_sent_kpps", "UDP 1300 B flood, by iperf3, sent, kpps", 0, false),
+    metric("late", "datagrams out of order or twice, of all in batches", 0, false),
     metric("idle_p50_us", "RTT idle, p50, µs", 0, true),
     metric("idle_p99_us", "RTT idle, p99, µs", 0, false),
     metric("loaded_p50_us", "RTT beside 1 TCP stream, p50, µs", 0, true),
@@ -73,6 +74,12 @@ impl Sample {
         if let Some(value) = value {
             self.values.insert(key, value);
         }
+    }
+
+    /// Adds to a value.
+    pub fn add(&mut self, key: &'static str, value: f64) {
+        let sum = self.values.get(key).unwrap_or(&0.0) + value;
+        self.enter(key, Some(sum));
     }
 
     /// A line of progress.
