@@ -15,6 +15,7 @@ mod configuration;
 mod datapath;
 mod eavesdropper;
 mod errors;
+mod helping;
 mod hostile;
 mod hostile_flood;
 mod interop;

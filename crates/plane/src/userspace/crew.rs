@@ -54,12 +54,12 @@ const LATE: Duration = Duration::from_micros(100);
 const GOOD: usize = 4;
 /// How long the next call is put off after a bad stint; doubled with each up to the longest.
 const SHORTEST: Duration = Duration::from_micros(100);
-const LONGEST: Duration = Duration::from_millis(12);
+const LONGEST: Duration = Duration::from_millis(50);
 
 /// How long a worker's pace is looked at before something is said of it, and after which a look at it is too old.
 const RECENT: std::ops::Range<Duration> = Duration::from_millis(1)..Duration::from_millis(50);
 /// How long no help is called after a look that said that there are too few processors.
-const CROWDED: Duration = Duration::from_millis(4);
+const CROWDED: Duration = Duration::from_millis(20);
 
 /// A thread's time: how much of it it wanted to run and did.
 pub(crate) struct Pace {
@@ -102,7 +102,7 @@ pub(crate) struct Mate {
     called: AtomicU64,
     /// Before when it is not called again.
     not_before: AtomicU64,
-    /// Bad stints, one after the other.
+    /// Bad stints; a good one takes back half of them.
     failures: AtomicU32,
 }
 
@@ -113,10 +113,10 @@ impl Mate {
     }
 
     fn judge(&self, good: bool) {
-        if good {
-            return self.failures.store(0, Ordering::Relaxed);
-        }
         let failures = self.failures.load(Ordering::Relaxed);
+        if good {
+            return self.failures.store(failures / 2, Ordering::Relaxed);
+        }
         self.failures.store(failures.saturating_add(1), Ordering::Relaxed);
         let pause = (SHORTEST * (1 << failures.min(10))).min(LONGEST);
         self.not_before.store((now() + pause).as_nanos(), Ordering::Relaxed);
