@@ -1,8 +1,9 @@
 //! Inbound jobs: what a UDP socket gave, opened.
 //!
-//! A job is one datagram, or a run of them that the kernel coalesced. Whoever claims it finds each datagram's session by
-//! its receiver index and opens it in place, all datagrams of a session in one batch. Nothing is believed before it
-//! authenticated, and nothing of the peer changes before the commit (see `writer`), which goes in order.
+//! A job is what one receive gave: a datagram, or a run of them that the kernel coalesced. Several that are short are moved
+//! together into one job, since what they cost apart is far more than the copy. Whoever claims it finds each datagram's
+//! session by its receiver index and opens it in place, all datagrams of a session in one batch. Nothing is believed before
+//! it authenticated, and nothing of the peer changes before the commit (see `writer`), which goes in order.
 
 use super::{
     drops::Reason,
@@ -23,6 +24,10 @@ use std::io;
 const BUFFER_LEN: usize = 1 << 16;
 /// Datagrams in one job. Kernels coalesce up to 64.
 pub(crate) const DATAGRAMS_MAX: usize = 128;
+/// Receives in one job.
+pub(crate) const RECEIVES_MAX: usize = 16;
+/// The most bytes that are moved to another job.
+const SHORT: usize = 4096;
 
 /// An authentic datagram.
 #[derive(Clone, Copy)]
@@ -32,6 +37,8 @@ pub(crate) struct Opened {
     pub(crate) at: usize,
     /// Bytes of plaintext, padding included.
     pub(crate) len: usize,
+    /// The number of the receive that gave it, in [`Inbound::received`].
+    pub(crate) receive: usize,
 }
 
 /// Datagrams of one session, one after the other in [`Inbound::opened`].
@@ -43,7 +50,10 @@ pub(crate) struct Part {
 /// A batch on its way in.
 pub(crate) struct Inbound {
     buffer: Buffer,
-    pub(crate) received: Received,
+    /// What was received, one after the other in the buffer.
+    received: ArrayVec<Received, RECEIVES_MAX>,
+    /// Bytes of all of it.
+    used: usize,
     parts: ArrayVec<Part, DATAGRAMS_MAX>,
     opened: ArrayVec<Opened, DATAGRAMS_MAX>,
 }
@@ -52,7 +62,8 @@ impl Inbound {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             buffer: Buffer::new(BUFFER_LEN)?,
-            received: Received::default(),
+            received: ArrayVec::new(),
+            used: 0,
             parts: ArrayVec::new(),
             opened: ArrayVec::new(),
         })
@@ -63,15 +74,39 @@ impl Inbound {
         &mut self.buffer
     }
 
+    /// Takes in what a receive put into the buffer.
+    pub(crate) fn take(&mut self, received: Received) {
+        self.used = received.len;
+        self.received.clear();
+        self.received.push(received);
+    }
+
+    /// Takes over what another job received, if that is short and there is room. The other is as it was before.
+    pub(crate) fn absorb(&mut self, other: &Self) -> bool {
+        let count = |job: &Self| job.received.iter().map(|it| it.len.div_ceil(it.segment).max(1)).sum::<usize>();
+        let fits = self.used + other.used <= BUFFER_LEN
+            && self.received.len() + other.received.len() <= RECEIVES_MAX
+            && count(self) + count(other) <= DATAGRAMS_MAX;
+        if other.used > SHORT || !fits {
+            return false;
+        }
+        self.buffer[self.used..self.used + other.used].copy_from_slice(&other.buffer[..other.used]);
+        self.received.extend(other.received.iter().copied());
+        self.used += other.used;
+        true
+    }
+
     /// Makes the job ready for its next use.
     pub(crate) fn clear(&mut self) {
+        self.used = 0;
+        self.received.clear();
         self.parts.clear();
         self.opened.clear();
     }
 
-    /// The sessions in order of their datagrams, these datagrams, and the bytes that they lie in.
-    pub(crate) fn parts(&mut self) -> (&[Part], &[Opened], &mut [u8]) {
-        (&self.parts, &self.opened, &mut self.buffer)
+    /// What was received, the sessions in order of their datagrams, these datagrams, and the bytes that they lie in.
+    pub(crate) fn parts(&mut self) -> (&[Received], &[Part], &[Opened], &mut [u8]) {
+        (&self.received, &self.parts, &self.opened, &mut self.buffer)
     }
 
     /// A packet of the commit that this job is part of.
@@ -81,19 +116,23 @@ impl Inbound {
 
     /// Opens all datagrams.
     pub(crate) fn open(&mut self, shared: &Shared) {
-        let from = Endpoint { addr: self.received.from, source: self.received.source };
-        let segment = self.received.segment;
         let mut opener = Opener { shared, parts: &mut self.parts, opened: &mut self.opened, batch: Batch::new() };
-        // An empty datagram is one too.
-        shared.drops.count(Reason::OuterMalformed, usize::from(self.received.len == 0));
+        let mut rest = &mut self.buffer[..self.used];
         let mut at = 0;
-        for datagram in self.buffer[..self.received.len].chunks_mut(segment) {
-            let start = at;
-            at += datagram.len();
-            match MessageType::of(datagram) {
-                Some(MessageType::Transport) => opener.transport(datagram, start),
-                Some(_) => handshake(shared, from, datagram),
-                None => shared.drops.count(Reason::OuterMalformed, 1),
+        for (number, received) in self.received.iter().enumerate() {
+            let (bytes, behind) = rest.split_at_mut(received.len);
+            rest = behind;
+            let from = Endpoint { addr: received.from, source: received.source };
+            // An empty datagram is one too.
+            shared.drops.count(Reason::OuterMalformed, usize::from(received.len == 0));
+            for datagram in bytes.chunks_mut(received.segment) {
+                let start = at;
+                at += datagram.len();
+                match MessageType::of(datagram) {
+                    Some(MessageType::Transport) => opener.transport(datagram, start, number),
+                    Some(_) => handshake(shared, from, datagram),
+                    None => shared.drops.count(Reason::OuterMalformed, 1),
+                }
             }
         }
         opener.finish_batch();
@@ -130,8 +169,8 @@ struct Opener<'a, 'job> {
 }
 
 impl<'job> Opener<'_, 'job> {
-    /// Adds a transport message that begins at `start` to the batch of its session.
-    fn transport(&mut self, datagram: &'job mut [u8], start: usize) {
+    /// Adds a transport message that begins at `start`, of the receive of this number, to the batch of its session.
+    fn transport(&mut self, datagram: &'job mut [u8], start: usize, receive: usize) {
         let header = parse_transport_header(datagram).filter(|_| datagram.len() >= TRANSPORT_MIN_LEN);
         let Some(header) = header else {
             return self.shared.drops.count(Reason::OuterMalformed, 1);
@@ -152,24 +191,25 @@ impl<'job> Opener<'_, 'job> {
             return self.shared.drops.count(Reason::Replayed, 1);
         }
         let text = &mut datagram[TRANSPORT_HEADER_LEN..];
-        let place = Opened { counter, at: start + TRANSPORT_HEADER_LEN, len: text.len() - TAG_LEN };
+        let place = Opened { counter, at: start + TRANSPORT_HEADER_LEN, len: text.len() - TAG_LEN, receive };
         self.batch.places.push(place);
         self.batch.segments.push(OpenSegment { nonce: counter_nonce(counter), aad: &[], text, authentic: false });
     }
 
     /// Opens the batch and keeps what is authentic.
     fn finish_batch(&mut self) {
-        let batch = std::mem::replace(&mut self.batch, Batch::new());
-        let Some(installed) = batch.installed else { return };
-        let (mut segments, places) = (batch.segments, batch.places);
-        let authentic = installed.session.opening_key().open(&mut segments);
+        let Batch { installed, segments, places } = &mut self.batch;
+        let Some(installed) = installed.take() else { return };
+        let authentic = installed.session.opening_key().open(segments);
         self.shared.drops.count(Reason::Forged, segments.len() - authentic);
         let room = self.opened.remaining_capacity().min(if self.parts.is_full() { 0 } else { DATAGRAMS_MAX });
         self.shared.drops.count(Reason::TooManySegments, authentic.saturating_sub(room));
-        let kept = segments.iter().zip(&places).filter(|(segment, _)| segment.authentic).take(room);
+        let kept = segments.iter().zip(&*places).filter(|(segment, _)| segment.authentic).take(room);
         self.opened.extend(kept.map(|(_, place)| *place));
         if authentic.min(room) > 0 {
             self.parts.push(Part { installed, count: authentic.min(room) });
         }
+        segments.clear();
+        places.clear();
     }
 }

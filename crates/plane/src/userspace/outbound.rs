@@ -45,6 +45,8 @@ const INPUT_LEN: usize = FULL + PACKET_MAX;
 const OUTPUT_LEN: usize = INPUT_LEN + (48 << 10);
 /// The most that one send may carry: an IPv4 packet is 65,535 bytes with 28 of header.
 const SEND_MAX: usize = 65_507;
+/// Segments that are sealed at once, of several runs where these are short: the AEAD works on many at a time.
+const BATCH_MAX: usize = 2 * SEGMENTS_MAX;
 /// How long packets wait for counters that other workers hold, before they are dropped. A worker lets go of them when it has sent
 /// its job: in microseconds, or after it has been preempted.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
@@ -213,8 +215,10 @@ impl Outbound {
                 counters: *first..*first + share.segments as u64,
                 output: &mut self.output,
                 runs: &mut self.runs,
+                begun: at,
                 at,
                 pieces: ArrayVec::new(),
+                run: 0,
                 len: 0,
                 ecn: 0,
                 data: false,
@@ -227,13 +231,13 @@ impl Outbound {
                     self.too_big.push((number, inner_mtu));
                 }
             }
-            sealer.finish_run();
+            sealer.seal();
             at = sealer.at;
         }
     }
 }
 
-/// One segment of the run that is being put together.
+/// One segment that is to be sealed.
 struct Piece<'a> {
     /// Bytes of the whole datagram.
     wire: usize,
@@ -252,9 +256,14 @@ struct Sealer<'a> {
     counters: Range<u64>,
     output: &'a mut [u8],
     runs: &'a mut ArrayVec<Run, { PACKETS_MAX + 32 }>,
+    /// Where in the output the first segment begins that is not sealed yet.
+    begun: usize,
     /// Where in the output the run begins.
     at: usize,
-    pieces: ArrayVec<Piece<'a>, SEGMENTS_MAX>,
+    /// The segments that are not sealed yet.
+    pieces: ArrayVec<Piece<'a>, BATCH_MAX>,
+    /// The number of the run's first segment among them.
+    run: usize,
     /// Bytes of the run so far.
     len: usize,
     ecn: u8,
@@ -302,11 +311,16 @@ impl<'a> Sealer<'a> {
 
     /// Adds a segment of `wire` bytes; `write` writes its inner headers and says what follows them. False: no room.
     fn segment(&mut self, wire: usize, ecn: u8, write: impl FnOnce(&mut [u8]) -> (usize, &'a [u8])) -> bool {
-        let stride = self.pieces.first().map_or(wire, |first| first.wire);
-        let last = self.pieces.last().map_or(wire, |last| last.wire);
+        let run = &self.pieces[self.run..];
+        let stride = run.first().map_or(wire, |first| first.wire);
+        let last = run.last().map_or(wire, |last| last.wire);
+        let full = run.len() == SEGMENTS_MAX || self.len + wire > SEND_MAX;
         // A shorter datagram ends a run, a longer one or one with other ECN bits begins the next.
-        if last < stride || wire > stride || ecn != self.ecn || self.pieces.is_full() || self.len + wire > SEND_MAX {
+        if last < stride || wire > stride || ecn != self.ecn || full {
             self.finish_run();
+        }
+        if self.pieces.is_full() {
+            self.seal();
         }
         let at = self.at + self.len;
         if at + wire > self.output.len() || self.runs.is_full() {
@@ -319,16 +333,39 @@ impl<'a> Sealer<'a> {
         true
     }
 
-    /// Seals the run, if there is one, and begins the next behind it.
+    /// Ends the run, if there is one, and begins the next behind it.
     fn finish_run(&mut self) {
-        let count = self.pieces.len();
+        let count = self.pieces.len() - self.run;
         if count == 0 {
             return;
         }
-        if let Some(first) = self.take_counters(count) {
+        self.runs.push(Run {
+            peer: self.peer.clone(),
+            session: self.session.clone(),
+            path: self.path.clone(),
+            at: self.at,
+            len: self.len,
+            stride: self.pieces[self.run].wire,
+            count,
+            ecn: self.ecn,
+            data: self.data,
+        });
+        self.run = self.pieces.len();
+        self.at += self.len;
+        self.len = 0;
+        self.data = false;
+    }
+
+    /// Ends the run, and seals all that is not sealed yet.
+    fn seal(&mut self) {
+        self.finish_run();
+        if self.pieces.is_empty() {
+            return;
+        }
+        if let Some(first) = self.take_counters(self.pieces.len()) {
             let index = self.session.remote_index();
-            let mut rest = &mut self.output[self.at..self.at + self.len];
-            let mut batch = ArrayVec::<SealSegment<'_>, SEGMENTS_MAX>::new();
+            let mut rest = &mut self.output[self.begun..self.at];
+            let mut batch = ArrayVec::<SealSegment<'_>, BATCH_MAX>::new();
             for (counter, piece) in (first..).zip(&self.pieces) {
                 let (datagram, behind) = rest.split_at_mut(piece.wire);
                 let (header, out) = datagram.split_at_mut(TRANSPORT_HEADER_LEN);
@@ -338,22 +375,13 @@ impl<'a> Sealer<'a> {
                 rest = behind;
             }
             self.session.sealing_key().seal(&mut batch);
-            self.runs.push(Run {
-                peer: self.peer.clone(),
-                session: self.session.clone(),
-                path: self.path.clone(),
-                at: self.at,
-                len: self.len,
-                stride: self.pieces[0].wire,
-                count,
-                ecn: self.ecn,
-                data: self.data,
-            });
-            self.at += self.len;
+            self.begun = self.at;
+        } else {
+            self.runs.retain(|run| run.at < self.begun);
+            self.at = self.begun;
         }
         self.pieces.clear();
-        self.len = 0;
-        self.data = false;
+        self.run = 0;
     }
 
     /// Counters for `count` datagrams: each of the share's has one, and none is used twice whatever was counted.

@@ -78,6 +78,7 @@ impl Committer<Box<Outbound>> for Sender {
 }
 
 /// One message of a system call.
+#[derive(Clone, Copy)]
 struct Entry<'a> {
     run: &'a Run,
     outgoing: Outgoing<'a>,
@@ -127,19 +128,21 @@ impl<'a> Batch<'a> {
 
     /// Sends what has been added.
     fn send(&mut self) {
-        let entries = std::mem::take(&mut self.entries);
         let Some(socket) = self.socket else { return };
-        let outgoing: ArrayVec<Outgoing<'_>, BATCH> = entries.iter().map(|entry| entry.outgoing).collect();
+        let mut outgoing = ArrayVec::<Outgoing<'_>, BATCH>::new();
+        outgoing.extend(self.entries.iter().map(|entry| entry.outgoing));
         let mut done = 0;
-        while done < entries.len() {
+        while done < self.entries.len() {
             let (sent, error) = socket.send(&outgoing[done..]);
-            self.sent(&entries[done..done + sent]);
+            self.sent(&self.entries[done..done + sent]);
             done += sent;
             if let Some(error) = error {
-                self.again(socket, &entries[done], error);
+                let entry = self.entries[done];
+                self.again(socket, &entry, error);
                 done += 1;
             }
         }
+        self.entries.clear();
     }
 
     /// Sends a refused message in the way that the refusal suggests, or drops it.

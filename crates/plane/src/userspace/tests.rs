@@ -116,20 +116,41 @@ fn seal(job: &mut Outbound, shared: &Shared) {
     job.seal(shared);
 }
 
-/// The plaintexts of everything in the job's runs, as the peer opens them.
+/// The plaintexts of everything in the job's runs, as the peer opens them. Each run is a receive, and says so by its ECN bits; what
+/// is short travels in the job before it.
 fn open(job: &Outbound, shared: &Shared) -> Vec<Vec<u8>> {
     let mut plaintexts = Vec::new();
     let (runs, output) = job.sealed();
-    for run in runs {
+    let mut jobs: Vec<(Inbound, Vec<usize>)> = Vec::new();
+    for (number, run) in runs.iter().enumerate() {
         assert!(run.len <= 65_507 && run.count <= 64);
         assert_eq!(run.count, run.len.div_ceil(run.stride));
         let mut inbound = Inbound::new().unwrap();
         inbound.buffer()[..run.len].copy_from_slice(&output[run.at..run.at + run.len]);
-        inbound.received = Received { len: run.len, segment: run.stride, ..Received::default() };
+        let ecn = number as u8 % 4;
+        inbound.take(Received { len: run.len, segment: run.stride, ecn, ..Received::default() });
+        let absorbed = jobs.last_mut().is_some_and(|(last, counts)| {
+            let absorbed = last.absorb(&inbound);
+            if absorbed {
+                counts.push(run.count);
+            }
+            absorbed
+        });
+        if !absorbed {
+            jobs.push((inbound, vec![run.count]));
+        }
+    }
+    let mut first = 0;
+    for (inbound, counts) in &mut jobs {
         inbound.open(shared);
-        let (parts, opened, bytes) = inbound.parts();
+        let (received, parts, opened, bytes) = inbound.parts();
         assert_eq!(parts.iter().map(|part| part.count).sum::<usize>(), opened.len());
-        assert_eq!(opened.len(), run.count);
+        assert_eq!((received.len(), opened.len()), (counts.len(), counts.iter().sum()));
+        for (receive, &count) in counts.iter().enumerate() {
+            assert_eq!(opened.iter().filter(|opened| opened.receive == receive).count(), count);
+            assert_eq!(usize::from(received[receive].ecn), (first + receive) % 4);
+        }
+        first += counts.len();
         plaintexts.extend(opened.iter().map(|opened| bytes[opened.at..opened.at + opened.len].to_vec()));
     }
     plaintexts
@@ -211,9 +232,9 @@ proptest! {
         }
         let mut inbound = Inbound::new().unwrap();
         inbound.buffer()[..bytes.len()].copy_from_slice(&bytes);
-        inbound.received = Received { len: bytes.len(), segment, ..Received::default() };
+        inbound.take(Received { len: bytes.len(), segment, ..Received::default() });
         inbound.open(&shared);
-        prop_assert!(inbound.parts().1.is_empty());
+        prop_assert!(inbound.parts().2.is_empty());
     }
 }
 
@@ -243,6 +264,24 @@ fn plain_packets_of_one_size_are_one_send() {
     }
     seal(&mut job, &shared);
     assert_eq!(job.sealed().0.iter().map(|run| run.count).collect::<Vec<_>>(), [50]);
+}
+
+/// Short receives share a job, as long as there is room for their bytes, their datagrams and what came with them; long ones do not.
+#[test]
+fn short_receives_share_a_job() {
+    let receive = |len: usize, segment: usize| {
+        let mut job = Inbound::new().unwrap();
+        job.take(Received { len, segment, ..Received::default() });
+        job
+    };
+    let mut job = receive(60_000, 1452);
+    assert!(job.absorb(&receive(1400, 1400)) && job.absorb(&receive(4096, 1452)));
+    assert!(!job.absorb(&receive(100, 100)), "more than the buffer holds");
+    let mut job = receive(100, 100);
+    assert!(!job.absorb(&receive(5000, 1452)), "not short");
+    assert_eq!((0..20).filter(|_| job.absorb(&receive(0, 1))).count(), 15);
+    let mut job = receive(64 * 48, 48);
+    assert!(job.absorb(&receive(64 * 48, 48)) && !job.absorb(&receive(48, 48)), "129 datagrams");
 }
 
 /// A keepalive is a header and a tag, and no data.

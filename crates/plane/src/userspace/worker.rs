@@ -44,6 +44,10 @@ use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
 const RING: usize = 16;
 /// Messages taken by one receive.
 const RECEIVE: usize = 4;
+/// Messages taken by one receive while they are short.
+const RECEIVE_SHORT: usize = 16;
+/// They are, if those of one receive have fewer bytes than this on average.
+const SHORT: usize = 4096;
 /// Outbound jobs before the other direction has its turn: as many as one receive gives.
 const TURN: usize = RECEIVE;
 
@@ -96,6 +100,8 @@ pub(crate) struct Worker {
     postponed: Vec<Command>,
     waiting: Waiting,
     errors: Errors,
+    /// How many messages the next receive takes.
+    receive: usize,
     /// What may have something to read.
     ready: Ready,
     busy_poll: Duration,
@@ -184,6 +190,7 @@ impl Worker {
             postponed: Vec::new(),
             waiting: Waiting::default(),
             errors: Errors::new(now()),
+            receive: RECEIVE,
             ready: Ready::default(),
             busy_poll,
             running: true,
@@ -353,7 +360,7 @@ impl Worker {
                 self.inbound_pool.put(job);
                 return;
             };
-            job.received = received;
+            job.take(received);
             self.push_inbound(job);
             self.finish_inbound();
         }
@@ -604,15 +611,15 @@ impl Worker {
     }
 
     fn receive_from(&mut self, socket: &Socket) -> bool {
-        let mut jobs = ArrayVec::<Box<Inbound>, RECEIVE>::new();
-        jobs.extend(std::iter::from_fn(|| self.inbound_pool.take()).take(RECEIVE));
+        let mut jobs = ArrayVec::<Box<Inbound>, RECEIVE_SHORT>::new();
+        jobs.extend(std::iter::from_fn(|| self.inbound_pool.take()).take(self.receive));
         if jobs.is_empty() {
             self.finish_inbound();
             return self.stall(false);
         }
-        let mut received = [Received::default(); RECEIVE];
+        let mut received = [Received::default(); RECEIVE_SHORT];
         let count = {
-            let mut buffers: ArrayVec<&mut [u8], RECEIVE> = jobs.iter_mut().map(|job| job.buffer()).collect();
+            let mut buffers: ArrayVec<&mut [u8], RECEIVE_SHORT> = jobs.iter_mut().map(|job| job.buffer()).collect();
             // An error stands for one datagram that did not come (a report from the network): there may be more.
             socket.recv(&mut buffers, &mut received)
         };
@@ -626,18 +633,28 @@ impl Worker {
             }
         };
         let full = count == jobs.len();
+        let bytes: usize = received[..count].iter().map(|received| received.len).sum();
+        self.receive = if count >= RECEIVE && bytes < count * SHORT { RECEIVE_SHORT } else { RECEIVE };
+        let mut open: Option<Box<Inbound>> = None;
+        // Bytes behind the first job.
+        let mut behind = 0;
         for (number, mut job) in jobs.into_iter().enumerate() {
-            if number >= count {
-                self.inbound_pool.put(job);
-                continue;
+            if number < count {
+                job.take(received[number]);
             }
-            job.received = received[number];
+            if number >= count || open.as_mut().is_some_and(|open| open.absorb(&job)) {
+                job.clear();
+                self.inbound_pool.put(job);
+            } else if let Some(job) = open.replace(job) {
+                behind += received[number].len;
+                self.push_inbound(job);
+            }
+        }
+        if let Some(job) = open {
             self.push_inbound(job);
         }
-        // What is behind the first of them is enough to share.
-        let bytes: usize = received[..count].iter().skip(1).map(|received| received.len).sum();
         let forced = self.crew.as_ref().is_some_and(|crew| crew.is_forced());
-        self.advance_inbound(bytes >= WORTH_A_CALL || (forced && count > 1));
+        self.advance_inbound(behind >= WORTH_A_CALL || (forced && behind > 0));
         full
     }
 

@@ -167,14 +167,13 @@ impl Committer<Box<Inbound>> for Writer {
         }
         let number = self.jobs.len();
         let mut accepted = ArrayVec::<Place, { super::inbound::DATAGRAMS_MAX }>::new();
-        let received = job.received;
-        let (parts, mut opened, bytes) = job.parts();
+        let (received, parts, mut opened, bytes) = job.parts();
         let shared = &*self.shared;
         let routes = shared.routes();
         for part in parts {
             let (these, rest) = opened.split_at(part.count);
             opened = rest;
-            let mut arrivals = Arrivals { shared, part, received: &received, routes: &routes, allowed: None };
+            let mut arrivals = Arrivals { shared, part, received, routes: &routes, allowed: None };
             arrivals.accept(these, bytes, |at, len| accepted.push(Place { job: number, at, len }));
         }
         drop(routes);
@@ -209,7 +208,8 @@ fn write_plain(shared: &Shared, queue: &Queue, header: bool, packet: &[u8]) {
 struct Arrivals<'a> {
     shared: &'a Shared,
     part: &'a Part,
-    received: &'a Received,
+    /// What the job's receives said.
+    received: &'a [Received],
     routes: &'a Snapshot<Arc<Peer>>,
     /// The inner source that was last looked up, and whether it is the peer's.
     allowed: Option<(IpAddr, bool)>,
@@ -229,9 +229,7 @@ impl Arrivals<'_> {
             new.last().is_some_and(|last| window.is_newest(last.counter))
         };
         shared.drops.count(Reason::Replayed, opened.len() - new.len());
-        if new.is_empty() {
-            return;
-        }
+        let Some(last) = new.last() else { return };
         if session.confirm() {
             // At once, as in the kernel: what answers this packet leaves under the session that its sender surely has, which the
             // former one may not be (it may have been restarted). Control hears of it and has the last word.
@@ -241,7 +239,7 @@ impl Arrivals<'_> {
             shared.events.confirmed(session.clone());
         }
         if newest {
-            self.roam(shared, peer);
+            self.roam(shared, peer, &self.received[last.receive]);
         }
         let (now, data) = (now(), new.iter().any(|opened| opened.len > 0));
         if if data { peer.activity.data_received(now) } else { peer.activity.keepalive_received(now) } {
@@ -254,7 +252,8 @@ impl Arrivals<'_> {
         let mut wire = 0;
         for opened in new {
             if opened.len > 0 {
-                let Some(len) = self.admit(peer, &mut bytes[opened.at..opened.at + opened.len]) else { continue };
+                let plaintext = &mut bytes[opened.at..opened.at + opened.len];
+                let Some(len) = self.admit(peer, plaintext, self.received[opened.receive].ecn) else { continue };
                 pass(opened.at, len);
             }
             wire += opened.len + TRANSPORT_MIN_LEN;
@@ -263,17 +262,16 @@ impl Arrivals<'_> {
     }
 
     /// The peer is where its newest packet came from, and reaches us where that packet did.
-    fn roam(&self, shared: &Shared, peer: &Arc<Peer>) {
-        let source = self.received.source;
+    fn roam(&self, shared: &Shared, peer: &Arc<Peer>, received: &Received) {
+        let source = received.source;
         // Of IPv6 addresses there is nothing to find out; see `control::sources`.
-        if peer.roam(Endpoint { addr: self.received.from, source }) && source.is_some_and(|source| source.ip.is_ipv4())
-        {
+        if peer.roam(Endpoint { addr: received.from, source }) && source.is_some_and(|source| source.ip.is_ipv4()) {
             shared.events.raise(peer, SOURCE_LEARNT);
         }
     }
 
-    /// Checks the packet in a plaintext; its length without padding, if it may go on.
-    fn admit(&mut self, peer: &Arc<Peer>, plaintext: &mut [u8]) -> Option<usize> {
+    /// Checks the packet in a plaintext that came with these ECN bits; its length without padding, if it may go on.
+    fn admit(&mut self, peer: &Arc<Peer>, plaintext: &mut [u8], outer_ecn: u8) -> Option<usize> {
         let Ok(packet) = IpPacket::parse(plaintext) else {
             self.shared.drops.count(Reason::ContentMalformed, 1);
             return None;
@@ -291,7 +289,7 @@ impl Arrivals<'_> {
             self.shared.drops.count(Reason::SourceNotAllowed, 1);
             return None;
         }
-        if let Decapsulated::Set(bits) = ecn::decapsulate(inner_ecn, self.received.ecn) {
+        if let Decapsulated::Set(bits) = ecn::decapsulate(inner_ecn, outer_ecn) {
             ip::set_ecn(plaintext, bits);
         }
         Some(len)
