@@ -31,7 +31,7 @@ use std::{
 /// When workers help each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Helping {
-    /// When there is a backlog and it has paid lately.
+    /// With three workers or more, when there is a backlog and it has paid lately.
     #[default]
     Auto,
     /// Never.
@@ -40,6 +40,9 @@ pub enum Helping {
     Forced,
 }
 
+/// Workers that there must be. Of two processors the second is the one that whoever makes the packets or takes them runs on: there a
+/// TCP stream with both its ends on the host lost up to a tenth.
+const WORKERS: usize = 3;
 /// Helpers of one worker at a time.
 const HELPERS: usize = 1;
 /// How long a helper looks for something to do before it sleeps again.
@@ -135,7 +138,12 @@ impl Crew {
     pub(crate) fn of(workers: &[Worker], helping: Helping) -> Option<Arc<Self>> {
         let mates = workers.iter().map(Worker::mate).collect();
         let crew = Self { calls: Calls::new(workers.len()), mates, helping };
-        (workers.len() > 1 && helping != Helping::Never).then(|| Arc::new(crew))
+        let enough = match helping {
+            Helping::Auto => WORKERS,
+            Helping::Forced => 2,
+            Helping::Never => usize::MAX,
+        };
+        (workers.len() >= enough).then(|| Arc::new(crew))
     }
 
     /// Whether jobs are to be made small, and helpers called for the least.
