@@ -1,37 +1,66 @@
 //! The AEAD with AVX-512 and its 52-bit multiplier: many segments at a time, in plain intrinsics.
 //!
-//! A batch is taken in groups of up to sixteen segments, so that a group's bytes stay in the cache between the cipher and
-//! the authenticator. [`chacha`] computes sixteen blocks of any of the group's segments in one pass: first every segment's
-//! block 0, which is the one-time key of its tag, then the blocks of text, segment after segment. [`poly1305`] takes eight
-//! segments at a time. A group to open is authenticated first, and only what is authentic is decrypted.
+//! [`chacha`] computes sixteen blocks in one pass. Which blocks of which segments, there are two ways. Segments of much the
+//! same length go eight side by side, as [`columns`]: the tags are computed in the same go, a segment in each lane
+//! ([`lanes`]). What is left over goes [`loose`]: its blocks fill passes one after the other, and of each segment eight
+//! blocks at a time are authenticated ([`poly1305`]). For this the segments are sorted by their lengths; where their bytes
+//! lie and in which order the caller has them matters to neither way.
 //!
-//! What this does not fit goes to the next best backend, AVX2 and at last `ring`: segments with additional data (WireGuard has
-//! none), ones too short for a tag, ones beyond [`LONGEST`], and, unless told otherwise, groups so small that most lanes would run
+//! What this does not fit goes to the next best backend, AVX2 and at last `ring`: segments with additional data (WireGuard
+//! has none), ones too short for a tag, ones beyond [`LONGEST`], and, unless told otherwise, so few that most lanes would run
 //! empty.
 //!
 //! Nothing secret decides a branch or an address; lengths and what is authentic are no secrets. Keystream, one-time keys and
-//! powers of r lie in one [`Scratch`], overwritten at the end of each call; copies in registers are outside its reach.
+//! powers of r lie in one place for each way, overwritten at the end of it; copies in registers are outside its reach.
 
 mod chacha;
+mod columns;
+mod lanes;
+mod loose;
 mod poly1305;
+mod text;
 
 use crate::{BatchAead, KEY_LEN, OpenSegment, SealSegment, TAG_LEN, avx2::Avx2Key, wipe::Wiped};
-use chacha::{BLOCK, Keystream, Pass, Run};
-use poly1305::{OneTimeKey, Powers, SEGMENTS};
-use std::sync::atomic::{Ordering, compiler_fence};
-use subtle::ConstantTimeEq;
+use arrayvec::ArrayVec;
+use std::{
+    arch::x86_64::*,
+    ops::Range,
+    sync::atomic::{Ordering, compiler_fence},
+};
+use text::Text;
 
-/// Segments of a group.
-const GROUP: usize = 16;
+/// Segments that are looked at together.
+const ROUND: usize = 64;
 
 /// The longest text taken here; far beyond any packet, far below where a block's number would wrap.
 const LONGEST: usize = 1 << 20;
 
-/// Groups of less work than this are left to the lesser backend; the unit is what a block of text costs it. Measured where the two are
-/// even, or a little above: 5 segments of 64 bytes, 4 of 128, 2 of 576, 1 of 1420.
+/// What a column costs besides the blocks of its longest text: in cycles, about, as all costs here.
+const COLUMN: usize = 480;
+
+/// What eight blocks side by side cost.
+const EIGHT_BLOCKS: usize = 340;
+
+/// What a loose segment costs besides its blocks.
+const LOOSE: usize = 300;
+
+/// What a block of a loose segment costs.
+const LOOSE_BLOCK: usize = 48;
+
+/// What a segment costs `ring` besides its blocks.
+const RING: usize = 520;
+
+/// What a block costs `ring`.
+const RING_BLOCK: usize = 110;
+
+/// Loose segments of less work than this are left to the lesser backend; the unit is what a block of text costs `ring`. Measured where the
+/// two are even, or a little above: one of 1420 bytes, two of 576.
 const ENOUGH_WORK: usize = 28;
 
-/// What `ring` spends on a segment besides its blocks of text.
+/// As few segments make no column of small ones worth its while.
+const FEW: usize = 2;
+
+/// What `ring` spends on a segment besides its blocks, in the unit of [`ENOUGH_WORK`].
 const WORK_OF_A_SEGMENT: usize = 5;
 
 pub(crate) struct Avx512Key {
@@ -72,256 +101,133 @@ impl Avx512Key {
         })
     }
 
-    /// Whether a group is for this backend; `lengths` are those of its segments with their tags.
-    #[inline]
-    fn takes(&self, lengths: impl Iterator<Item = usize>) -> bool {
-        !self.leave_small_groups
-            || lengths.map(|len| WORK_OF_A_SEGMENT + text_blocks(len)).sum::<usize>() >= ENOUGH_WORK
+    /// Seals or opens what this backend is for. Tells of each text that it did whether it is authentic.
+    ///
+    /// # Safety
+    /// The machine has the instructions: it does if this key exists.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
+    unsafe fn work<const SEAL: bool>(&self, texts: &mut [Text<'_>], mut tell: impl FnMut(&Text<'_>, bool)) {
+        if !texts.is_sorted_by(|a, b| a.len >= b.len) {
+            texts.sort_unstable_by_key(|text| std::cmp::Reverse(text.len));
+        }
+        let mut left_over = ArrayVec::<Text<'_>, ROUND>::new();
+        let mut at = 0;
+        while at < texts.len() {
+            // As many columns as follow each other.
+            let columns = texts[at..].chunks(lanes::COUNT).take_while(|texts| self.is_column(texts));
+            let end = at + columns.map(<[_]>::len).sum::<usize>();
+            if at < end {
+                columns::work::<SEAL>(&self.key, &mut texts[at..end], &mut tell);
+            }
+            left_over.extend(texts.get(end).copied());
+            at = end + 1;
+        }
+        for group in left_over.chunks_mut(loose::GROUP) {
+            let work = group.iter().map(|text| WORK_OF_A_SEGMENT + text.blocks() as usize).sum::<usize>();
+            if !self.leave_small_groups || work >= ENOUGH_WORK {
+                loose::work::<SEAL>(&self.key, group, &mut tell);
+            }
+        }
     }
+
+    /// Whether a batch of few segments goes to the lesser backend, looked at before anything is spent on them. `lengths` are those with
+    /// tags.
+    #[inline]
+    fn leaves_few(&self, lengths: impl Iterator<Item = usize>) -> bool {
+        let blocks = |len: usize| len.saturating_sub(TAG_LEN).div_ceil(chacha::BLOCK);
+        self.leave_small_groups && lengths.map(|len| WORK_OF_A_SEGMENT + blocks(len)).sum::<usize>() < ENOUGH_WORK
+    }
+
+    /// Whether texts had better go side by side than each for itself; the first is the longest.
+    #[inline]
+    fn is_column(&self, texts: &[Text<'_>]) -> bool {
+        let alone: usize = texts.iter().map(|text| self.cost_alone(text)).sum();
+        COLUMN + EIGHT_BLOCKS * texts[0].blocks() as usize <= alone
+    }
+
+    /// What a text costs that is in no column.
+    #[inline]
+    fn cost_alone(&self, text: &Text<'_>) -> usize {
+        let blocks = text.blocks() as usize;
+        let loose = LOOSE + LOOSE_BLOCK * blocks;
+        if self.leave_small_groups { loose.min(RING + RING_BLOCK * blocks) } else { loose }
+    }
+}
+
+/// The runs of segments, of `count`, that are not in `done`.
+fn not_done(done: u64, count: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut end = 0;
+    std::iter::from_fn(move || {
+        let start = (end..count).find(|i| done >> i & 1 == 0)?;
+        end = (start..count).find(|i| done >> i & 1 == 1).unwrap_or(count);
+        Some(start..end)
+    })
+}
+
+/// Overwrites vectors that hold what is secret.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
+fn wipe<T>(secret: &mut T) {
+    const { assert!(size_of::<T>().is_multiple_of(64) && align_of::<T>() == 64) };
+    let vectors = std::ptr::from_mut(secret).cast::<__m512i>();
+    for i in 0..size_of::<T>() / 64 {
+        // SAFETY: i is below the size in vectors, and zeros are valid for all that is given here. Volatile, so that the
+        // writes are not left out for lack of a reader.
+        unsafe { vectors.add(i).write_volatile(_mm512_setzero_si512()) };
+    }
+    compiler_fence(Ordering::SeqCst);
 }
 
 impl BatchAead for Avx512Key {
-    fn seal(&self, mut batch: &mut [SealSegment<'_>]) {
-        let mut scratch = None;
-        while !batch.is_empty() {
-            let fitting = |s: &&SealSegment<'_>| s.aad.is_empty() && (TAG_LEN..=LONGEST).contains(&s.out.len());
-            let count = batch.iter().take(GROUP).take_while(fitting).count();
-            let (group, rest) = batch.split_at_mut(count.max(1));
-            if count > 0 && self.takes(group.iter().map(|s| s.out.len())) {
-                // SAFETY: this key exists, so that the instructions do.
-                unsafe { seal_group(&self.key, group, scratch.get_or_insert_with(Scratch::new)) };
-            } else {
-                self.lesser.seal(group);
+    fn seal(&self, batch: &mut [SealSegment<'_>]) {
+        if batch.len() <= FEW && self.leaves_few(batch.iter().map(|s| s.out.len())) {
+            return self.lesser.seal(batch);
+        }
+        for batch in batch.chunks_mut(ROUND) {
+            let mut done = 0u64;
+            let mut texts = ArrayVec::<_, ROUND>::new();
+            for (segment, index) in batch.iter_mut().zip(0..) {
+                if segment.aad.is_empty() && (TAG_LEN..=LONGEST).contains(&segment.out.len()) {
+                    texts.push(Text::to_seal(segment, index));
+                }
             }
-            batch = rest;
+            // SAFETY: this key exists.
+            unsafe { self.work::<true>(&mut texts, |text, _| done |= 1 << text.index) };
+            drop(texts);
+            for left in not_done(done, batch.len()) {
+                self.lesser.seal(&mut batch[left]);
+            }
         }
     }
 
-    fn open(&self, mut batch: &mut [OpenSegment<'_>]) -> usize {
-        let mut scratch = None;
-        let mut authentic = 0;
-        while !batch.is_empty() {
-            let fitting = |s: &&OpenSegment<'_>| s.aad.is_empty() && (TAG_LEN..=LONGEST).contains(&s.text.len());
-            let count = batch.iter().take(GROUP).take_while(fitting).count();
-            let (group, rest) = batch.split_at_mut(count.max(1));
-            authentic += if count > 0 && self.takes(group.iter().map(|s| s.text.len())) {
-                // SAFETY: this key exists, so that the instructions do.
-                unsafe { open_group(&self.key, group, scratch.get_or_insert_with(Scratch::new)) }
-            } else {
-                self.lesser.open(group)
+    fn open(&self, batch: &mut [OpenSegment<'_>]) -> usize {
+        if batch.len() <= FEW && self.leaves_few(batch.iter().map(|s| s.text.len())) {
+            return self.lesser.open(batch);
+        }
+        let mut count = 0;
+        for batch in batch.chunks_mut(ROUND) {
+            let (mut done, mut authentic) = (0u64, 0u64);
+            let mut texts = ArrayVec::<_, ROUND>::new();
+            for (segment, index) in batch.iter_mut().zip(0..) {
+                if segment.aad.is_empty() && (TAG_LEN..=LONGEST).contains(&segment.text.len()) {
+                    texts.push(Text::to_open(segment, index));
+                }
+            }
+            let tell = |text: &Text<'_>, it_is| {
+                done |= 1 << text.index;
+                authentic |= u64::from(it_is) << text.index;
             };
-            batch = rest;
-        }
-        authentic
-    }
-}
-
-/// Blocks of keystream for the text of a segment of `len` bytes with its tag.
-#[inline]
-fn text_blocks(len: usize) -> usize {
-    len.saturating_sub(TAG_LEN).div_ceil(BLOCK)
-}
-
-/// Everything secret that is held in memory during a call.
-#[repr(C)]
-struct Scratch {
-    keystream: Keystream,
-    powers: Powers,
-    keys: [OneTimeKey; GROUP],
-}
-
-impl Scratch {
-    #[inline]
-    fn new() -> Self {
-        // SAFETY: bytes and vectors of integers; zeros are valid for all of it.
-        unsafe { std::mem::zeroed() }
-    }
-}
-
-impl Drop for Scratch {
-    #[inline]
-    fn drop(&mut self) {
-        const WORDS: usize = size_of::<Scratch>() / size_of::<u128>();
-        const { assert!(WORDS * size_of::<u128>() == size_of::<Scratch>()) };
-        let words = (&raw mut *self).cast::<u128>();
-        for i in 0..WORDS {
-            // SAFETY: i is below the size in words, the scratch is aligned to more than a word, and zeros are valid for
-            // all of it. Volatile, so that the writes are not left out for lack of a reader.
-            unsafe { words.add(i).write_volatile(0) };
-        }
-        compiler_fence(Ordering::SeqCst);
-    }
-}
-
-/// A walk over the blocks of a group, pass by pass.
-struct Walk {
-    count: usize,
-    nonces: [[u32; 3]; GROUP],
-    blocks: [u32; GROUP],
-    segment: usize,
-    block: u32,
-}
-
-impl Walk {
-    #[inline]
-    fn new<'a>(group: impl Iterator<Item = (&'a [u8; 12], usize)>) -> Self {
-        let mut walk = Self { count: 0, nonces: [[0; 3]; GROUP], blocks: [0; GROUP], segment: 0, block: 1 };
-        for (nonce, len) in group {
-            for (word, bytes) in walk.nonces[walk.count].iter_mut().zip(nonce.as_chunks().0) {
-                *word = u32::from_le_bytes(*bytes);
+            // SAFETY: this key exists.
+            unsafe { self.work::<false>(&mut texts, tell) };
+            drop(texts);
+            for (i, segment) in batch.iter_mut().enumerate() {
+                segment.authentic = authentic >> i & 1 == 1;
             }
-            walk.blocks[walk.count] = text_blocks(len) as u32;
-            walk.count += 1;
-        }
-        walk
-    }
-
-    /// The first pass: block 0 of every segment, then blocks of text as far as there is room.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-    fn first(&mut self, pass: &mut Pass) {
-        pass.clear();
-        for segment in 0..self.count {
-            pass.push(segment, self.nonces[segment], 0, 1);
-        }
-        self.fill(pass);
-    }
-
-    /// The next pass; without runs when the walk is over.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-    fn next(&mut self, pass: &mut Pass) {
-        pass.clear();
-        self.fill(pass);
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-    fn fill(&mut self, pass: &mut Pass) {
-        while pass.free() > 0 && self.segment < self.count {
-            let left = (self.blocks[self.segment] + 1).saturating_sub(self.block);
-            if left == 0 {
-                self.segment += 1;
-                self.block = 1;
-                continue;
-            }
-            let len = left.min(pass.free() as u32);
-            pass.push(self.segment, self.nonces[self.segment], self.block, len as usize);
-            self.block += len;
-        }
-    }
-
-    /// Takes the text of a segment off the walk.
-    #[inline]
-    fn skip(&mut self, segment: usize) {
-        self.blocks[segment] = 0;
-    }
-}
-
-/// Where in a text of `len` bytes a run's blocks lie.
-#[inline]
-fn span(run: &Run, len: usize) -> (usize, usize) {
-    let from = (run.block as usize - 1) * BLOCK;
-    (from, len.min(from + run.len * BLOCK))
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-fn seal_group(key: &[u32; 8], group: &mut [SealSegment<'_>], scratch: &mut Scratch) {
-    for segment in &*group {
-        assert!(segment.head + segment.body.len() + TAG_LEN <= segment.out.len(), "the text and a tag fit the buffer");
-    }
-    let mut walk = Walk::new(group.iter().map(|s| (&s.nonce, s.out.len())));
-    let mut pass = Pass::new();
-    walk.first(&mut pass);
-    while !pass.runs().is_empty() {
-        pass.keystream(key, &mut scratch.keystream);
-        for run in pass.runs() {
-            let keystream = &scratch.keystream.0[run.lane * BLOCK..][..run.len * BLOCK];
-            if run.block == 0 {
-                scratch.keys[run.segment].copy_from_slice(&keystream[..32]);
-            } else {
-                seal_run(&mut group[run.segment], run, keystream);
+            count += authentic.count_ones() as usize;
+            for left in not_done(done, batch.len()) {
+                count += self.lesser.open(&mut batch[left]);
             }
         }
-        walk.next(&mut pass);
+        count
     }
-    for (segments, keys) in group.chunks_mut(SEGMENTS).zip(scratch.keys.chunks(SEGMENTS)) {
-        let count = segments.len();
-        let mut tags = [[0; TAG_LEN]; SEGMENTS];
-        let mut texts = [&[][..]; SEGMENTS];
-        for (text, segment) in texts.iter_mut().zip(&*segments) {
-            *text = &segment.out[..segment.out.len() - TAG_LEN];
-        }
-        poly1305::tags(&keys[..count], &texts[..count], &mut scratch.powers, &mut tags[..count]);
-        for (segment, tag) in segments.iter_mut().zip(&tags) {
-            let at = segment.out.len() - TAG_LEN;
-            segment.out[at..].copy_from_slice(tag);
-        }
-    }
-}
-
-/// Encrypts the run's part of a segment: some of it head, in place; some body, from where it lies; some zeros.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-fn seal_run(segment: &mut SealSegment<'_>, run: &Run, keystream: &[u8]) {
-    let (from, to) = span(run, segment.out.len() - TAG_LEN);
-    let body_end = segment.head + segment.body.len();
-    let body_from = segment.head.clamp(from, to);
-    let body_to = body_end.clamp(from, to);
-    if from < body_from {
-        chacha::xor(&mut segment.out[from..body_from], &keystream[..body_from - from]);
-    }
-    if body_from < body_to {
-        chacha::xor_from(
-            &mut segment.out[body_from..body_to],
-            &segment.body[body_from - segment.head..body_to - segment.head],
-            &keystream[body_from - from..body_to - from],
-        );
-    }
-    if body_to < to {
-        segment.out[body_to..to].copy_from_slice(&keystream[body_to - from..to - from]);
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-fn open_group(key: &[u32; 8], group: &mut [OpenSegment<'_>], scratch: &mut Scratch) -> usize {
-    let mut walk = Walk::new(group.iter().map(|s| (&s.nonce, s.text.len())));
-    let mut pass = Pass::new();
-    walk.first(&mut pass);
-    pass.keystream(key, &mut scratch.keystream);
-    for run in pass.runs().iter().take_while(|run| run.block == 0) {
-        scratch.keys[run.segment].copy_from_slice(&scratch.keystream.0[run.lane * BLOCK..][..32]);
-    }
-    let mut authentic = 0;
-    for (i, (segments, keys)) in group.chunks_mut(SEGMENTS).zip(scratch.keys.chunks(SEGMENTS)).enumerate() {
-        let count = segments.len();
-        let mut tags = [[0; TAG_LEN]; SEGMENTS];
-        let mut texts = [&[][..]; SEGMENTS];
-        for (text, segment) in texts.iter_mut().zip(&*segments) {
-            *text = &segment.text[..segment.text.len() - TAG_LEN];
-        }
-        poly1305::tags(&keys[..count], &texts[..count], &mut scratch.powers, &mut tags[..count]);
-        for (j, (segment, tag)) in segments.iter_mut().zip(&tags).enumerate() {
-            let given = segment.text.last_chunk().expect("what is too short for a tag went to ring");
-            segment.authentic = u128::from_le_bytes(*given).ct_eq(&u128::from_le_bytes(*tag)).into();
-            authentic += usize::from(segment.authentic);
-            if !segment.authentic {
-                walk.skip(i * SEGMENTS + j);
-            }
-        }
-    }
-    while !pass.runs().is_empty() {
-        for run in pass.runs() {
-            let segment = &mut group[run.segment];
-            if run.block > 0 && segment.authentic {
-                let (from, to) = span(run, segment.text.len() - TAG_LEN);
-                chacha::xor(&mut segment.text[from..to], &scratch.keystream.0[run.lane * BLOCK..][..to - from]);
-            }
-        }
-        walk.next(&mut pass);
-        if !pass.runs().is_empty() {
-            pass.keystream(key, &mut scratch.keystream);
-        }
-    }
-    authentic
 }

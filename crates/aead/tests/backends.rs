@@ -239,6 +239,31 @@ fn no_bit_may_change() {
     }
 }
 
+/// A text that is not authentic must not lie there decrypted.
+#[test]
+fn what_is_not_authentic_is_not_left_behind() {
+    for len in [40, 64, 100, 700] {
+        let shape = Shape { head: 0, body: len, padding: 0, aad: 0, offset: 0, fill: Fill::Mixed(3) };
+        let mut buffers = Buffers::new(&vec![shape; 16]);
+        buffers.seal(RING, &[8; KEY_LEN], 0);
+        for way in others().chain([RING]) {
+            let mut texts: Vec<Vec<u8>> = buffers.outs.iter().map(|out| out[..len + TAG_LEN].to_vec()).collect();
+            texts.iter_mut().for_each(|text| text[len] ^= 1);
+            let nonces = (0..).map(counter_nonce);
+            let segments = texts.iter_mut().zip(nonces);
+            let mut batch: Vec<_> =
+                segments.map(|(text, nonce)| OpenSegment { nonce, aad: &[], text, authentic: true }).collect();
+            let count = OpeningKey::with_backend(way.backend, way.alone, &[8; KEY_LEN])
+                .expect("asked for above")
+                .open(&mut batch);
+            assert_eq!(count, 0, "{way}");
+            for (text, body) in texts.iter().zip(&buffers.bodies) {
+                assert!(text[..len].windows(16).zip(body.windows(16)).all(|(a, b)| a != b), "{way}, {len} bytes");
+            }
+        }
+    }
+}
+
 /// Poly1305 at its edges: ciphertext that is all ones or all zeros, under many keys, of every length around a chunk. The
 /// text is found by opening what is wanted as ciphertext: the keystream comes from sealing zeros.
 #[test]
@@ -263,6 +288,32 @@ fn ciphertext_of_ones_and_zeros() {
                 wanted.seal(way, &key, seed);
                 assert_eq!(wanted.outs, by_ring.outs, "{way}");
             }
+        }
+    }
+}
+
+/// Every length of a packet: eight of it, two of half of it, one that is a byte off.
+#[test]
+fn every_length_among_others() {
+    let key = [0x5C; KEY_LEN];
+    for len in 0..=2048usize {
+        let shape = |len: usize| {
+            let (head, fill) = (len.min(len / 10 + len % 7), Fill::Mixed(len as u64));
+            let padding = (len - head).min(len % 3);
+            Shape { head, body: len - head - padding, padding, aad: 0, offset: len % 5, fill }
+        };
+        let shapes = [vec![shape(len); 8], vec![shape(len / 2); 2], vec![shape(len.abs_diff(1)); 1]].concat();
+        let mut by_ring = Buffers::new(&shapes);
+        by_ring.seal(RING, &key, len as u64);
+        let sealed: Vec<Vec<u8>> =
+            by_ring.outs.iter().zip(&shapes).map(|(out, s)| out[s.offset..s.offset + s.len()].to_vec()).collect();
+        let expected = open(RING, &key, len as u64, &shapes, &sealed);
+        for way in others() {
+            let mut buffers = Buffers::new(&shapes);
+            buffers.seal(way, &key, len as u64);
+            assert!(buffers.outs == by_ring.outs, "{way}, {len} bytes");
+            assert!(open(way, &key, len as u64, &shapes, &sealed) == expected, "{way}, {len} bytes");
+            assert_eq!(expected.iter().flatten().count(), shapes.len());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The ChaCha20 block function (RFC 8439, section 2.3), sixteen blocks at once.
 //!
 //! Word w of all sixteen blocks stands in one vector, so that a quarter round on four vectors is a quarter round of every
-//! block. The blocks need nothing in common but the key: a [`Pass`] is put together from runs of blocks of as many segments
+//! block. The blocks need nothing in common but the key: a [`Pass`] is put together from runs of blocks of as many texts
 //! as it takes to fill the lanes. At the end the words are transposed, and a run's keystream lies in one piece.
 
 use std::arch::x86_64::*;
@@ -12,14 +12,22 @@ pub(super) const LANES: usize = 16;
 /// Bytes of one block.
 pub(super) const BLOCK: usize = 64;
 
-/// The keystream of one pass: that of a run starts at its lane.
-#[repr(C, align(64))]
-pub(super) struct Keystream(pub(super) [u8; LANES * BLOCK]);
+/// The keystream of one pass, a block of each lane.
+pub(super) struct Keystream(pub(super) [__m512i; LANES]);
 
-/// Consecutive blocks of one segment on consecutive lanes.
+impl Keystream {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
+    pub(super) fn new() -> Self {
+        Self([_mm512_setzero_si512(); LANES])
+    }
+}
+
+/// Consecutive blocks of one text on consecutive lanes.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Run {
-    pub(super) segment: usize,
+    /// Whose.
+    pub(super) text: usize,
     pub(super) block: u32,
     pub(super) lane: usize,
     pub(super) len: usize,
@@ -61,10 +69,10 @@ impl Pass {
         &self.runs[..self.run_count]
     }
 
-    /// Gives `len` lanes to the blocks of `segment` from `block` on. At most [`Self::free`], at least one.
+    /// Gives `len` lanes to the blocks of `text` from `block` on. At most [`Self::free`], at least one.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-    pub(super) fn push(&mut self, segment: usize, nonce: [u32; 3], block: u32, len: usize) {
+    pub(super) fn push(&mut self, text: usize, nonce: [u32; 3], block: u32, len: usize) {
         debug_assert!((1..=self.free()).contains(&len));
         let lanes = (((1u32 << len) - 1) << self.lanes) as __mmask16;
         let iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -73,7 +81,7 @@ impl Pass {
         for (vector, word) in self.nonce.iter_mut().zip(nonce) {
             *vector = _mm512_mask_set1_epi32(*vector, lanes, word as i32);
         }
-        self.runs[self.run_count] = Run { segment, block, lane: self.lanes, len };
+        self.runs[self.run_count] = Run { text, block, lane: self.lanes, len };
         self.run_count += 1;
         self.lanes += len;
     }
@@ -82,38 +90,49 @@ impl Pass {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
     pub(super) fn keystream(&self, key: &[u32; 8], out: &mut Keystream) {
-        let constant = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
-        let mut state = [_mm512_setzero_si512(); 16];
-        for i in 0..4 {
-            state[i] = _mm512_set1_epi32(constant[i]);
-        }
-        for i in 0..8 {
-            state[4 + i] = _mm512_set1_epi32(key[i] as i32);
-        }
-        state[12] = self.counter;
-        state[13] = self.nonce[0];
-        state[14] = self.nonce[1];
-        state[15] = self.nonce[2];
-        for _ in 0..10 {
-            double_round(&mut state);
-        }
-        for i in 0..4 {
-            state[i] = _mm512_add_epi32(state[i], _mm512_set1_epi32(constant[i]));
-        }
-        for i in 0..8 {
-            state[4 + i] = _mm512_add_epi32(state[4 + i], _mm512_set1_epi32(key[i] as i32));
-        }
-        state[12] = _mm512_add_epi32(state[12], self.counter);
-        for i in 0..3 {
-            state[13 + i] = _mm512_add_epi32(state[13 + i], self.nonce[i]);
-        }
-        transpose(&mut state);
-        let out = out.0.as_mut_ptr();
-        for (i, block) in state.iter().enumerate() {
-            // SAFETY: `out` holds 16 blocks of 64 bytes and i < 16; the store asks for no alignment.
-            unsafe { _mm512_storeu_si512(out.add(i * BLOCK).cast(), *block) };
-        }
+        blocks(key, self.counter, self.nonce, out, |_| ());
     }
+}
+
+/// Computes a block on each lane, with the lane's block counter and words of the nonce. After each of the ten double rounds
+/// there is room for other work of about a quarter of its size.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
+pub(super) fn blocks(
+    key: &[u32; 8],
+    counter: __m512i,
+    nonce: [__m512i; 3],
+    out: &mut Keystream,
+    mut between: impl FnMut(usize),
+) {
+    let constant = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+    let mut state = [_mm512_setzero_si512(); 16];
+    for i in 0..4 {
+        state[i] = _mm512_set1_epi32(constant[i]);
+    }
+    for i in 0..8 {
+        state[4 + i] = _mm512_set1_epi32(key[i] as i32);
+    }
+    state[12] = counter;
+    state[13] = nonce[0];
+    state[14] = nonce[1];
+    state[15] = nonce[2];
+    for i in 0..10 {
+        double_round(&mut state);
+        between(i);
+    }
+    for i in 0..4 {
+        state[i] = _mm512_add_epi32(state[i], _mm512_set1_epi32(constant[i]));
+    }
+    for i in 0..8 {
+        state[4 + i] = _mm512_add_epi32(state[4 + i], _mm512_set1_epi32(key[i] as i32));
+    }
+    state[12] = _mm512_add_epi32(state[12], counter);
+    for i in 0..3 {
+        state[13 + i] = _mm512_add_epi32(state[13 + i], nonce[i]);
+    }
+    transpose(&mut state);
+    out.0 = state;
 }
 
 /// A column round and a diagonal round (RFC 8439, section 2.3), the four quarter rounds of each side by side. A variable for
@@ -164,61 +183,5 @@ fn transpose(v: &mut [__m512i; 16]) {
         v[4 + j] = _mm512_shuffle_i32x4::<0xDD>(low_01, low_23);
         v[8 + j] = _mm512_shuffle_i32x4::<0x88>(high_01, high_23);
         v[12 + j] = _mm512_shuffle_i32x4::<0xDD>(high_01, high_23);
-    }
-}
-
-/// `out = text ^ keystream`; the three are of one length.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-pub(super) fn xor_from(out: &mut [u8], text: &[u8], keystream: &[u8]) {
-    let len = out.len();
-    assert!(text.len() == len && keystream.len() == len);
-    let whole = len / BLOCK * BLOCK;
-    let (out, text, keystream) = (out.as_mut_ptr(), text.as_ptr(), keystream.as_ptr());
-    for at in (0..whole).step_by(BLOCK) {
-        // SAFETY: all three hold `len` bytes and at + 64 <= whole <= len; nothing here asks for alignment.
-        unsafe {
-            let mixed =
-                _mm512_xor_si512(_mm512_loadu_si512(text.add(at).cast()), _mm512_loadu_si512(keystream.add(at).cast()));
-            _mm512_storeu_si512(out.add(at).cast(), mixed);
-        }
-    }
-    if whole < len {
-        let mask = (1u64 << (len - whole)) - 1;
-        // SAFETY: the mask lets through the bytes from `whole` to `len` and no others; what it keeps back is not touched.
-        unsafe {
-            let text = _mm512_maskz_loadu_epi8(mask, text.add(whole).cast());
-            let keystream = _mm512_maskz_loadu_epi8(mask, keystream.add(whole).cast());
-            _mm512_mask_storeu_epi8(out.add(whole).cast(), mask, _mm512_xor_si512(text, keystream));
-        }
-    }
-}
-
-/// `text ^= keystream`; both are of one length.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-pub(super) fn xor(text: &mut [u8], keystream: &[u8]) {
-    let len = text.len();
-    assert!(keystream.len() == len);
-    let whole = len / BLOCK * BLOCK;
-    let (text, keystream) = (text.as_mut_ptr(), keystream.as_ptr());
-    for at in (0..whole).step_by(BLOCK) {
-        // SAFETY: both hold `len` bytes and at + 64 <= whole <= len; nothing here asks for alignment.
-        unsafe {
-            let mixed =
-                _mm512_xor_si512(_mm512_loadu_si512(text.add(at).cast()), _mm512_loadu_si512(keystream.add(at).cast()));
-            _mm512_storeu_si512(text.add(at).cast(), mixed);
-        }
-    }
-    if whole < len {
-        let mask = (1u64 << (len - whole)) - 1;
-        // SAFETY: the mask lets through the bytes from `whole` to `len` and no others; what it keeps back is not touched.
-        unsafe {
-            let mixed = _mm512_xor_si512(
-                _mm512_maskz_loadu_epi8(mask, text.add(whole).cast()),
-                _mm512_maskz_loadu_epi8(mask, keystream.add(whole).cast()),
-            );
-            _mm512_mask_storeu_epi8(text.add(whole).cast(), mask, mixed);
-        }
     }
 }

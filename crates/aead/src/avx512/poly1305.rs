@@ -13,6 +13,7 @@
 //! factors stay below 2^46 and, times 20, below 2^50; the multiplier takes 52 bits. The halves of a product are below 2^52,
 //! and a sum of four products below 2^56.
 
+use super::{lanes::clamped, text::first_bytes};
 use crate::TAG_LEN;
 use std::arch::x86_64::*;
 
@@ -27,8 +28,8 @@ const CHUNK: usize = 128;
 
 const BLOCK: usize = 16;
 
-const MASK_44: u64 = (1 << 44) - 1;
-const MASK_42: u64 = (1 << 42) - 1;
+pub(super) const MASK_44: u64 = (1 << 44) - 1;
+pub(super) const MASK_42: u64 = (1 << 42) - 1;
 
 /// Which block of a chunk a lane holds: the order in which unpacking two vectors leaves them.
 const BLOCK_OF_LANE: [usize; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
@@ -50,7 +51,7 @@ const STRIDE: usize = 4;
 
 /// Eight numbers to multiply by: the limbs, and 20 times the second and third.
 #[derive(Clone, Copy)]
-struct Factor {
+pub(super) struct Factor {
     limbs: Limbs,
     twenty: [__m512i; 2],
 }
@@ -58,7 +59,7 @@ struct Factor {
 impl Factor {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-    fn new(limbs: Limbs) -> Self {
+    pub(super) fn new(limbs: Limbs) -> Self {
         Self { limbs, twenty: [times_20(limbs[1]), times_20(limbs[2])] }
     }
 
@@ -109,9 +110,7 @@ fn powers_of_r(keys: &[OneTimeKey], chunks: usize, powers: &mut Powers) {
         *row = _mm512_zextsi256_si512(unsafe { _mm256_loadu_si256(key.as_ptr().cast()) });
     }
     transpose(&mut rows);
-    let low = _mm512_and_si512(rows[0], _mm512_set1_epi64(0x0fff_fffc_0fff_ffff));
-    let high = _mm512_and_si512(rows[1], _mm512_set1_epi64(0x0fff_fffc_0fff_fffc));
-    let r1 = split(low, high);
+    let r1 = clamped(rows[0], rows[1]);
     let by_r1 = Factor::new(r1);
     let r2 = multiply(r1, &by_r1);
     let by_r2 = Factor::new(r2);
@@ -238,16 +237,10 @@ fn part_of_chunk(text: &[u8], blocks: usize, length: usize) -> Limbs {
     [low, middle, _mm512_or_si512(high, _mm512_maskz_set1_epi64(MARKED[blocks], 1 << 40))]
 }
 
-/// A mask of the first `count` of 64 bytes.
-#[inline]
-fn first_bytes(count: usize) -> __mmask64 {
-    if count == 64 { !0 } else { (1 << count) - 1 }
-}
-
 /// The limbs of eight numbers of 128 bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-fn split(low: __m512i, high: __m512i) -> Limbs {
+pub(super) fn split(low: __m512i, high: __m512i) -> Limbs {
     let mask = _mm512_set1_epi64(MASK_44 as i64);
     let (of_low, of_high) = (_mm512_srli_epi64::<44>(low), _mm512_slli_epi64::<20>(high));
     // (of_low | of_high) & mask
@@ -257,7 +250,7 @@ fn split(low: __m512i, high: __m512i) -> Limbs {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-fn add(a: Limbs, b: Limbs) -> Limbs {
+pub(super) fn add(a: Limbs, b: Limbs) -> Limbs {
     [_mm512_add_epi64(a[0], b[0]), _mm512_add_epi64(a[1], b[1]), _mm512_add_epi64(a[2], b[2])]
 }
 
@@ -270,14 +263,14 @@ fn times_20(x: __m512i) -> __m512i {
 /// The product in each lane, modulo 2^130 - 5, carried.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-fn multiply(a: Limbs, b: &Factor) -> Limbs {
+pub(super) fn multiply(a: Limbs, b: &Factor) -> Limbs {
     let mut product = Product::new();
     product.add(a, b);
     product.carried()
 }
 
 /// A sum of products, not carried: for each limb the low 52 bits of its terms and the bits above them.
-struct Product {
+pub(super) struct Product {
     low: Limbs,
     high: Limbs,
 }
@@ -285,14 +278,14 @@ struct Product {
 impl Product {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let zero = _mm512_setzero_si512();
         Self { low: [zero; 3], high: [zero; 3] }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-    fn add(&mut self, a: Limbs, b: &Factor) {
+    pub(super) fn add(&mut self, a: Limbs, b: &Factor) {
         let [r0, r1, r2] = b.limbs;
         let [t1, t2] = b.twenty;
         // Row k: what has the weight 2^(44 k), as limbs i and j with i + j = k, or i + j = k + 3 and a factor of 20,
@@ -308,7 +301,7 @@ impl Product {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-    fn carried(self) -> Limbs {
+    pub(super) fn carried(&self) -> Limbs {
         // The high halves weigh 2^52 more, which is 2^8 in the next limb; beyond the last limb's 42 bits, 2^130 is 5.
         let (mask_44, mask_42) = (_mm512_set1_epi64(MASK_44 as i64), _mm512_set1_epi64(MASK_42 as i64));
         let [d0, low_1, low_2] = self.low;
@@ -359,7 +352,7 @@ fn finish(sum: Limbs, key: &OneTimeKey) -> [u8; TAG_LEN] {
 /// Word j of row i to word i of row j.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-fn transpose(rows: &mut [__m512i; 8]) {
+pub(super) fn transpose(rows: &mut [__m512i; 8]) {
     let r = *rows;
     let mut pairs = r;
     for i in 0..4 {
@@ -381,7 +374,7 @@ fn transpose(rows: &mut [__m512i; 8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::avx512::{Avx512Key, Scratch};
+    use crate::avx512::Avx512Key;
 
     /// 2^130 - 5 in five words of 32 bits.
     const MODULUS: [u64; 5] = [0xFFFF_FFFB, 0xFFFF_FFFF, 0xFFFF_FFFF, 0xFFFF_FFFF, 3];
@@ -449,7 +442,8 @@ mod tests {
             key[16..].fill(if i % 2 == 0 { 0xFF } else { 0 });
         }
         let keys = [ones, bits[0], bits[1], bits[2], bits[3], bits[4], bits[5], bits[6]];
-        let mut scratch = Scratch::new();
+        // SAFETY: vectors of integers; zeros are valid for all of it.
+        let mut powers: Powers = unsafe { std::mem::zeroed() };
         for fill in [0xFF, 0xFB, 0x00, 0x80] {
             for step in 0..100 {
                 // Sometimes as long as each other, sometimes not, and shifted from key to key.
@@ -458,7 +452,7 @@ mod tests {
                 let mut found = [[0; TAG_LEN]; 8];
                 let count = 1 + (step + 7) % 8;
                 // SAFETY: the machine was asked above.
-                unsafe { tags(&keys[..count], &texts[..count], &mut scratch.powers, &mut found[..count]) };
+                unsafe { tags(&keys[..count], &texts[..count], &mut powers, &mut found[..count]) };
                 for i in 0..count {
                     assert_eq!(found[i], plain(&keys[i], texts[i]), "key {i}, {} bytes of {fill:#x}", texts[i].len());
                 }
