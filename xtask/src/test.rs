@@ -59,7 +59,7 @@ impl Counts {
 pub fn run(_options: &Options) -> Result<(), Failure> {
     lab::require_root()?;
     let fuzzed = root().join("fuzz/Cargo.toml").exists();
-    let total = if fuzzed { 5 } else { 4 };
+    let total = if fuzzed { 6 } else { 5 };
     let mut stages = Vec::new();
     let mut stage = |name, work: &mut dyn FnMut(&mut Counts) -> Result<(), Failure>| {
         println!("\n=== {}/{total}: {name}", stages.len() + 1);
@@ -91,6 +91,7 @@ pub fn run(_options: &Options) -> Result<(), Failure> {
             counted(&mut command, counts)
         });
         stage("the job ring in every order (loom)", &mut loom);
+        stage("the data plane without the kernel", &mut |_| modelled());
         if fuzzed {
             stage("the fuzz targets", &mut |_| fuzz::check());
         }
@@ -108,6 +109,14 @@ fn loom(counts: &mut Counts) -> Result<(), Failure> {
         return Err(Failure::Tests("no loom test ran".to_owned()));
     }
     Ok(())
+}
+
+/// What `bench scale` runs is another build too, which no other stage sees. Here it is only compiled.
+fn modelled() -> Result<(), Failure> {
+    let folder = target_folder()?.join("modelled");
+    let mut command = cargo(&["check", "--quiet", "-p", "wireloom-plane", "--example", "scale"]);
+    command.arg("--target-dir").arg(folder).env("RUSTFLAGS", "--cfg modelled");
+    show_lines(&mut command, |_| ())
 }
 
 fn counted(command: &mut Command, counts: &mut Counts) -> Result<(), Failure> {

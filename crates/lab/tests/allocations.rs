@@ -111,7 +111,7 @@ impl End {
         let address = Ipv4Addr::new(10, 77, 0, number);
         inner.ip(&["address", "add", &format!("{address}/24"), "dev", "wla"]).unwrap();
         inner.ip(&["link", "set", "wla", "mtu", &MTU.to_string(), "up"]).unwrap();
-        let (busy_poll, helping) = (Duration::ZERO, Helping::Auto);
+        let (busy_poll, helping) = (Duration::ZERO, Helping::Willing);
         let config = UserspaceConfig { offloads: tun.offloads, udp_gso: true, mtu: MTU, busy_poll, helping };
         let plane = Userspace::start(tun.queues, config).unwrap();
         let bind = || SocketGroup::bind(0, WORKERS, &UdpOptions::default()).map_err(std::io::Error::other);

@@ -315,9 +315,10 @@ impl Running {
 fn helping(word: &str) -> Result<Helping, &'static str> {
     match word {
         "auto" => Ok(Helping::Auto),
+        "willing" => Ok(Helping::Willing),
         "never" => Ok(Helping::Never),
         "forced" => Ok(Helping::Forced),
-        _ => Err("auto, never or forced"),
+        _ => Err("auto, willing, never or forced"),
     }
 }
 

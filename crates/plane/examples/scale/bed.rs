@@ -178,8 +178,13 @@ impl Bed {
     fn new(queues: Vec<Arc<Port>>, sockets: Vec<Arc<Port>>) -> Self {
         let before = workers();
         let offloads = Offloads { vnet: true, csum: true, tso: true, uso: true };
-        let config =
-            UserspaceConfig { offloads, udp_gso: true, mtu: 1420, busy_poll: Duration::ZERO, helping: Helping::Auto };
+        let config = UserspaceConfig {
+            offloads,
+            udp_gso: true,
+            mtu: 1420,
+            busy_poll: Duration::ZERO,
+            helping: Helping::Willing,
+        };
         let queue_fds = queues.iter().map(|port| Queue::from(port.open())).collect();
         let plane = Arc::new(Userspace::start(queue_fds, config).expect("a data plane"));
         let sockets_of = |port: &Arc<Port>| vec![Socket::from(port.open())];

@@ -34,6 +34,8 @@ pub enum Helping {
     /// With three workers or more, when there is a backlog and it has paid lately.
     #[default]
     Auto,
+    /// The same with two.
+    Willing,
     /// Never.
     Never,
     /// Always, and with jobs as small as there are, so that tests see much of it.
@@ -140,7 +142,7 @@ impl Crew {
         let crew = Self { calls: Calls::new(workers.len()), mates, helping };
         let enough = match helping {
             Helping::Auto => WORKERS,
-            Helping::Forced => 2,
+            Helping::Willing | Helping::Forced => 2,
             Helping::Never => usize::MAX,
         };
         (workers.len() >= enough).then(|| Arc::new(crew))
