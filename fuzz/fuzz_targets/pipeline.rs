@@ -369,7 +369,8 @@ impl End {
                 // As if the way out were never the way in.
                 PlaneEvent::SourceLearnt(peer) => {
                     if let Some(endpoint) = self.hand.endpoint(peer) {
-                        self.hand.refuse_source(peer, endpoint);
+                        self.hand.refuse_source(peer, endpoint, 0);
+                        let _ = self.hand.refused_sources(peer);
                     }
                 }
                 PlaneEvent::TunGone(error) => panic!("the TUN has gone: {error}"),

@@ -4,8 +4,8 @@
 //! that the peer's packets came in by. When another route takes over, its own address goes with it: a router on the new way
 //! might let no other pass. The kernel's WireGuard looks at this with each new route (`send4` in `socket.c`); here, all peers are looked
 //! at when routes have changed, a few at a time, and each one whose packets have come in elsewhere. An address that does not go with
-//! the way out is refused: packets that were under way, or that come by another way than ours, do not bring it back before routes
-//! change again. IPv6 addresses stay as long as they exist, there as here.
+//! the way out is refused: packets that were under way, or that come by another way than ours, do not bring it back before that
+//! way changes. IPv6 addresses stay as long as they exist, there as here.
 
 use crate::device::{Device, boot};
 use inet::Endpoint;
@@ -22,6 +22,8 @@ use std::{
 /// Peers between two looks at everything else: those that are asked about, about a millisecond of work, and all.
 const PEERS: usize = 128;
 const PEERS_MAX: usize = 32 * PEERS;
+/// Addresses that were learnt and not yet looked at. With more, all peers are looked at.
+const LEARNT: usize = 4096;
 /// After all peers were looked at, so many times as long passes before that begins again, but not longer than [`REST_MAX`]: with few, nothing
 /// that is felt; with many, routes that change all the time cost a part of our time only.
 const REST: u32 = 4;
@@ -59,7 +61,11 @@ impl Sources {
 
     /// An address was learnt from the peer's packets.
     pub(crate) fn learnt(&mut self, peer: PeerId) {
-        self.learnt.push_back(peer);
+        if self.learnt.len() < LEARNT {
+            self.learnt.push_back(peer);
+        } else {
+            self.again = true;
+        }
     }
 
     /// In what time there is something to look at; `None` if nothing is.
@@ -76,10 +82,13 @@ impl Sources {
         if self.patience() != Some(Duration::ZERO) {
             return;
         }
-        let mark = device.state().mark;
+        let (port, mark) = {
+            let state = device.state();
+            (state.port, state.mark)
+        };
         for _ in 0..PEERS {
             let Some(peer) = self.learnt.pop_front() else { break };
-            self.check_one(device, peer, mark);
+            self.check_source(device, peer, port, mark);
         }
         if self.peers.is_empty() {
             if !self.again || boot() < self.next {
@@ -92,8 +101,8 @@ impl Sources {
         let mut asked = 0;
         for _ in 0..PEERS_MAX {
             let Some(peer) = self.peers.pop() else { break };
-            asked += usize::from(self.check_one(device, peer, mark));
-            if asked == PEERS {
+            asked += self.check_refused(device, peer, port, mark) + self.check_source(device, peer, port, mark);
+            if asked >= PEERS {
                 break;
             }
         }
@@ -103,34 +112,44 @@ impl Sources {
         }
     }
 
-    /// Returns whether the kernel had to be asked.
-    fn check_one(&mut self, device: &Device, peer: PeerId, mark: u32) -> bool {
-        let Some(endpoint) = device.plane.endpoint(peer) else { return false };
-        match sticky(endpoint) {
-            Some((source, ifindex, to)) => {
-                if self.is_stale(source, ifindex, to, mark) {
-                    device.plane.refuse_source(peer, endpoint);
-                }
-                true
-            }
-            None => {
-                // What was refused may be right by now: the peer's next packet brings it, and then it is looked at.
-                if endpoint.source.is_none() {
-                    device.plane.forget_source(peer);
-                }
-                false
-            }
+    /// Refuses the address that the peer is sent to from, unless it goes with the way out. Returns how often the kernel had to be asked.
+    fn check_source(&mut self, device: &Device, peer: PeerId, port: u16, mark: u32) -> usize {
+        let Some(endpoint) = device.plane.endpoint(peer) else { return 0 };
+        let Some((source, ifindex, to)) = sticky(endpoint) else { return 0 };
+        if let Some(out) = self.way_out(SocketAddrV4::new(source, port), to, mark)
+            && out != ifindex
+        {
+            device.plane.refuse_source(peer, endpoint, out);
         }
+        1
     }
 
-    fn is_stale(&mut self, source: Ipv4Addr, ifindex: u32, to: SocketAddrV4, mark: u32) -> bool {
+    /// What was refused may be right once the way out is another: the peer's next packet brings it, and then it is looked at.
+    /// As long as the way out stands, so does the refusal, whatever else changes. Returns how often the kernel had to be asked.
+    fn check_refused(&mut self, device: &Device, peer: PeerId, port: u16, mark: u32) -> usize {
+        let refused = device.plane.refused_sources(peer);
+        let moved = refused.iter().copied().filter_map(sticky).any(|(source, old, to)| {
+            let out = self.way_out(SocketAddrV4::new(source, port), to, mark);
+            out.is_some_and(|out| out != old || out == GONE)
+        });
+        if moved {
+            device.plane.forget_source(peer);
+        }
+        refused.len()
+    }
+
+    /// The interface by which a datagram leaves, [`GONE`] if the address that it is from is not ours any more. `None` without any way
+    /// out: then the address is as good as another.
+    fn way_out(&mut self, source: SocketAddrV4, to: SocketAddrV4, mark: u32) -> Option<u32> {
         match self.routes.interface(source, to, mark) {
-            Ok(interface) => interface != ifindex,
-            // The address has gone. Without any way out, it is as good as another.
-            Err(error) => error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()),
+            Ok(interface) => Some(interface),
+            Err(error) => (error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error())).then_some(GONE),
         }
     }
 }
+
+/// No interface has this index.
+const GONE: u32 = 0;
 
 /// The IPv4 address of ours that the endpoint is sent to from, if there is one, its interface, and the peer's.
 fn sticky(endpoint: Endpoint) -> Option<(Ipv4Addr, u32, SocketAddrV4)> {
@@ -144,5 +163,23 @@ fn sticky(endpoint: Endpoint) -> Option<(Ipv4Addr, u32, SocketAddrV4)> {
 impl AsFd for Sources {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.routes.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_news_than_there_is_room_for_is_a_look_at_all() {
+        let mut sources = Sources::new().unwrap();
+        for n in 0..LEARNT as u32 {
+            sources.learnt(PeerId::from_u32(n));
+        }
+        assert_eq!((sources.learnt.len(), sources.again), (LEARNT, false));
+        for _ in 0..2 {
+            sources.learnt(PeerId::from_u32(1));
+        }
+        assert_eq!((sources.learnt.len(), sources.again), (LEARNT, true));
     }
 }

@@ -18,9 +18,11 @@ pub trait DataPlane: Send + Sync {
     fn endpoint(&self, peer: PeerId) -> Option<Endpoint>;
     /// Lets the kernel choose the source address again, until the peer's next packet.
     fn forget_source(&self, peer: PeerId);
-    /// If the peer is sent to from there, lets the kernel choose the source address; packets that come in there do not change
-    /// that, until the source is forgotten.
-    fn refuse_source(&self, peer: PeerId, endpoint: Endpoint);
+    /// If the peer is sent to from there, lets the kernel choose the source address: what is sent from that one leaves by the interface
+    /// with the index `out`. Packets that come to it by any other interface do not bring it back, until the source is forgotten.
+    fn refuse_source(&self, peer: PeerId, endpoint: Endpoint, out: u32);
+    /// What was refused since, each with the interface by which what is sent from there leaves.
+    fn refused_sources(&self, peer: PeerId) -> Vec<Endpoint>;
 
     /// Applies the changes in order and publishes them at once.
     fn change_allowed_ips(&self, changes: &[AllowedIpChange]);

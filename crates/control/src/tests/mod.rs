@@ -93,8 +93,12 @@ impl DataPlane for Ledger {
         self.entry(peer, |entry| entry.endpoint = entry.endpoint.map(|endpoint| endpoint.addr.into()));
     }
 
-    fn refuse_source(&self, peer: PeerId, _: Endpoint) {
+    fn refuse_source(&self, peer: PeerId, _: Endpoint, _: u32) {
         self.forget_source(peer);
+    }
+
+    fn refused_sources(&self, _: PeerId) -> Vec<Endpoint> {
+        Vec::new()
     }
 
     fn change_allowed_ips(&self, changes: &[AllowedIpChange]) {

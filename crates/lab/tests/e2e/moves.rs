@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use lab::traffic::{Service, exchange_tcp};
-use lab::{Endpoints, Gso, Hook, Link, Namespace, Outer, Port, Tap, TunnelSpec, wait_until};
+use lab::{End, Endpoints, Gso, Hook, Link, Namespace, Outer, Port, Tap, TunnelSpec, wait_until};
 
 use crate::common::{BYTES, LIMIT, SOON, Stream, check_pings, ends, introduce, ip, spec, wait_for_ping};
 
@@ -71,6 +71,21 @@ fn a_route_that_takes_over_brings_its_own_address() {
 
 #[test]
 fn who_comes_in_by_one_link_and_is_reached_by_another_is_answered_from_there() {
+    answer_by_another_link(|left, second| {
+        ip(left, &format!("route add 10.50.0.1/32 via {} dev {}", second.right.v4, second.left.interface));
+    });
+}
+
+#[test]
+fn a_rule_of_our_port_decides_the_way_out() {
+    answer_by_another_link(|left, second| {
+        ip(left, &format!("route add 10.50.0.1/32 via {} dev {} table 50", second.right.v4, second.left.interface));
+        ip(left, &format!("rule add ipproto udp sport {} lookup 50", left.listen_port));
+    });
+}
+
+/// `lead` sends what the left host has for the right one by the second link.
+fn answer_by_another_link(lead: impl Fn(&End, &Link)) {
     let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());
     let first = Link::new(&a, &b, Gso::Through).unwrap();
     let second = Link::new(&a, &b, Gso::Through).unwrap();
@@ -78,7 +93,9 @@ fn who_comes_in_by_one_link_and_is_reached_by_another_is_answered_from_there() {
     // The right host sends from an address of its own, by the first link; the left one's way there is the second.
     ip(&right, "address add 10.50.0.1/32 dev lo");
     ip(&right, &format!("route add {}/32 dev {} src 10.50.0.1", first.left.v4, first.right.interface));
-    ip(&left, &format!("route add 10.50.0.1/32 via {} dev {}", second.right.v4, second.left.interface));
+    // Any other datagram for it would leave by the first.
+    ip(&left, &format!("route add 10.50.0.0/24 via {} dev {}", first.right.v4, first.left.interface));
+    lead(&left, &second);
     left.add_peer(&right, None, None).unwrap();
     right.add_peer(&left, Some((first.left.v4, left.listen_port).into()), None).unwrap();
     let from_the_first = format!("udp sport {} ip saddr {}", left.listen_port, first.left.v4);
@@ -90,9 +107,10 @@ fn who_comes_in_by_one_link_and_is_reached_by_another_is_answered_from_there() {
         seen_at() == IpAddr::from(second.left.v4)
     })
     .unwrap();
-    // The right host is told the first address again and again, and packets to it do not bring that back.
+    // The right host is told the first address again and again, and packets to it do not bring that back, whatever other routes change.
     let before = from_the_first.packets().unwrap();
-    for _ in 0..3 {
+    for n in 0..3 {
+        ip(&left, &format!("route add 10.60.{n}.0/24 via {} dev {}", first.right.v4, first.left.interface));
         let endpoint = format!("{}:{}", first.left.v4, left.listen_port);
         right.daemon.set(&["peer", &left.keys.public, "endpoint", &endpoint]).unwrap();
         check_pings(&right, &left);
@@ -157,7 +175,7 @@ fn a_host_may_reach_another_by_either_family() {
 
 #[test]
 fn a_host_with_one_family_alone_works() {
-    let without = |end: &lab::End, outer: Outer| match outer {
+    let without = |end: &End, outer: Outer| match outer {
         Outer::V4 => {
             // As far as sysctl goes: no address, no neighbour, nothing may be sent.
             for name in ["all", "default", &end.port.interface] {
@@ -174,7 +192,7 @@ fn a_host_with_one_family_alone_works() {
         let link = Link::new(&a, &b, Gso::Through).unwrap();
         let start = |port: &Port, host| {
             let daemon = crate::common::wireloom().start(&port.namespace).unwrap();
-            lab::End::new(daemon, port, host).unwrap()
+            End::new(daemon, port, host).unwrap()
         };
         let (left, right) = (start(&link.left, 1), start(&link.right, 2));
         for end in [&left, &right] {

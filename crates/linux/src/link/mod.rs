@@ -433,7 +433,7 @@ fn receive_report(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, O
     Ok((len as usize, number))
 }
 
-/// Whether the bytes are one request, to change the length of a link's queue or the size of its super-packets and nothing else.
+/// Whether the bytes are one request, to change the size of a link's super-packets and nothing else.
 pub(crate) fn is_tuning(request: &[u8]) -> bool {
     let mut messages = Messages(request);
     let Some(message) = messages.next() else { return false };

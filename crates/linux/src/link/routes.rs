@@ -3,7 +3,7 @@
 //! Only of IPv4, where the kernel's WireGuard looks at it too (`send4` in `socket.c`).
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::message::{LINK, Messages, Request, find, u32_at};
@@ -16,6 +16,7 @@ const RTA_SRC: u16 = 2;
 const RTA_OIF: u16 = 4;
 const RTA_MARK: u16 = 16;
 const RTA_IP_PROTO: u16 = 27;
+const RTA_SPORT: u16 = 28;
 const RTA_DPORT: u16 = 29;
 /// Length of `struct rtmsg`.
 const ROUTE: usize = 12;
@@ -52,15 +53,16 @@ impl Routes {
         changed
     }
 
-    /// The interface by which a UDP datagram with this mark leaves, from this address of ours. EINVAL when it is none of ours.
-    pub fn interface(&mut self, source: Ipv4Addr, to: SocketAddrV4, mark: u32) -> io::Result<u32> {
+    /// The interface by which a UDP datagram with this mark leaves, from this address and port of ours. EINVAL when the address is none of ours.
+    pub fn interface(&mut self, source: SocketAddrV4, to: SocketAddrV4, mark: u32) -> io::Result<u32> {
         let mut header = [0; ROUTE];
         header[..3].copy_from_slice(&[libc::AF_INET as u8, 32, 32]);
         let request = Request::new(libc::RTM_GETROUTE, libc::NLM_F_REQUEST as u16, 0, &header)
             .attribute(RTA_DST, &to.ip().octets())
-            .attribute(RTA_SRC, &source.octets())
+            .attribute(RTA_SRC, &source.ip().octets())
             .attribute(RTA_MARK, &mark.to_ne_bytes())
             .attribute(RTA_IP_PROTO, &[libc::IPPROTO_UDP as u8])
+            .attribute(RTA_SPORT, &source.port().to_be_bytes())
             .attribute(RTA_DPORT, &to.port().to_be_bytes());
         let mut interface = None;
         self.requests.exchange(request, direct, |_, body| {
@@ -78,7 +80,7 @@ impl AsFd for Routes {
     }
 }
 
-/// Of an interface only whether it is up: there may be many other reports of ours, of its queue's length.
+/// Of an interface only whether it is up: nothing else that is reported of one moves a route by itself, and there may be many such reports.
 fn matters(kind: u16, body: &[u8]) -> bool {
     let changed_flags = u32_at(body, LINK - 4).unwrap_or_default();
     kind != libc::RTM_NEWLINK || changed_flags & libc::IFF_UP as u32 != 0

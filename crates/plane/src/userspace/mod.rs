@@ -150,10 +150,14 @@ impl DataPlane for Userspace {
         }
     }
 
-    fn refuse_source(&self, peer: PeerId, endpoint: Endpoint) {
+    fn refuse_source(&self, peer: PeerId, endpoint: Endpoint, out: u32) {
         if let Some(peer) = self.shared.peer(peer) {
-            peer.refuse_source(endpoint);
+            peer.refuse_source(endpoint, out);
         }
+    }
+
+    fn refused_sources(&self, peer: PeerId) -> Vec<Endpoint> {
+        self.shared.peer(peer).map(|peer| peer.refused_sources()).unwrap_or_default()
     }
 
     fn change_allowed_ips(&self, changes: &[AllowedIpChange]) {

@@ -90,21 +90,34 @@ impl Peer {
         self.drop_source(None);
     }
 
-    /// Lets the kernel choose our address again, and does not learn this one from packets, until it is forgotten: the way out
-    /// is another. Nothing happens if it is learnt anew, or another is, at this moment.
-    pub(crate) fn refuse_source(&self, refused: Endpoint) {
-        self.drop_source(Some(refused));
+    /// Lets the kernel choose our address again: what is sent from this one leaves by the interface `out`. Until that is forgotten,
+    /// the address is learnt from packets that come in there alone. Nothing happens if it is learnt anew, or another is, at this moment.
+    pub(crate) fn refuse_source(&self, refused: Endpoint, out: u32) {
+        self.drop_source(Some((refused, out)));
     }
 
-    fn drop_source(&self, refused: Option<Endpoint>) {
+    /// What was refused: each address, and the interface that it goes with.
+    pub(crate) fn refused_sources(&self) -> Vec<Endpoint> {
+        let path = self.path.load();
+        let refused =
+            path.iter().flat_map(|path| path.refused.iter().flatten().map(|source| (path.endpoint.addr, *source)));
+        refused.map(|(addr, source)| Endpoint { addr, source: Some(source) }).collect()
+    }
+
+    fn drop_source(&self, refused: Option<(Endpoint, u32)>) {
         let old = self.path.load();
         let Some(path) = &*old else { return };
-        let source = refused.and_then(|refused| refused.source);
-        let meant = refused.is_none_or(|refused| path.endpoint == without_interface(refused));
-        if meant && (path.endpoint.source.is_some() || path.refused.is_some()) {
+        let meant = refused.is_none_or(|(refused, _)| path.endpoint == without_interface(refused));
+        if meant && (path.endpoint.source.is_some() || path.refused[0].is_some()) {
             let endpoint = Endpoint { source: None, ..path.endpoint };
-            let path = Path { refused: source, ..Path::after(Some(path), endpoint, 0) };
-            self.path.compare_and_swap(&*old, Some(Arc::new(path)));
+            let mut new = Path::after(Some(path), endpoint, 0);
+            match refused {
+                Some((Endpoint { source: Some(Source { ip, .. }), .. }, out)) => {
+                    new.refuse(Source { ip, ifindex: out })
+                }
+                _ => new.refused = [None; REFUSED],
+            }
+            self.path.compare_and_swap(&*old, Some(Arc::new(new)));
         }
     }
 
@@ -148,13 +161,17 @@ fn without_interface(mut endpoint: Endpoint) -> Endpoint {
 /// How long it is remembered what a path does not carry: as long as Linux remembers a path's MTU.
 const LESSON_LASTS: Duration = Duration::from_secs(600);
 
+/// Addresses of ours that are remembered as refused.
+const REFUSED: usize = 4;
+
 /// An endpoint, and what sending there has taught.
 pub(crate) struct Path {
     pub(crate) endpoint: Endpoint,
     /// The interface that the peer's newest packet came in by.
     via: AtomicU32,
-    /// The address of ours, and its interface, that is not sent from though packets come in there.
-    refused: Option<Source>,
+    /// Addresses of ours that packets came to by another interface than the one by which what is sent from there leaves, which is
+    /// the one given. No two are the same, and the free places are the last.
+    refused: [Option<Source>; REFUSED],
     lesson: Arc<Lesson>,
 }
 
@@ -171,15 +188,30 @@ impl Path {
     fn after(old: Option<&Path>, endpoint: Endpoint, via: u32) -> Self {
         let (lesson, refused) = match old {
             Some(old) if old.endpoint.addr == endpoint.addr => (old.lesson.clone(), old.refused),
-            _ => (Arc::new(Lesson { limit: AtomicU32::new(u32::MAX), learnt: AtomicU64::new(0) }), None),
+            _ => (Arc::new(Lesson { limit: AtomicU32::new(u32::MAX), learnt: AtomicU64::new(0) }), [None; REFUSED]),
         };
         Self { endpoint, via: AtomicU32::new(via), refused, lesson }
     }
 
-    /// Whether the way to there does not start where these packets come in.
+    /// Whether the way to there does not start where these packets come in. Who has come by so many wrong ways that they cannot all be
+    /// remembered is not followed to any more addresses: it would be looked at again and again.
     #[inline]
     fn refuses(&self, here: Endpoint) -> bool {
-        self.refused.is_some() && self.refused == here.source && self.endpoint.addr == here.addr
+        let Some(source) = here.source else { return false };
+        if self.refused[0].is_none() || self.endpoint.addr != here.addr {
+            return false;
+        }
+        match self.refused.iter().flatten().find(|refused| refused.ip == source.ip) {
+            Some(refused) => refused.ifindex != source.ifindex,
+            None => self.refused[REFUSED - 1].is_some(),
+        }
+    }
+
+    fn refuse(&mut self, source: Source) {
+        let place = self.refused.iter_mut().find(|place| place.is_none_or(|refused| refused.ip == source.ip));
+        if let Some(place) = place {
+            *place = Some(source);
+        }
     }
 
     /// Bytes of IP and UDP header around a datagram on this path.
@@ -271,19 +303,47 @@ mod tests {
     fn an_address_that_was_refused_is_not_learnt_until_it_is_forgotten() {
         let (peer, here) = (peer(), endpoint(Some(("192.0.2.9", 3))));
         assert!(peer.roam(here) && !peer.roam(here), "news once");
-        peer.refuse_source(endpoint(Some(("192.0.2.8", 3))));
+        peer.refuse_source(endpoint(Some(("192.0.2.8", 3))), 4);
         assert_eq!(peer.endpoint(), Some(here), "another was meant");
-        peer.refuse_source(here);
+        peer.refuse_source(here, 4);
         for _ in 0..2 {
             assert!(!peer.roam(here) && !peer.set_endpoint(Some(here)), "a packet that was on its way");
             assert_eq!(peer.endpoint(), Some(endpoint(None)));
         }
         let elsewhere = endpoint(Some(("192.0.2.9", 4)));
-        assert!(peer.roam(elsewhere), "the same address by another way in");
-        assert_eq!(peer.endpoint(), Some(elsewhere));
+        assert_eq!(peer.refused_sources(), [elsewhere]);
+        assert!(peer.roam(elsewhere), "the same address by the right way in");
+        assert!(!peer.roam(here));
+        assert_eq!(peer.endpoint(), Some(elsewhere), "which stands");
         peer.forget_source();
+        assert!(peer.refused_sources().is_empty());
         assert!(peer.roam(here));
         assert_eq!(peer.endpoint(), Some(here));
+    }
+
+    #[test]
+    fn however_many_wrong_ways_packets_come_in_by_they_are_looked_at_a_few_times() {
+        let (peer, out) = (peer(), 3);
+        let mut looks = 0;
+        for _ in 0..10 {
+            for (last, ifindex) in (1..=9).flat_map(|last| [(last, 4), (last, 5)]) {
+                let here = endpoint(Some((&format!("192.0.2.{last}"), ifindex)));
+                if peer.roam(here) {
+                    looks += 1;
+                    peer.refuse_source(here, out);
+                }
+                assert_eq!(peer.endpoint(), Some(endpoint(None)));
+            }
+        }
+        assert_eq!(looks, REFUSED, "one for each address that is remembered");
+        assert!(peer.roam(endpoint(Some(("192.0.2.1", out)))), "the right way");
+        // The way out changes: what is remembered of the address does too.
+        peer.refuse_source(endpoint(Some(("192.0.2.1", out))), 5);
+        assert_eq!(peer.refused_sources().len(), REFUSED);
+        assert!(peer.roam(endpoint(Some(("192.0.2.1", 5)))));
+        // Another place, another way there.
+        let there = Endpoint { addr: "192.0.2.2:51820".parse().unwrap(), ..endpoint(Some(("192.0.2.9", 4))) };
+        assert!(peer.roam(there) && peer.refused_sources().is_empty());
     }
 
     #[test]
