@@ -246,7 +246,11 @@ fn attach_first(queue: &Queue, name: &CheckedName, flags: libc::c_int) -> Result
     let mut last = exists;
     for flags in [flags, flags & !libc::IFF_MULTI_QUEUE] {
         match queue.attach(name, flags) {
-            Ok(name) => return Ok((name, flags)),
+            Ok(name) => {
+                // One of ours may be bound to it, that counts for readers that are gone. Kernels before 4.16 have none.
+                let _ = queue.ioctl_int(libc::TUNSETFILTEREBPF, -1);
+                return Ok((name, flags));
+            }
             Err(error) => last = error,
         }
     }

@@ -4,7 +4,7 @@ mod common;
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use common::{LONG, Room, in_new_netns, ip, once_free};
@@ -228,7 +228,7 @@ fn a_bounded_queue_holds_so_many_bytes() {
         send(64, 1);
         let queue = tun.queues.iter().find(|queue| drain(queue, usize::MAX) == 1).expect("a queue");
         let cost = |len: usize| len + 28 + tun::BOUND_EACH as usize;
-        let fit = |len: usize| tun::BOUND_BYTES as usize / cost(len);
+        let fit = |len: usize| (tun::BOUND_BYTES as usize).div_ceil(cost(len));
         for len in [64, 1300, 0, 600] {
             send(len, 3 * fit(len));
             assert_eq!(drain(queue, usize::MAX), fit(len), "{len}");
@@ -240,12 +240,12 @@ fn a_bounded_queue_holds_so_many_bytes() {
         send(1300, 2 * fit(1300));
         let left = drain(queue, usize::MAX);
         assert!((fit(1300) - 10..=fit(1300)).contains(&left), "{left}");
-        // Where there is no room for a large packet, there may be for a small one.
-        send(1300, 2 * fit(1300));
+        // Small packets that leave no more room than for one of them do not keep out a large one.
+        send(0, fit(0) - 1);
+        assert!((fit(0) - 1) * cost(0) + cost(1300) > tun::BOUND_BYTES as usize);
+        send(1300, 1);
         send(0, 5);
-        let besides = tun::BOUND_BYTES as usize % cost(1300) / cost(0);
-        assert!(besides > 0);
-        assert_eq!(drain(queue, usize::MAX), fit(1300) + besides);
+        assert_eq!(drain(queue, usize::MAX), fit(0));
         // What the kernel lost after it was let in does not count for ever.
         monitor.set_txqueuelen(tun.index, 5).expect("short");
         send(64, fit(64));
@@ -261,6 +261,43 @@ fn a_device_that_stays_is_not_bounded() {
     in_new_netns(|| {
         ip("tuntap add many0 mode tun multi_queue");
         assert!(create("many0", 2).expect("take over").bound_queues().is_err());
+    });
+}
+
+/// As when somebody made it persistent while it was ours: its reader has gone, and nobody counts out any more.
+#[test]
+fn a_bound_does_not_outlive_its_reader() {
+    in_new_netns(|| {
+        let mut tun = configured(1, Offloads::ALL, "10.9.1.1");
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", tun.name), "1").expect("no IPv6");
+        tun.bound_queues().expect("bound");
+        let monitor = Monitor::open(tun.index).expect("monitor");
+        monitor.set_txqueuelen(tun.index, tun::BOUND_PACKETS).expect("length");
+        // SAFETY: this ioctl takes a number by value.
+        let made = unsafe { libc::ioctl(tun.queues[0].as_fd().as_raw_fd(), libc::TUNSETPERSIST as _, 1) };
+        assert_eq!(made, 0);
+        let socket = UdpSocket::bind("10.9.1.1:0").expect("socket");
+        let send = |count: usize| {
+            for _ in 0..count {
+                // While the device has no reader, there is no way.
+                let _ = socket.send_to(&[7; 1300], "10.9.1.2:9");
+            }
+        };
+        let most = tun::BOUND_BYTES as usize / 1300;
+        send(most);
+        let (name, index) = (tun.name.clone(), tun.index);
+        drop(tun);
+        let tun = once_free(|| create(&name, 1));
+        assert_eq!(tun.index, index, "it has stayed");
+        let start = std::time::Instant::now();
+        while drain(&tun.queues[0], 1) == 0 {
+            assert!(start.elapsed() < LONG, "nothing gets through");
+            send(1);
+            std::thread::yield_now();
+        }
+        drain(&tun.queues[0], usize::MAX);
+        send(most);
+        assert_eq!(drain(&tun.queues[0], usize::MAX), most);
     });
 }
 

@@ -8,13 +8,16 @@
 //! - whoever gets the *commit token* takes the run of `Done` jobs at the head, in order, hands each to the committer and
 //!   makes its slot `Free` ([`Ring::commit`]).
 //!
-//! The token is a try-lock: nobody waits for it. Whoever finishes a job tries; if another holds the token, that one looks
-//! again after it has put the token down, so no finished job is left lying. Both sides touch the token by swaps only, and
-//! a swap reads the latest value: if the finisher's swap came first, the holder's later swap sees it, and with it the
-//! `Done`; otherwise the finisher's swap gets the token. `tests/loom_ring.rs` lets loom try all interleavings.
+//! The token is a try-lock: nobody waits for it. Not everybody who finishes a job tries at once: a helper leaves it for its next
+//! step, and the owner for its helper. No finished job is left lying all the same, because of what each does last: the owner claims
+//! and works on all that is pending and tries to commit ([`Ring::commit`]) before it may sleep, and a helper ends with
+//! [`Ring::part`]. If another holds the token then, that one looks again after it has put the token down: both sides touch it by
+//! swaps only, and a swap reads the latest value. If the finisher's swap came first, the holder's later swap sees it, and with it
+//! the `Done`; otherwise the finisher's swap gets the token. `tests/loom_ring.rs` lets loom try all interleavings of that, and
+//! `tests/loom_calls.rs` a helper's whole stint.
 //!
 //! A helper ([`Ring::assist`]) leaves the job at the head to the owner, so that one that is kept from running before it has
-//! claimed anything holds up nothing, and commits a bounded number at a time, since it has work of its own to look at.
+//! claimed anything holds up nothing, and commits a quarter of the ring at a time, since it has sockets of its own to look at.
 //!
 //! The committer (what a commit needs besides the jobs: sockets, a joiner) lives in the ring and belongs to the token.
 //!
@@ -190,19 +193,19 @@ impl<J, C: Committer<J>> Ring<J, C> {
         self.work_behind(0, f)
     }
 
-    /// One step of a helper: commits what is finished at the head, or else claims the oldest pending job that is not at the head
+    /// One step of a helper: commits what is finished at the head (a quarter of the ring at most), or else claims the oldest pending job that is not at the head
     /// and works on it. False when there is neither.
     ///
     /// What it finished is left for the next step, or for [`Ring::part`].
     #[inline]
     pub fn assist(&self, f: impl FnOnce(&mut J)) -> bool {
-        (self.is_due() && self.commit_lap().0 > 0) || self.work_behind(1, f)
+        (self.is_due() && self.commit_lap((self.slots.len() / 4).max(1)).0 > 0) || self.work_behind(1, f)
     }
 
     /// A helper has done its last step for now: commits once more. True if finished jobs are left that nobody is about to
     /// commit, because the ring was refilled meanwhile: the owner must be told.
     pub fn part(&self) -> bool {
-        self.commit_lap().1
+        self.commit_lap(self.slots.len()).1
     }
 
     /// Claims the oldest pending job of those that are at least so far behind the head, and works on it.
@@ -232,7 +235,7 @@ impl<J, C: Committer<J>> Ring<J, C> {
     pub fn commit(&self) -> usize {
         let mut committed = 0;
         loop {
-            let (count, more) = self.commit_lap();
+            let (count, more) = self.commit_lap(self.slots.len());
             committed += count;
             if !more {
                 return committed;
@@ -240,10 +243,10 @@ impl<J, C: Committer<J>> Ring<J, C> {
         }
     }
 
-    /// Commits as many finished jobs as the ring can hold. Returns how many, and whether the head is finished again or still
+    /// Commits so many finished jobs at most. Returns how many, and whether the head is finished again or still
     /// and nobody else is at it.
     #[inline]
-    fn commit_lap(&self) -> (usize, bool) {
+    fn commit_lap(&self, most: usize) -> (usize, bool) {
         // A swap, not a load first: the holder learns from it that somebody finished meanwhile (see the file's head).
         if self.token.swap(true, Ordering::AcqRel) {
             return (0, false);
@@ -254,7 +257,7 @@ impl<J, C: Committer<J>> Ring<J, C> {
             // SAFETY: this thread holds the token, which is put down only after this closure; its swaps order the
             // former holder's access before this one.
             let committer = unsafe { &mut *committer };
-            while head.wrapping_sub(first) < self.slots.len() {
+            while head.wrapping_sub(first) < most {
                 let slot = self.slot(head);
                 if slot.state.load(Ordering::Acquire) != DONE {
                     break;
@@ -276,15 +279,17 @@ impl<J, C: Committer<J>> Ring<J, C> {
     }
 
     /// Waits, for `patience` calls of `pause` at most, until no commit is under way that began before this call.
-    pub fn settle(&self, patience: usize, pause: impl Fn()) {
+    /// False if one still is.
+    pub fn settle(&self, patience: usize, pause: impl Fn()) -> bool {
         for _ in 0..patience {
             if !self.token.swap(true, Ordering::AcqRel) {
                 self.token.swap(false, Ordering::AcqRel);
                 // Somebody may have finished a job while this held the token.
                 self.commit();
-                return;
+                return true;
             }
             pause();
         }
+        false
     }
 }

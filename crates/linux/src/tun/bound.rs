@@ -5,8 +5,8 @@
 //! drops what comes in the next milliseconds.) So the kernel's own queue is long, and a program of ours, which runs on each packet before it
 //! is queued, lets in what fits. It *counts in* what it lets in; whoever reads the queue *counts out* what it takes. The difference waits.
 //!
-//! A packet costs its bytes, and [`EACH`] for itself, so that what may wait is much the same *time* whatever its size; and as it has to fit
-//! whole, small packets still find room where a super-packet does not.
+//! A packet costs its bytes, and [`EACH`] for itself, so that what may wait is much the same *time* whatever its size. It is let in when there
+//! is any room, and may take more than that: if it had to fit whole, small packets would find room where a super-packet never does.
 //!
 //! What is counted in and lost after all is put right when the queue is found empty. A packet that is on its way into the queue at that
 //! moment is then counted out twice, until the queue is empty again.
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::bpf::{self, Assembler, Counters, Line};
 
-/// What may wait in one queue: a millisecond at 6 Gb/s. With more, round trips beside a stream take longer; with less, streams lose more
+/// What may wait in one queue before one more packet: a millisecond at 6 Gb/s. With more, round trips beside a stream take longer; with less, streams lose more
 /// packets (`docs/performance.md`).
 pub const BYTES: u64 = 768 << 10;
 /// What a packet costs besides its bytes.
@@ -107,8 +107,7 @@ fn program(counters: &Counters) -> Assembler {
     p.read_long(WAITING, 0, IN as i16 * PLACE);
     p.read_long(1, 0, OUT as i16 * PLACE);
     p.subtract_register(WAITING, 1);
-    p.add_register(WAITING, COST);
-    let full = p.jump_if_greater(WAITING, BYTES as i32);
+    let full = p.jump_if_greater(WAITING, BYTES as i32 - 1);
     p.add_to_long(0, IN as i16 * PLACE, COST);
     p.land(unknown);
     p.read_word(0, CONTEXT, LEN);

@@ -156,10 +156,6 @@ impl Assembler {
         self.emit(0x07, to, 0, value);
     }
 
-    pub(super) fn add_register(&mut self, to: u8, from: u8) {
-        self.emit(0x0f, to, from, 0);
-    }
-
     pub(super) fn subtract_register(&mut self, to: u8, from: u8) {
         self.emit(0x1f, to, from, 0);
     }

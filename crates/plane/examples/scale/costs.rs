@@ -2,8 +2,9 @@
 //!
 //! Each kind is timed with a super-packet (or a run of datagrams as long) and with something small, and taken to be linear in the
 //! bytes. What is read was written on another processor, where there is one, and what is sent or written is taken on the other, so
-//! that no call finds its bytes in the cache because it has just put them there. A send goes over loopback and includes the way into the receiving socket; a write to the TUN includes the way into a
-//! local socket. On a real link the first is a driver's work and is less.
+//! that no call finds its bytes in the cache because it has just put them there. A send goes over loopback and includes the way
+//! into the receiving socket; a write to the TUN includes the way into a local socket. On a real link the first is a driver's work
+//! and is less.
 
 use super::packets::{LARGE, SEGMENTS, SMALL};
 use linux::{

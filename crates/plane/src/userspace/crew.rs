@@ -1,4 +1,5 @@
-//! The workers as a crew: whose rings there are to help with, when help is called, and how a helper goes about it.
+//! The workers as a crew: whose rings there are to help with, when help is called, and how a helper goes about it. With two workers
+//! nobody is called (see [`WORKERS`]); with three or more:
 //!
 //! Help is worth something only while a processor has nothing else to do, and a sleeping worker does not say that one has. So a
 //! worker that is itself kept from running does not call ([`Pace`]), and each stint of a helper is judged: if it came late, was kept

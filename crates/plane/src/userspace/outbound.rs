@@ -2,9 +2,9 @@
 //!
 //! A job is one read of a super-packet, or several plain packets that queued up. The owner admits packets to it (route,
 //! session, endpoint) and reserves their counters, so that counters go up in the order of the ring, whoever seals first, and the
-//! job at the head never waits for some that a later one has; whoever claims it cuts each packet into segments and seals them, out of the input straight into the
-//! output, as *runs*: datagrams of one peer at a fixed stride, the last perhaps shorter, that one GSO send carries. Whoever
-//! commits it sends the runs.
+//! job at the head never waits for some that a later one has; whoever claims it cuts each packet into segments and seals them,
+//! out of the input straight into the output, as *runs*: datagrams of one peer at a fixed stride, the last perhaps shorter, that
+//! one GSO send carries. Whoever commits it sends the runs.
 //!
 //! Each datagram is a header of 16 bytes, the inner packet padded with zeros, and a tag of 16 bytes.
 
@@ -23,7 +23,7 @@ use inet::{
 };
 use linux::{buffer::Buffer, udp::SEGMENTS_MAX};
 use noise::{
-    ReserveError, Session,
+    Instant, ReserveError, Session,
     message::{TRANSPORT_HEADER_LEN, write_transport_header},
 };
 use std::{io, ops::Range, sync::Arc, time::Duration};
@@ -47,9 +47,11 @@ const OUTPUT_LEN: usize = INPUT_LEN + (48 << 10);
 const SEND_MAX: usize = 65_507;
 /// Segments that are sealed at once, of several runs where these are short: the AEAD works on many at a time.
 const BATCH_MAX: usize = 2 * SEGMENTS_MAX;
-/// How long packets wait for counters that other workers hold, before they are dropped. A worker lets go of them when it has sent
-/// its job: in microseconds, or after it has been preempted.
-const BUSY_WAIT: Duration = Duration::from_millis(50);
+/// How long a job waits for counters that other workers hold, before the packets that have none are dropped. A worker lets go of them
+/// when it has sent its job: in microseconds, or after it has been preempted.
+pub(crate) const BUSY_WAIT: Duration = Duration::from_millis(50);
+/// How long it waits once it holds some itself: others may wait for those, and one of them may hold what it waits for.
+pub(crate) const HOLDING_WAIT: Duration = Duration::from_millis(2);
 
 /// A peer's share of a job.
 struct Share {
@@ -180,14 +182,27 @@ impl Outbound {
     }
 
     /// Reserves the counters of all packets, peer by peer. When a session has too many outstanding, `relieve` is called, which
-    /// sees to some that are and says whether there were any.
+    /// sees to some that are and says whether there were any. It waits for others for so long at most, however many peers there are.
     pub(crate) fn reserve(&mut self, shared: &Shared, mut relieve: impl FnMut() -> bool) {
+        let mut until = None;
+        let mut holds = false;
         for Share { peer, segments, grant } in &mut self.shares {
             let (Some(session), Some(path)) = (peer.current.load_full(), peer.path.load_full()) else {
                 shared.drops.count(Reason::SessionEnded, *segments);
                 continue;
             };
-            let first = reserve(shared, peer, &session, *segments, &mut relieve);
+            let first = reserve(shared, peer, &session, *segments, |now| {
+                let wait = if holds { HOLDING_WAIT } else { BUSY_WAIT };
+                let waits = now < *until.get_or_insert(now + wait);
+                if waits && !relieve() {
+                    std::thread::yield_now();
+                }
+                waits
+            });
+            if first.is_some() && !holds {
+                holds = true;
+                until = until.map(|until: Instant| until.min(now() + HOLDING_WAIT));
+            }
             *grant = first.map(|first| Grant { session, path, first });
         }
     }
@@ -396,25 +411,19 @@ impl<'a> Sealer<'a> {
     }
 }
 
-/// Counters for `count` datagrams. When too many are outstanding, those of our own ring are seen to first; the others are other
-/// workers', who are about to send theirs.
+/// Counters for `count` datagrams. When too many are outstanding, `wait` is asked whether to try again, and waits.
 fn reserve(
     shared: &Shared,
     peer: &Arc<Peer>,
     session: &Session,
     count: usize,
-    relieve: &mut impl FnMut() -> bool,
+    mut wait: impl FnMut(Instant) -> bool,
 ) -> Option<u64> {
-    let start = now();
     loop {
         let now = now();
         match session.reserve(now, count as u32) {
             Ok(first) => return Some(first),
-            Err(ReserveError::Busy) if now.saturating_since(start) < BUSY_WAIT => {
-                if !relieve() {
-                    std::thread::yield_now();
-                }
-            }
+            Err(ReserveError::Busy) if wait(now) => (),
             Err(ReserveError::Busy) => {
                 shared.drops.count(Reason::CountersBusy, count);
                 return None;

@@ -23,6 +23,8 @@ use std::{sync::Arc, time::Duration};
 
 /// How long a full socket buffer may hold up a commit before packets are dropped.
 const FULL_BUFFER_WAIT: Duration = Duration::from_millis(5);
+/// Jobs that are sent together. They and their counters are back before the next ones are looked at.
+pub(crate) const TOGETHER: usize = 4;
 
 /// The committer of a worker's outbound ring.
 pub(crate) struct Sender {
@@ -36,15 +38,15 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(crate) fn new(shared: Arc<Shared>, worker: usize, gso: bool, pool: Pool<Outbound>, ring: usize) -> Self {
-        Self { shared, worker, gso, pool, jobs: Vec::with_capacity(ring), errors: Errors::new(now()) }
+    pub(crate) fn new(shared: Arc<Shared>, worker: usize, gso: bool, pool: Pool<Outbound>) -> Self {
+        Self { shared, worker, gso, pool, jobs: Vec::with_capacity(TOGETHER), errors: Errors::new(now()) }
     }
 }
 
 impl Committer<Box<Outbound>> for Sender {
     #[inline]
     fn take(&mut self, job: Box<Outbound>) {
-        if self.jobs.len() == self.jobs.capacity() {
+        if self.jobs.len() == TOGETHER {
             self.flush();
         }
         self.jobs.push(job);
@@ -90,7 +92,7 @@ struct Batch<'a> {
     shared: &'a Shared,
     entries: ArrayVec<Entry<'a>, BATCH>,
     socket: Option<&'a Socket>,
-    /// Whether a full socket buffer is still waited for: once in a commit.
+    /// Whether a full socket buffer is still waited for: until that was in vain.
     patient: bool,
 }
 

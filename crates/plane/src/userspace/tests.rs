@@ -2,19 +2,22 @@
 
 use super::{
     inbound::Inbound,
-    outbound::Outbound,
+    outbound::{BUSY_WAIT, HOLDING_WAIT, Outbound},
     peer::Peer,
+    pool::Pool,
     shared::{Shared, now},
+    writer::{Writer, WriterParts},
 };
+use crate::ring::Committer;
 use inet::{
     Endpoint,
     ip::IpPacket,
     vnet::{Gso, LEN, VnetHeader},
 };
-use linux::udp::Received;
+use linux::{tun::Offloads, udp::Received};
 use noise::{Destination, Device, Event, Now, PeerId, PrivateKey, Session};
 use proptest::prelude::*;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 const MTU: usize = 1420;
 
@@ -333,6 +336,70 @@ fn counters_are_used_once() {
     // A thread that is kept from running for long may cost the others packets, but never a counter.
     let dropped: u64 = shared.drops.list().iter().map(|(_, count)| count).sum();
     assert_eq!(counters.len() as u64 + dropped, 2400);
+}
+
+/// However many peers wait for counters, the job waits once, and briefly when others may wait for what it holds.
+#[test]
+fn a_job_waits_once_for_counters() {
+    let shared = Shared::new(1, MTU as u32).unwrap();
+    for (free, wait) in [(false, BUSY_WAIT), (true, HOLDING_WAIT)] {
+        let mut job = Outbound::new().unwrap();
+        for id in 0..5 {
+            let (ours, _) = session(id as u8);
+            let peer = peer(&shared, id, &ours);
+            if id > 0 || !free {
+                while ours.reserve(now(), 64).is_ok() {}
+            }
+            job.admit_keepalive(&peer);
+        }
+        let before = shared.drops.list().iter().map(|(_, count)| count).sum::<u64>();
+        let mut waits = 0;
+        job.reserve(&shared, || {
+            waits += 1;
+            std::thread::sleep(wait);
+            false
+        });
+        assert!(waits <= 1, "{waits}");
+        let dropped = shared.drops.list().iter().map(|(_, count)| count).sum::<u64>() - before;
+        assert_eq!(dropped, if free { 4 } else { 5 });
+    }
+}
+
+/// The peer is where its newest packet came from, though a late one came after it and in the same job.
+#[test]
+fn a_late_packet_does_not_hide_where_the_newest_came_from() {
+    let (shared, far) = (Shared::new(1, MTU as u32).unwrap(), Arc::new(Shared::new(1, MTU as u32).unwrap()));
+    let (ours, theirs) = session(1);
+    let near = peer(&shared, 0, &ours);
+    let known = peer(&far, theirs.peer().as_u32(), &theirs);
+    far.install(theirs);
+    let mut job = Outbound::new().unwrap();
+    for _ in 0..2 {
+        job.admit_keepalive(&near);
+    }
+    seal(&mut job, &shared);
+    let datagrams: Vec<_> = job.sealed().1[..64].chunks(32).collect();
+    let receive = |datagram: &[u8], from: u8| {
+        let mut job = Box::new(Inbound::new().unwrap());
+        job.buffer()[..32].copy_from_slice(datagram);
+        job.take(Received { len: 32, segment: 32, from: address(from), ..Received::default() });
+        job
+    };
+    let mut inbound = receive(datagrams[1], 8);
+    assert!(inbound.absorb(&receive(datagrams[0], 9)));
+    inbound.open(&far);
+    assert_eq!(inbound.parts().1.len(), 1);
+    let (tun, _other) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let mut writer = Writer::new(WriterParts {
+        shared: far,
+        worker: 0,
+        queue: Arc::new(OwnedFd::from(tun).into()),
+        offloads: Offloads::default(),
+        pool: Pool::new(1, Inbound::new).unwrap(),
+        ring: 4,
+    });
+    writer.take(inbound);
+    assert_eq!(known.endpoint().map(|endpoint| endpoint.addr), Some(address(8)));
 }
 
 /// A tunnel in this tunnel may use the same receiver index, if its ends count them up: only what goes where we sent it is ours.

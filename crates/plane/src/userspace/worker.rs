@@ -162,7 +162,7 @@ impl Worker {
         epoll.add(shared.links[number].wake.as_fd(), WAKE, Interest::READ)?;
         let outbound_pool = Pool::new(RING, Outbound::new)?;
         let inbound_pool = Pool::new(RING, Inbound::new)?;
-        let sender = Sender::new(shared.clone(), number, gso, outbound_pool.clone(), RING);
+        let sender = Sender::new(shared.clone(), number, gso, outbound_pool.clone());
         let writer = Writer::new(WriterParts {
             shared: shared.clone(),
             worker: number,
@@ -240,6 +240,8 @@ impl Worker {
         let Some(crew) = self.crew.as_ref().filter(|_| sleeps) else {
             return self.epoll.wait(events, timeout);
         };
+        // What else is in the rings a helper has, or is about to commit.
+        debug_assert_eq!((self.outbound.ring().pending().count, self.inbound.ring().pending().count), (0, 0));
         let start = now();
         crew.calls.sleep(self.number);
         let happened = self.epoll.wait(events, timeout);
@@ -387,7 +389,12 @@ impl Worker {
             let _ = self.epoll.remove(socket);
         }
         // A helper may be sending by the old ones, which are to be closed now.
-        self.outbound.ring().settle(SETTLE, || std::thread::sleep(Duration::from_micros(100)));
+        if !self.outbound.ring().settle(SETTLE, || std::thread::sleep(Duration::from_micros(100))) {
+            log::warn!(
+                "worker {}: a helper is kept from running, and may still send by the former sockets",
+                self.number
+            );
+        }
         self.sockets = self.shared.links[self.number].sockets.load_full();
         for socket in self.sockets.iter().flat_map(|sockets| sockets.iter()) {
             if let Err(error) = self.epoll.add(socket, UDP + u64::from(socket.is_v6()), Interest::READ) {

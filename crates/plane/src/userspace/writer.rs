@@ -216,7 +216,8 @@ struct Arrivals<'a> {
 }
 
 impl Arrivals<'_> {
-    /// Marks the counters, notes what follows for the peer, and passes on where the inner packets lie.
+    /// Marks the counters, notes what follows for the peer, and passes on where the inner packets lie. They may have come by several
+    /// receives, from several places and late ones last.
     fn accept(&mut self, opened: &[Opened], bytes: &mut [u8], mut pass: impl FnMut(usize, usize)) {
         let (shared, session, peer) = (self.shared, &self.part.installed.session, &self.part.installed.peer);
         if session.is_revoked() || peer.is_removed() {
@@ -226,10 +227,13 @@ impl Arrivals<'_> {
         let newest = {
             let mut window = session.replay();
             new.extend(opened.iter().filter(|opened| window.commit(opened.counter)).copied());
-            new.last().is_some_and(|last| window.is_newest(last.counter))
+            new.iter().max_by_key(|opened| opened.counter).filter(|opened| window.is_newest(opened.counter))
         };
+        let newest = newest.map(|opened| opened.receive);
         shared.drops.count(Reason::Replayed, opened.len() - new.len());
-        let Some(last) = new.last() else { return };
+        if new.is_empty() {
+            return;
+        }
         if session.confirm() {
             // At once, as in the kernel: what answers this packet leaves under the session that its sender surely has, which the
             // former one may not be (it may have been restarted). Control hears of it and has the last word.
@@ -238,8 +242,8 @@ impl Arrivals<'_> {
             }
             shared.events.confirmed(session.clone());
         }
-        if newest {
-            self.roam(shared, peer, &self.received[last.receive]);
+        if let Some(receive) = newest {
+            self.roam(shared, peer, &self.received[receive]);
         }
         let (now, data) = (now(), new.iter().any(|opened| opened.len > 0));
         if if data { peer.activity.data_received(now) } else { peer.activity.keepalive_received(now) } {
