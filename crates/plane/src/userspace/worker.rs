@@ -643,13 +643,15 @@ impl Worker {
         let bytes: usize = received[..count].iter().map(|received| received.len).sum();
         self.receive = if count >= RECEIVE && bytes < count * SHORT { RECEIVE_SHORT } else { RECEIVE };
         let mut open: Option<Box<Inbound>> = None;
+        let forced = self.crew.as_ref().is_some_and(|crew| crew.is_forced());
         // Bytes behind the first job.
         let mut behind = 0;
         for (number, mut job) in jobs.into_iter().enumerate() {
             if number < count {
                 job.take(received[number]);
             }
-            if number >= count || open.as_mut().is_some_and(|open| open.absorb(&job)) {
+            let mut absorbs = || !forced && open.as_mut().is_some_and(|open| open.absorb(&job));
+            if number >= count || absorbs() {
                 job.clear();
                 self.inbound_pool.put(job);
             } else if let Some(job) = open.replace(job) {
@@ -660,7 +662,6 @@ impl Worker {
         if let Some(job) = open {
             self.push_inbound(job);
         }
-        let forced = self.crew.as_ref().is_some_and(|crew| crew.is_forced());
         self.advance_inbound(behind >= WORTH_A_CALL || (forced && behind > 0));
         full
     }
