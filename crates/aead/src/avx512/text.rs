@@ -57,7 +57,7 @@ impl<'a> Text<'a> {
     /// The text as it lies in `out`.
     #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: `new` took both from one slice, borrowed for as long as this lives.
+        // SAFETY: `to_seal` and `to_open` took both from one slice, borrowed for as long as this lives.
         unsafe { std::slice::from_raw_parts(self.out, self.len) }
     }
 
