@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::device::AllowedIpChange;
 use crate::key::{self, KeyError};
+use crate::quick::QuickError;
 use crate::value::{self, HostPort, Quoted, Services, ValueError};
 
 /// What a file says.
@@ -100,6 +101,9 @@ pub enum Problem {
     /// A value that cannot be.
     #[error(transparent)]
     Value(#[from] ValueError),
+    /// A value that cannot be, of a key that only wg-quick knows.
+    #[error(transparent)]
+    Quick(#[from] QuickError),
     /// A value that is not text.
     #[error("key {0} has a value that is not text, expected UTF-8")]
     NotText(Quoted),

@@ -6,6 +6,7 @@
 //!   write one of these two.
 //! - [`uapi`]: the protocol on `/var/run/wireguard/IFACE.sock`, both ends of it.
 //! - [`file`](mod@file): the INI files that `wg setconf` takes; [`value`]: the values that stand in them and on the command line of `wg set`.
+//! - [`quick`]: the same with what `wireloom up` and wg-quick take beyond it.
 //! - [`show`]: what `wg show` and `wg showconf` print, to the byte.
 //! - [`address`]: addresses and endpoints as the C library writes them.
 //!
@@ -19,6 +20,7 @@ pub mod device;
 pub mod file;
 pub mod key;
 mod lines;
+pub mod quick;
 pub mod show;
 pub mod uapi;
 pub mod value;
