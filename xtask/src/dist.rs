@@ -29,18 +29,24 @@ pub fn run(_options: &Options) -> Result<(), Failure> {
         }
         _ => {}
     }
-    let completions = folder.join("completions");
-    fs::create_dir_all(&completions).map_err(Failure::io("the dist folder"))?;
+    fs::create_dir_all(&folder).map_err(Failure::io("the dist folder"))?;
     fs::copy(&program, folder.join("wireloom")).map_err(Failure::io("copying the program"))?;
-    show(Command::new(&program).arg("man-pages").arg(folder.join("man")))?;
+    write_pages(&program, &folder.join("man"))?;
     for (shell, name) in COMPLETIONS {
-        write_completions(&program, shell, &completions.join(name))?;
+        write_completions(&program, shell, &folder.join("completions").join(name))?;
     }
     println!("Built {}: the program, man/ and completions/.", folder.display());
     Ok(())
 }
 
-fn write_completions(program: &Path, shell: &str, to: &Path) -> Result<(), Failure> {
+/// Has the program write its manual pages into a folder, which it makes.
+pub fn write_pages(program: &Path, folder: &Path) -> Result<(), Failure> {
+    show(Command::new(program).arg("man-pages").arg(folder))
+}
+
+/// Has the program write what a shell is to read.
+pub fn write_completions(program: &Path, shell: &str, to: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(to.parent().unwrap_or(Path::new("."))).map_err(Failure::io("a folder for completions"))?;
     let mut command = Command::new(program);
     let output = command
         .args(["completions", shell])

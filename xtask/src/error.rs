@@ -50,6 +50,9 @@ pub enum Failure {
         /// What it does, or not, in one line.
         reason: String,
     },
+    /// The Debian package cannot be made, or is not as it should be.
+    #[error("the package: {0}")]
+    Package(String),
     /// A file or a program could not be reached.
     #[error("{what}: {source}")]
     Io {

@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask setup|demo|test|bench|fuzz|dist`.
+//! The developer's commands: `cargo xtask setup|demo|test|bench|fuzz|dist|deb`.
 //!
 //! Each is a file here. What they have in common: they say what they do before they do it, every wait has an end, and Ctrl-C
 //! ends them the way an error does, so that nothing stays behind.
@@ -6,10 +6,12 @@
 
 mod bench;
 mod cargo;
+mod deb;
 mod demo;
 mod dist;
 mod error;
 mod fuzz;
+mod package;
 mod setup;
 mod test;
 
@@ -38,6 +40,8 @@ enum Task {
     Bench(bench::Options),
     /// Build what is installed: the program, its manual pages and the completions of shells, into target/dist
     Dist(dist::Options),
+    /// Build the Debian package: the same with the service, documents and a dashboard, into target/deb
+    Deb(deb::Options),
     /// Let every parser and the data path loose on inputs that nobody thought of
     Fuzz(fuzz::Options),
 }
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Dist(options) => dist::run(&options),
+        Task::Deb(options) => deb::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
     };
     match outcome {
@@ -100,6 +105,7 @@ mod tests {
             "xtask setup --no-peers",
             "xtask test",
             "xtask dist",
+            "xtask deb --check --program x",
             "xtask fuzz",
             "xtask fuzz cut join --seconds 5 --jobs 1 --merge",
             "xtask fuzz --hours 8",

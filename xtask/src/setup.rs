@@ -2,14 +2,14 @@
 //!
 //! Programs of the system come as Debian packages. The peers that are no packages are built by `cargo install` into a cache
 //! in the user's home, once, each at the version that our results speak of. The kernels that guests boot are packages too, but
-//! are only unpacked into that cache: nothing of this machine's own kernel changes.
+//! are only unpacked into that cache: nothing of this machine's own kernel changes. So is a small Debian, for packages and services.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
-use lab::{Image, Kernel, LabError, System, peers_folder};
+use lab::{Debian, Image, Kernel, LabError, System, peers_folder};
 
 use crate::cargo::{root, show};
 use crate::error::Failure;
@@ -23,7 +23,7 @@ pub struct Options {
 }
 
 /// Programs that we use and the packages that hold them. What every Debian has (perl, setpriv, getconf) is not listed.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("wg", "wireguard-tools"),
     ("wireguard-go", "wireguard-go"),
     ("iperf3", "iperf3"),
@@ -38,6 +38,7 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("zsh", "zsh"),
     ("fish", "fish"),
     ("nft", "nftables"),
+    ("debootstrap", "debootstrap"),
     ("cc", "gcc libc6-dev"),
 ];
 
@@ -84,6 +85,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     for kernel in Kernel::ALL {
         install_kernel(kernel)?;
     }
+    install_debian()?;
     println!("Set up; these can be driven:");
     for system in System::peers() {
         println!("  {:<13} {}", system.name(), system.program()?.display());
@@ -162,6 +164,16 @@ fn install_kernel(kernel: Kernel) -> Result<(), Failure> {
         fetched => fetched?,
     };
     println!("Linux {} is in {}.", image.release, image.folder().display());
+    Ok(())
+}
+
+/// The small Debian that packages are installed into and that guests boot, into the cache.
+fn install_debian() -> Result<(), Failure> {
+    if Debian::is_fetched() {
+        return Ok(());
+    }
+    println!("Making a small Debian (about 60 MB to download, once; a minute or two) …");
+    println!("It is {}.", Debian::fetch()?.display());
     Ok(())
 }
 

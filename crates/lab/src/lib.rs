@@ -14,6 +14,7 @@
 pub mod capture;
 mod command;
 pub mod crowd;
+mod debian;
 mod error;
 pub mod flood;
 mod guest;
@@ -34,6 +35,7 @@ mod wait;
 pub mod wg;
 
 pub use command::{Finished, run, run_checked};
+pub use debian::Debian;
 pub use error::LabError;
 pub use guest::{Guest, GuestSpec, Image, Job, Kernel, Package};
 pub use interrupt::{interrupt_flag, interrupted};

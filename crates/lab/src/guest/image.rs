@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::system::cache_folder;
-use crate::{LabError, run_checked};
+use crate::{LabError, debian, run_checked};
 
 /// What a guest loads, without what these depend on. Some kernels have some of them built in.
 const MODULES: [&str; 7] = ["virtio_pci", "virtio_net", "virtio_console", "wireguard", "tun", "veth", "sch_netem"];
@@ -172,20 +172,8 @@ impl Apt {
 
     /// The backports of this release, from where the system takes its packages.
     fn backports() -> Result<Apt, LabError> {
-        let unreadable = |text| LabError::Unreadable { what: "where this Debian takes its packages from", text };
-        let release = fs::read_to_string("/etc/os-release").map_err(LabError::io("/etc/os-release"))?;
-        let codename = release
-            .lines()
-            .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-            .ok_or_else(|| unreadable(release.clone()))?;
-        let mut targets = Command::new("apt-get");
-        targets.args(["indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages", "Origin: Debian"]);
-        let targets = run_checked(&mut targets, LIMIT)?;
-        let mirror = targets
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .find_map(|(mirror, suite)| (suite == codename).then_some(mirror))
-            .ok_or_else(|| unreadable(targets.clone()))?;
+        let codename = debian::codename()?;
+        let mirror = debian::mirror(&codename)?;
         let lists = tempfile::tempdir().map_err(LabError::io("a folder for apt's lists"))?;
         let folder = lists.path();
         let source = format!("deb {mirror} {codename}-backports main\n");

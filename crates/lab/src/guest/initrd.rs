@@ -10,13 +10,33 @@ use std::time::Duration;
 
 use super::image::Image;
 use crate::namespace::scratch_folder;
-use crate::{LabError, run};
+use crate::{Debian, LabError, run};
 
 /// Programs of this machine that every guest has.
 const PROGRAMS: [&str; 5] = ["ip", "wg", "ping", "iperf3", "ethtool"];
 
 /// The first process.
 const INIT: &str = include_str!("init.sh");
+
+/// What it, or a service of systemd, runs scripts by.
+const SERVE: &str = include_str!("serve.sh");
+
+/// The first process before systemd.
+const SYSTEM_INIT: &str = include_str!("system-init.sh");
+
+/// The service.
+const SERVICE: &str = include_str!("lab.service");
+
+/// Units of a Debian that only cost time in a guest.
+const MASKED: [&str; 7] = [
+    "apt-daily-upgrade.timer",
+    "apt-daily.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "getty.target",
+];
 
 /// How long a command may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -31,13 +51,8 @@ pub(super) fn write(image: &Image, extra: &[PathBuf], to: &Path) -> Result<(), L
     symlink("../run", tree.folder("var")?.join("run")).map_err(LabError::io("var/run in the initrd"))?;
     tree.file("etc/passwd", "root:x:0:0::/root:/bin/sh\n", 0o644)?;
     tree.file("init", INIT, 0o755)?;
-    let mut order = String::new();
-    for module in image.modules()? {
-        let name = module.file_name().unwrap_or_default().to_string_lossy();
-        tree.copy(&module, &format!("modules/{name}"))?;
-        order.push_str(&format!("{name}\n"));
-    }
-    tree.file("modules/order", &order, 0o644)?;
+    tree.file("serve", SERVE, 0o755)?;
+    tree.modules(image, "modules")?;
 
     // The shell of busybox would rather run its own `ip` and `ping` than those in the path.
     let mut programs: Vec<(PathBuf, String)> =
@@ -57,9 +72,47 @@ pub(super) fn write(image: &Image, extra: &[PathBuf], to: &Path) -> Result<(), L
     for library in &libraries {
         tree.copy(Path::new(library), library.trim_start_matches('/'))?;
     }
+    pack(tree.root, to)
+}
+
+/// Writes the initrd of a guest whose first process is systemd, in a `debian` that has it, to `to`: with the `extra` programs as above, of
+/// which the libraries are those of that Debian.
+pub(super) fn write_system(image: &Image, debian: &Debian, extra: &[PathBuf], to: &Path) -> Result<(), LabError> {
+    let tree = Tree { root: debian.root() };
+    let units = tree.folder("etc/systemd/system")?;
+    let wanted = tree.folder("etc/systemd/system/multi-user.target.wants")?;
+    tree.folder("lab")?;
+    tree.copy(&find("busybox")?, "lab/busybox")?;
+    tree.file("lab/init", SYSTEM_INIT, 0o755)?;
+    tree.file("lab/serve", SERVE, 0o755)?;
+    tree.modules(image, "lab/modules")?;
+    tree.file("etc/systemd/system/lab.service", SERVICE, 0o644)?;
+    link("../lab.service", &wanted.join("lab.service"))?;
+    for unit in MASKED {
+        link("/dev/null", &units.join(unit))?;
+    }
+    for program in extra {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        tree.copy(program, &format!("usr/local/bin/{name}"))?;
+    }
+    pack(tree.root, to)
+}
+
+/// A symbolic link, where none is yet.
+fn link(to: &str, at: &Path) -> Result<(), LabError> {
+    match symlink(to, at) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(LabError::io(at.display().to_string())(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the archive.
+fn pack(root: &Path, to: &Path) -> Result<(), LabError> {
     let archive = File::create(to).map_err(LabError::io(to.display().to_string()))?;
     let mut child = Command::new("sh");
-    child.args(["-c", "find . | cpio --quiet -o -H newc"]).current_dir(folder.path()).stdout(archive);
+    child.args(["-c", "find . | cpio --quiet -o -H newc"]).current_dir(root).stdout(archive);
     let status = child.status().map_err(LabError::io("running cpio"))?;
     if status.success() {
         return Ok(());
@@ -84,6 +137,17 @@ impl Tree<'_> {
         fs::write(&path, text)
             .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(mode)))
             .map_err(LabError::io(format!("{name} in the initrd")))
+    }
+
+    /// The kernel's modules, and the order to load them in.
+    fn modules(&self, image: &Image, folder: &str) -> Result<(), LabError> {
+        let mut order = String::new();
+        for module in image.modules()? {
+            let name = module.file_name().unwrap_or_default().to_string_lossy();
+            self.copy(&module, &format!("{folder}/{name}"))?;
+            order.push_str(&format!("{name}\n"));
+        }
+        self.file(&format!("{folder}/order"), &order, 0o644)
     }
 
     /// Copies what `from` leads to, with its mode.

@@ -4,8 +4,8 @@
 //! a [`Namespace`]. Its disk is what [`initrd`] packs, in memory. Nothing of it outlives the process.
 //!
 //! Commands go in by a port of its own and not by the network: each is a shell script, they may run side by side, and each is
-//! answered with its output and exit status. The first process of the guest, `init.sh`, tells the form. A thread here reads the
-//! answers and puts them where whoever asked finds them.
+//! answered with its output and exit status. What runs them in the guest, `serve.sh`, tells the form. A thread here reads the
+//! answers and puts them where whoever asked finds them. A guest may be a whole Debian with systemd, too, where that is a service.
 
 mod image;
 mod initrd;
@@ -15,7 +15,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -30,7 +30,7 @@ pub use image::{Image, Kernel, Package};
 
 use crate::link::{next_number, v4, v6};
 use crate::namespace::scratch_folder;
-use crate::{Finished, LabError, Namespace, Port, Process, wait_for};
+use crate::{Debian, Finished, LabError, Namespace, Port, Process, wait_for};
 
 /// How long a guest may take to boot; on a machine with nothing else to do it is ready in 5 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
@@ -76,12 +76,31 @@ impl GuestSpec {
     /// # Errors
     /// [`LabError::Missing`] without setup; [`LabError::Died`] with what its console said; or it took too long.
     pub fn boot(&self, namespace: &Namespace) -> Result<Guest, LabError> {
+        self.boot_with(namespace, "", |image, initrd| initrd::write(image, &self.programs, initrd))
+    }
+
+    /// The same of a guest whose first process is systemd, as `debian` has it. It is ready when all that is started at boot has been.
+    ///
+    /// # Errors
+    /// As [`GuestSpec::boot`].
+    pub fn boot_system(&self, debian: &Debian, namespace: &Namespace) -> Result<Guest, LabError> {
+        // What services say is to be seen when something fails.
+        let append = " rdinit=/lab/init systemd.journald.forward_to_console=1";
+        self.boot_with(namespace, append, |image, initrd| initrd::write_system(image, debian, &self.programs, initrd))
+    }
+
+    fn boot_with(
+        &self,
+        namespace: &Namespace,
+        append: &str,
+        write: impl FnOnce(&Image, &Path) -> Result<(), LabError>,
+    ) -> Result<Guest, LabError> {
         let image = self.kernel.image()?;
         // First, so that it is given back last.
         let place = Place::take();
         let folder = scratch_folder("a folder for a guest")?;
         let (initrd, socket) = (folder.path().join("initrd"), folder.path().join("control"));
-        initrd::write(&image, &self.programs, &initrd)?;
+        write(&image, &initrd)?;
 
         let number = next_number();
         let interface = format!("tap{number}");
@@ -97,7 +116,7 @@ impl GuestSpec {
             .args(["-accel", "tcg,thread=single", "-cpu", "max", "-m", "512", "-smp", &self.processors.to_string()])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"])
             // The kernel's test of its timer fails now and then on an emulator that does not get to run in time.
-            .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check"])
+            .args(["-append", &format!("console=ttyS0 quiet panic=-1 mitigations=off no_timer_check{append}")])
             .arg("-kernel")
             .arg(image.vmlinuz())
             .arg("-initrd")

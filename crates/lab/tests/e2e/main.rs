@@ -30,6 +30,7 @@ mod nat;
 mod paper;
 mod privileges;
 mod scale;
+mod service;
 mod sizes;
 mod wg;
 mod wire;
