@@ -8,4 +8,6 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: &[u8]| {
     let _ = ReplyReader::new(input).get(&config::address::NumericZones);
     let _ = ReplyReader::new(input).set();
+    let _ = ReplyReader::new(input).drops();
+    let _ = ReplyReader::new(input).stats();
 });

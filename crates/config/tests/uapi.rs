@@ -8,6 +8,7 @@ use std::io::{self, Read};
 
 use common::{Links, change, device, show};
 use config::device::{AllowedIpChange, DeviceChange};
+use config::stats::{Batches, Stats, Worker};
 use config::uapi::*;
 use proptest::prelude::*;
 
@@ -366,4 +367,64 @@ fn drops_are_asked_for_and_told() {
     for bad in ["drop_x=-1\nerrno=0\n\n", "drop_x=1\n", "errno=22\n\n"] {
         assert!(ReplyReader::new(bad.as_bytes()).drops().is_err(), "{bad}");
     }
+}
+
+proptest! {
+    #[test]
+    fn stats_are_read_as_they_are_told(
+        counts in proptest::collection::vec(any::<u64>(), 5 + 2 * 23),
+        workers in 0_usize..3,
+    ) {
+        let time = |n: u64| std::time::Duration::from_nanos(n);
+        let batches = |it: &[u64]| Batches { packets: it[0], bytes: it[1], sizes: it[2..10].try_into().unwrap() };
+        let worker = |it: &[u64]| Worker {
+            busy: time(it[0]),
+            wakeups: it[1],
+            helped: it[2],
+            sent: batches(&it[3..]),
+            received: batches(&it[13..]),
+        };
+        let stats = Stats {
+            version: "1.2.3".to_owned(),
+            process: counts[0] as u32,
+            uptime: time(counts[1]),
+            drops: vec![("no-route".to_owned(), counts[2]), ("replayed".to_owned(), counts[3])],
+            handshakes: vec![("cookies_sent".to_owned(), counts[4])],
+            workers: counts[5..].chunks(23).map(worker).take(workers).collect(),
+        };
+        let mut text = Vec::new();
+        write_stats(&mut text, &stats);
+        text.extend(reply_to_get(Ok(())).bytes());
+        prop_assert_eq!(ReplyReader::new(&text[..]).stats().unwrap(), stats);
+        prop_assert!(text.split(|b| *b == b'\n').all(|line| line.len() < 512 && line.iter().filter(|b| **b == b'=').count() <= 1));
+    }
+
+    #[test]
+    fn stats_of_any_bytes_are_read_or_refused(bytes: Vec<u8>, lines in "((worker|tx_batches|drop_x|busy_nanos)=[0-9,]{0,20}\n){0,9}errno=0\n\n") {
+        let _ = ReplyReader::new(&bytes[..]).stats();
+        if let Ok(stats) = ReplyReader::new(lines.as_bytes()).stats() {
+            prop_assert_eq!(stats.workers.len(), lines.matches("worker=").count());
+        }
+    }
+}
+
+#[test]
+fn stats_are_asked_for_and_nonsense_is_refused() {
+    let mut reader = RequestReader::new(&b"get=stats\n\nget=stats\nx\n\n"[..]);
+    assert!(matches!(reader.read(&Links), Ok(Some(Request::Stats))));
+    assert!(matches!(reader.read(&Links), Err(RequestError::Get)));
+    for bad in [
+        "worker=1\n",
+        "worker=0\nworker=0\n",
+        "worker=0\nbusy_nanos=-1\n",
+        "worker=0\ntx_batches=1,2,3,4,5,6,7\n",
+        "worker=0\nrx_batches=1,2,3,4,5,6,7,8,9\n",
+        "handshake_x=y\n",
+        "uptime_nanos=\n",
+    ] {
+        assert!(ReplyReader::new(format!("{bad}errno=0\n\n").as_bytes()).stats().is_err(), "{bad}");
+    }
+    // What a later version tells beyond that is passed over.
+    let later = "colour=red\nworker=0\nmood=5\ntx_mood=7\nwakeups=3\nerrno=0\n\n";
+    assert_eq!(ReplyReader::new(later.as_bytes()).stats().unwrap().workers[0].wakeups, 3);
 }

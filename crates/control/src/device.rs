@@ -9,6 +9,8 @@
 
 use crate::lock::{Turnstile, lock};
 use crate::sockets::send;
+use crate::told::Told;
+use config::stats::{self, Stats};
 use inet::Endpoint;
 use linux::{
     clock,
@@ -55,6 +57,8 @@ pub struct Device {
     pub(crate) epoll: Epoll,
     /// Due when the protocol wants to be called.
     pub(crate) timer: BootTimer,
+    /// When it was made.
+    start: Instant,
     pub(crate) config: DeviceConfig,
 }
 
@@ -71,6 +75,7 @@ pub(crate) struct State {
     pub(crate) group: Option<SocketGroup>,
     /// What overflowed sockets that are closed by now, in datagrams.
     pub(crate) overflowed: u64,
+    pub(crate) told: Told,
     /// For which time the timer is set.
     armed: Option<Instant>,
 }
@@ -98,9 +103,20 @@ impl Device {
         getrandom::fill(&mut *seed).map_err(DeviceError::Random)?;
         let mut noise = noise::Device::new(*seed);
         noise.set_lanes(config.workers);
-        let state = State { noise, mac1: None, port: 0, mark: 0, up: false, group: None, overflowed: 0, armed: None };
+        let state = State {
+            noise,
+            mac1: None,
+            port: 0,
+            mark: 0,
+            up: false,
+            group: None,
+            overflowed: 0,
+            told: Told::default(),
+            armed: None,
+        };
         let (epoll, timer) = (Epoll::new()?, BootTimer::new()?);
-        Ok(Self { configuration: Mutex::new(()), state: Turnstile::new(state), plane, epoll, timer, config })
+        let (configuration, state) = (Mutex::new(()), Turnstile::new(state));
+        Ok(Self { configuration, state, plane, epoll, timer, start: boot(), config })
     }
 
     /// Keeps other clients from changing the configuration. Taken before the state.
@@ -123,9 +139,12 @@ impl Device {
     /// A handshake message came.
     pub(crate) fn handle_handshake(&self, from: Endpoint, message: &[u8], under_load: bool) {
         let mut state = self.state();
-        if let Err(reason) = state.noise.handle_checked(now(), from.addr, message, under_load) {
-            log::trace!("a handshake message was dropped: {reason}");
-            self.plane.count_control_drop(ControlDrop::Refused(reason));
+        match state.noise.handle_checked(now(), from.addr, message, under_load) {
+            Ok(()) => state.told.received.count(message),
+            Err(reason) => {
+                log::trace!("a handshake message was dropped: {reason}");
+                self.plane.count_control_drop(ControlDrop::Refused(reason));
+            }
         }
         self.settle(&mut state, Some(Origin { from, len: message.len() as u64 }));
     }
@@ -175,6 +194,28 @@ impl Device {
         drops
     }
 
+    /// What the device has done since it was made.
+    pub(crate) fn stats(&self) -> Stats {
+        let (told, uptime) = (self.state().told, boot().saturating_since(self.start));
+        let owned = |(name, count): (&str, u64)| (name.to_owned(), count);
+        let batches = |it: plane::Batches| stats::Batches { packets: it.packets, bytes: it.bytes, sizes: it.sizes };
+        let worker = |load: plane::WorkerLoad| stats::Worker {
+            busy: load.busy,
+            wakeups: load.wakeups,
+            helped: load.helped,
+            sent: batches(load.sent),
+            received: batches(load.received),
+        };
+        Stats {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            process: std::process::id(),
+            uptime,
+            drops: self.drops().into_iter().map(owned).collect(),
+            handshakes: told.list().into_iter().map(owned).collect(),
+            workers: self.plane.loads().into_iter().map(worker).collect(),
+        }
+    }
+
     /// Lets the kernel choose the source address of all peers again.
     pub(crate) fn forget_sources(&self, state: &State) {
         for peer in state.noise.peers() {
@@ -196,12 +237,14 @@ impl Device {
         }
     }
 
-    fn carry_out(&self, state: &State, event: Event, origin: Option<Origin>) {
+    fn carry_out(&self, state: &mut State, event: Event, origin: Option<Origin>) {
         match event {
             Event::Transmit { to: Destination::Peer(peer), message } => self.transmit(state, peer, &message),
             Event::Transmit { to: Destination::Source, message } => {
-                if let Some(Err(error)) = origin.map(|origin| send(state, origin.from, 0, &message)) {
-                    log::debug!("a cookie was not sent: {error}");
+                match origin.map(|origin| send(state, origin.from, 0, &message)) {
+                    Some(Ok(())) => state.told.sent.count(&message),
+                    Some(Err(error)) => log::debug!("a cookie was not sent: {error}"),
+                    None => (),
                 }
             }
             Event::EndpointConfirmed { peer } => {
@@ -214,8 +257,14 @@ impl Device {
             Event::SessionCurrent { peer, session } => self.plane.set_current_session(peer, session),
             Event::SessionRetired { session } => self.plane.retire_session(&session),
             Event::KeepaliveDue { peer } => self.plane.send_keepalive(peer),
-            Event::HandshakeAbandoned { peer } => self.plane.drop_waiting(peer),
-            Event::SourceStale { peer } => self.plane.forget_source(peer),
+            Event::HandshakeAbandoned { peer } => {
+                state.told.abandoned += 1;
+                self.plane.drop_waiting(peer);
+            }
+            Event::SourceStale { peer } => {
+                state.told.unanswered += 1;
+                self.plane.forget_source(peer);
+            }
             Event::PeerRemoved { peer } => self.plane.remove_peer(peer),
             // The enum may grow; what we do not know we cannot do.
             _ => log::error!("an event of the protocol was not understood"),
@@ -224,7 +273,7 @@ impl Device {
 
     /// Sends a handshake message to a peer's endpoint. That it could not be sent is no more than a loss on the way: the
     /// protocol tries again.
-    fn transmit(&self, state: &State, peer: PeerId, message: &[u8]) {
+    fn transmit(&self, state: &mut State, peer: PeerId, message: &[u8]) {
         let Some(endpoint) = self.plane.endpoint(peer) else {
             return log::debug!("peer {}: no endpoint to send a handshake to", peer.as_u32());
         };
@@ -236,7 +285,10 @@ impl Device {
             result => result,
         };
         match result {
-            Ok(()) => self.plane.count_handshake(peer, message.len() as u64, 0),
+            Ok(()) => {
+                state.told.sent.count(message);
+                self.plane.count_handshake(peer, message.len() as u64, 0);
+            }
             Err(error) => log::debug!("peer {}: handshake not sent: {error}", peer.as_u32()),
         }
     }

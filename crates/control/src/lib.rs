@@ -20,6 +20,7 @@ mod sockets;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod told;
 pub mod uapi;
 mod zones;
 

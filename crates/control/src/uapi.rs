@@ -274,6 +274,13 @@ fn serve(client: &Client, budget: Arc<Budget>, device: &Device) -> io::Result<()
                 out.write_all(&text)?;
                 reply_to_get(Ok(()))
             }
+            Ok(Some(Request::Stats)) => {
+                client.note(REPLYING)?;
+                let mut text = Vec::new();
+                config::uapi::write_stats(&mut text, &device.stats());
+                out.write_all(&text)?;
+                reply_to_get(Ok(()))
+            }
             Ok(Some(Request::Set(change))) => {
                 client.note(APPLYING)?;
                 reply_to_set(device.apply(change))

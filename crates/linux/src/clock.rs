@@ -19,6 +19,16 @@ pub fn thread_nanos() -> u64 {
     used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64
 }
 
+/// Nanoseconds of CPU time that a thread of this process has used; `None` if it has ended, or is another process's.
+pub fn nanos_of_thread(thread: u32) -> Option<u64> {
+    // The kernel's MAKE_THREAD_CPUCLOCK(thread, CPUCLOCK_SCHED), see clock_gettime(2) and <linux/posix-timers.h>.
+    let clock = (!(thread as libc::clockid_t) << 3) | 4 | 2;
+    let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `used` is a valid timespec for the kernel to write to; a clock that does not exist is an error.
+    let told = unsafe { libc::clock_gettime(clock, &mut used) } == 0;
+    told.then_some(used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64)
+}
+
 /// Time since the Unix epoch; zero when the wall clock is set before it.
 pub fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -35,6 +45,26 @@ mod tests {
         std::thread::sleep(Duration::from_millis(50));
         let (wall, used) = (boot_nanos() - start, thread_nanos() - before);
         assert!(used > 0 && used + 49_000_000 < wall, "{used} of {wall}");
+    }
+
+    #[test]
+    fn the_time_of_another_thread_is_told_until_it_ends() {
+        let (start, told) = std::sync::mpsc::channel();
+        let (end, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            while thread_nanos() < 10_000_000 {}
+            start.send(crate::process::thread_id()).expect("the test waits");
+            wait.recv().expect("the test ends it");
+        });
+        let id = told.recv().expect("its number");
+        assert!(nanos_of_thread(id).is_some_and(|used| used >= 10_000_000));
+        end.send(()).expect("it waits");
+        thread.join().expect("it ends");
+        // The kernel takes a moment to forget it.
+        while nanos_of_thread(id).is_some() {
+            std::thread::yield_now();
+        }
+        assert_eq!(nanos_of_thread(1), None, "a thread of another process");
     }
 
     #[test]

@@ -147,6 +147,11 @@ pub fn cpus() -> usize {
     }
 }
 
+/// The kernel's number of the calling thread.
+pub fn thread_id() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()
+}
+
 /// Makes the process not dumpable: no core file, no ptrace and no /proc/PID/mem for others of the same user.
 pub fn no_dump() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)

@@ -22,6 +22,7 @@ use crate::index::{PeerId, ReceiverIndex};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::peer::{Peer, Retired};
 use crate::random::Randomness;
+use crate::replay::Reception;
 use crate::session::Session;
 use crate::time::{Instant, Now};
 
@@ -220,6 +221,14 @@ impl Device {
         self.peers.get(&peer)?.last_handshake
     }
 
+    /// What came of a peer's messages, under all sessions since it was added. Both numbers only grow.
+    pub fn reception(&self, peer: PeerId) -> Option<Reception> {
+        let peer = self.peers.get(&peer)?;
+        let mut all = peer.received;
+        all += peer.sessions.reception();
+        Some(all)
+    }
+
     /// Takes the device up or down. Going down ends all sessions, handshakes and timers (the kernel's `wg_stop`). Coming up makes
     /// every peer with a persistent keepalive due at once, in [`Device::handle_timeout`].
     pub fn set_up(&mut self, now: Now, up: bool) {
@@ -269,6 +278,9 @@ impl Device {
     fn retire(&mut self, sessions: Retired) {
         for session in sessions.into_iter().flatten() {
             session.revoke();
+            if let Some(peer) = self.peers.get_mut(&session.peer()) {
+                peer.received += session.replay().reception();
+            }
             self.by_index.remove(&session.local_index());
             self.events.push_back(Event::SessionRetired { session });
         }

@@ -39,6 +39,6 @@ pub use error::{AddPeerError, Drop};
 pub use event::{Destination, Event, Message};
 pub use index::{Counter, PeerId, ReceiverIndex};
 pub use key::{KEY_LEN, PresharedKey, PrivateKey, PublicKey, SharedSecret};
-pub use replay::ReplayWindow;
+pub use replay::{Reception, ReplayWindow};
 pub use session::{BLOCK, ReserveError, Session};
 pub use time::{Instant, Now};

@@ -13,6 +13,7 @@ use crate::handshake::{Identity, Initiator};
 use crate::index::ReceiverIndex;
 use crate::key::{PresharedKey, PublicKey, SharedSecret};
 use crate::limits::{KEEPALIVE_TIMEOUT, REKEY_TIMEOUT};
+use crate::replay::Reception;
 use crate::session::Session;
 use crate::time::Instant;
 use crate::timers::Timers;
@@ -59,6 +60,8 @@ pub(crate) struct Peer {
     pub unreachable: bool,
     /// When a handshake last completed, since the Unix epoch.
     pub last_handshake: Option<Duration>,
+    /// What came of the peer's messages, under sessions that have ended.
+    pub received: Reception,
     /// By which the lane of all receiver indices is found that we give this peer.
     pub lane: u8,
 }
@@ -81,6 +84,7 @@ impl Peer {
             handshake_wanted: false,
             unreachable: false,
             last_handshake: None,
+            received: Reception::default(),
             lane,
         }
     }
@@ -119,6 +123,15 @@ pub(crate) type Retired = [Option<Arc<Session>>; 3];
 impl Sessions {
     pub(crate) fn current(&self) -> Option<&Arc<Session>> {
         self.current.as_ref()
+    }
+
+    /// What came of the peer's messages under these sessions.
+    pub(crate) fn reception(&self) -> Reception {
+        let mut all = Reception::default();
+        for session in [&self.current, &self.previous, &self.next].into_iter().flatten() {
+            all += session.replay().reception();
+        }
+        all
     }
 
     /// Takes in a new session, and hands back those that it displaces.

@@ -13,18 +13,37 @@ use crate::limits::{REJECT_AFTER_MESSAGES, REPLAY_WINDOW};
 const BLOCK_BITS: u64 = u64::BITS as u64;
 const BLOCKS: usize = (REPLAY_WINDOW / BLOCK_BITS) as usize + 1;
 
+/// How many messages came, of those that were sent as far as can be told: a sender counts them one by one, so that a gap is a message that was
+/// lost, or is late. What was lost behind the last that came is not known of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reception {
+    /// Messages that came, each once.
+    pub arrived: u64,
+    /// Messages that were sent, up to the last that came.
+    pub sent: u64,
+}
+
+impl std::ops::AddAssign for Reception {
+    fn add_assign(&mut self, other: Self) {
+        self.arrived += other.arrived;
+        self.sent += other.sent;
+    }
+}
+
 /// What has been received under one key.
 pub struct ReplayWindow {
     blocks: [u64; BLOCKS],
     /// One more than the greatest counter seen; written under the session's lock, read by anybody who only wants a
     /// cheap look.
     next: Arc<AtomicU64>,
+    /// Counters that were new.
+    taken: u64,
 }
 
 impl ReplayWindow {
     /// A window that has seen nothing. `next` is where it publishes how far it has come.
     pub(crate) fn new(next: Arc<AtomicU64>) -> Self {
-        Self { blocks: [0; BLOCKS], next }
+        Self { blocks: [0; BLOCKS], next, taken: 0 }
     }
 
     /// Whether `counter` is new; from now on it is not.
@@ -48,7 +67,13 @@ impl ReplayWindow {
         let word = &mut self.blocks[slot(block)];
         let new = *word & bit == 0;
         *word |= bit;
+        self.taken += u64::from(new);
         new
+    }
+
+    /// What has come so far, of what was sent.
+    pub fn reception(&self) -> Reception {
+        Reception { arrived: self.taken, sent: self.next.load(Ordering::Relaxed) }
     }
 
     /// Whether no counter beyond this one has been seen.

@@ -391,3 +391,36 @@ fn a_report_that_is_late_loses_nothing() {
     let sent = run(&mut a, secs(80));
     assert_about(sent.first().expect("the data is watched").0, secs(75));
 }
+
+#[test]
+fn what_was_lost_is_told_by_the_gaps_under_all_sessions() {
+    let (mut a, mut b) = connected(at(secs(0)));
+    let (in_a, in_b) = (a.peer(), b.peer());
+    let before = b.device.reception(in_b).unwrap();
+    assert!(before.arrived == before.sent && before.arrived > 0, "{before:?}");
+    let mut lost = 0;
+    for round in 0..4 {
+        let now = at(secs(1 + 10 * round));
+        for n in 0..10 {
+            a.send(now, b"data");
+            // Some go astray, but the last comes.
+            if n % 3 == 1 {
+                a.out.pop_back().unwrap();
+                lost += 1;
+            }
+            exchange(now, &mut a, &mut b);
+        }
+        let told = b.device.reception(in_b).unwrap();
+        assert_eq!(told.sent - told.arrived, lost);
+        // The session makes room for the next one, and what was counted under it stays.
+        a.device.handle_rekey_due(now, in_a);
+        a.settle(now);
+        exchange(now, &mut a, &mut b);
+    }
+    let told = b.device.reception(in_b).unwrap();
+    assert!(told.sent - told.arrived == lost && told.arrived >= before.arrived + 28, "{told:?}");
+    b.device.set_up(at(secs(50)), false);
+    assert_eq!(b.device.reception(in_b), Some(told), "nor does it go with the sessions");
+    b.device.remove_peer(at(secs(51)), in_b);
+    assert_eq!(b.device.reception(in_b), None);
+}

@@ -3,7 +3,7 @@
 use inet::{Cidr, Endpoint};
 use linux::udp::Received;
 use noise::{Activity, Drop as Refusal, Mac1Checker, PeerId, Session, message::MessageType};
-use std::{io, net::IpAddr, ops::Deref, os::fd::BorrowedFd, sync::Arc};
+use std::{io, net::IpAddr, ops::Deref, os::fd::BorrowedFd, sync::Arc, time::Duration};
 
 /// What control asks of a data plane. Every call may come from any thread.
 pub trait DataPlane: Send + Sync {
@@ -66,6 +66,8 @@ pub trait DataPlane: Send + Sync {
     fn count_control_drop(&self, drop: ControlDrop);
     /// Packets dropped since the start, by reason: each that there is, in the order of `docs/drops.md`.
     fn drops(&self) -> Vec<(&'static str, u64)>;
+    /// What each worker has done since the start.
+    fn loads(&self) -> Vec<WorkerLoad>;
     /// Stops the workers and waits for them.
     fn shutdown(&self);
 }
@@ -88,6 +90,37 @@ pub struct Traffic {
     pub tx_bytes: u64,
     /// Received and authenticated.
     pub rx_bytes: u64,
+}
+
+/// Up to how many packets a batch has that is counted in each place of [`Batches::sizes`] but the last, where larger ones are.
+pub const BATCH_SIZES: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
+/// Places of [`Batches::sizes`].
+pub const BATCHES_SIZED: usize = BATCH_SIZES.len() + 1;
+
+/// Batches of packets that were sealed, or opened, and handed on. What was dropped after that is among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Batches {
+    /// WireGuard data messages.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Batches by their size (see [`BATCH_SIZES`]).
+    pub sizes: [u64; BATCHES_SIZED],
+}
+
+/// What a worker has done since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerLoad {
+    /// Processor time that it took.
+    pub busy: Duration,
+    /// How often it slept and was woken.
+    pub wakeups: u64,
+    /// Steps that it took for other workers.
+    pub helped: u64,
+    /// To the network, by its sockets.
+    pub sent: Batches,
+    /// From the network, by its sockets.
+    pub received: Batches,
 }
 
 /// Why control dropped a datagram.

@@ -18,4 +18,7 @@ pub mod userspace;
 mod boundary;
 
 #[cfg(not(loom))]
-pub use boundary::{AllowedIpChange, ControlDrop, DataPlane, HandshakeBytes, PlaneEvent, Traffic};
+pub use boundary::{
+    AllowedIpChange, BATCH_SIZES, BATCHES_SIZED, Batches, ControlDrop, DataPlane, HandshakeBytes, PlaneEvent, Traffic,
+    WorkerLoad,
+};

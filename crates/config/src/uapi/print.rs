@@ -11,6 +11,7 @@ use super::Errno;
 use crate::address::{CidrText, EndpointText, NumericZones};
 use crate::device::{AllowedIpChange, Device, DeviceChange, Peer, PeerChange};
 use crate::key;
+use crate::stats::Stats;
 
 // Writing to a vector cannot fail.
 macro_rules! line {
@@ -66,6 +67,30 @@ pub fn write_drops(out: &mut Vec<u8>, drops: &[(&str, u64)]) {
     }
 }
 
+/// The lines of the reply to a question for the device's work; [`reply_to_get`] ends it.
+pub fn write_stats(out: &mut Vec<u8>, stats: &Stats) {
+    line!(out, "version={}", stats.version);
+    line!(out, "process={}", stats.process);
+    line!(out, "uptime_nanos={}", stats.uptime.as_nanos());
+    for (reason, packets) in &stats.drops {
+        line!(out, "drop_{reason}={packets}");
+    }
+    for (name, count) in &stats.handshakes {
+        line!(out, "handshake_{name}={count}");
+    }
+    for (number, worker) in stats.workers.iter().enumerate() {
+        line!(out, "worker={number}");
+        line!(out, "busy_nanos={}", worker.busy.as_nanos());
+        line!(out, "wakeups={}", worker.wakeups);
+        line!(out, "helped={}", worker.helped);
+        for (way, batches) in [("tx", &worker.sent), ("rx", &worker.received)] {
+            line!(out, "{way}_packets={}", batches.packets);
+            line!(out, "{way}_bytes={}", batches.bytes);
+            line!(out, "{way}_batches={}", batches.sizes.map(|count| count.to_string()).join(","));
+        }
+    }
+}
+
 /// The end of the reply to a get; in case of an error it is the whole of it.
 pub fn reply_to_get(result: Result<(), Errno>) -> String {
     format!("errno={}\n\n", result.err().map_or(0, Errno::number))
@@ -84,6 +109,11 @@ pub fn write_get() -> &'static [u8] {
 /// The request for what was dropped.
 pub fn write_get_drops() -> &'static [u8] {
     b"get=drops\n\n"
+}
+
+/// The request for the device's work.
+pub fn write_get_stats() -> &'static [u8] {
+    b"get=stats\n\n"
 }
 
 /// The request for a change.

@@ -11,6 +11,7 @@ use crate::address::{Zones, digits, parse_cidr, parse_endpoint};
 use crate::device::{Device, Peer};
 use crate::key;
 use crate::lines::{LineError, Lines};
+use crate::stats::{BATCHES_SIZED, Stats, Worker};
 
 /// The longest reply that is read, in bytes.
 const MAX_REPLY: u64 = 1 << 30;
@@ -76,6 +77,13 @@ impl<R: Read> ReplyReader<R> {
             Ok(())
         })?;
         Ok(drops)
+    }
+
+    /// The reply to a question for the device's work.
+    pub fn stats(&mut self) -> Result<Stats, ReplyError> {
+        let mut stats = Stats::default();
+        self.read(|name, value| tell(&mut stats, name, value))?;
+        Ok(stats)
     }
 
     /// Hands the lines of a reply to `each`, up to the empty line, and tells what its `errno` was.
@@ -164,6 +172,71 @@ fn apply(device: &mut Device, name: &[u8], value: &str, zones: &dyn Zones) -> Re
         _ => {}
     }
     Ok(())
+}
+
+/// Most workers that a device is believed to have: as many as a TUN has queues.
+const WORKERS_MAX: usize = 256;
+
+/// Adds what a line tells to `stats`.
+fn tell(stats: &mut Stats, name: &[u8], value: &str) -> Result<(), ReplyError> {
+    const COUNT: &str = "a count that is not one";
+    const TIME: &str = "a time that is not one";
+    let named = |prefix: &[u8]| name.strip_prefix(prefix).and_then(|name| std::str::from_utf8(name).ok());
+    if let Some(reason) = named(b"drop_") {
+        stats.drops.push((reason.to_owned(), number(value, COUNT)?));
+        return Ok(());
+    }
+    if let Some(what) = named(b"handshake_") {
+        stats.handshakes.push((what.to_owned(), number(value, COUNT)?));
+        return Ok(());
+    }
+    if name == b"worker" {
+        let next: usize = number(value, COUNT)?;
+        if next != stats.workers.len() || next >= WORKERS_MAX {
+            return Err(ReplyError::Malformed("a worker that is not the next"));
+        }
+        stats.workers.push(Worker::default());
+        return Ok(());
+    }
+    let Some(worker) = stats.workers.last_mut() else {
+        match name {
+            b"version" => stats.version = value.to_owned(),
+            b"process" => stats.process = number(value, COUNT)?,
+            b"uptime_nanos" => stats.uptime = Duration::from_nanos(number(value, TIME)?),
+            _ => {}
+        }
+        return Ok(());
+    };
+    match name {
+        b"busy_nanos" => worker.busy = Duration::from_nanos(number(value, TIME)?),
+        b"wakeups" => worker.wakeups = number(value, COUNT)?,
+        b"helped" => worker.helped = number(value, COUNT)?,
+        _ => {
+            let (batches, name) = match (named(b"tx_"), named(b"rx_")) {
+                (Some(name), _) => (&mut worker.sent, name),
+                (_, Some(name)) => (&mut worker.received, name),
+                _ => return Ok(()),
+            };
+            match name {
+                "packets" => batches.packets = number(value, COUNT)?,
+                "bytes" => batches.bytes = number(value, COUNT)?,
+                "batches" => batches.sizes = sizes(value)?,
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Counts of batches by their size, as many as there are sizes.
+fn sizes(value: &str) -> Result<[u64; BATCHES_SIZED], ReplyError> {
+    const SIZES: &str = "batches that are not counted by their sizes";
+    let mut counts = [0; BATCHES_SIZED];
+    let mut words = value.split(',');
+    for count in &mut counts {
+        *count = words.next().and_then(digits).ok_or(ReplyError::Malformed(SIZES))?;
+    }
+    words.next().is_none().then_some(counts).ok_or(ReplyError::Malformed(SIZES))
 }
 
 /// The time of a handshake; at zero there was none.

@@ -26,6 +26,8 @@ pub enum Request {
     Get,
     /// Tell what was dropped, by reason. Not a request of the stock protocol: no other client sends it.
     Drops,
+    /// Tell of the device's work ([`crate::stats`]). Ours as well.
+    Stats,
     /// Change the device.
     Set(DeviceChange),
 }
@@ -175,11 +177,12 @@ impl<R: Read> RequestReader<R> {
             None => return Ok(None),
             Some(b"get=1") => Request::Get,
             Some(b"get=drops") => Request::Drops,
+            Some(b"get=stats") => Request::Stats,
             Some(b"set=1") => Request::Set(DeviceChange::default()),
             Some(_) => return Err(RequestError::UnknownOperation),
         };
         match request {
-            Request::Get | Request::Drops => {
+            Request::Get | Request::Drops | Request::Stats => {
                 let mut clean = true;
                 while self.line()?.is_some() {
                     clean = false;

@@ -184,6 +184,10 @@ impl DataPlane for Ledger {
         self.with(|books| books.drops.push(drop));
     }
 
+    fn loads(&self) -> Vec<plane::WorkerLoad> {
+        vec![plane::WorkerLoad { wakeups: 7, ..plane::WorkerLoad::default() }]
+    }
+
     fn drops(&self) -> Vec<(&'static str, u64)> {
         vec![("of-control", self.with(|books| books.drops.len() as u64))]
     }

@@ -136,6 +136,12 @@ impl End {
         messages.len()
     }
 
+    /// What has been counted of handshakes, without zeros.
+    fn counted(&self) -> Vec<String> {
+        let told = self.device.stats().handshakes.into_iter().filter(|(_, count)| *count > 0);
+        told.map(|(name, count)| format!("{name}={count}")).collect()
+    }
+
     fn traffic(&self) -> (u64, u64) {
         let told = report(&self.device);
         (told.peers[0].tx_bytes, told.peers[0].rx_bytes)
@@ -165,6 +171,11 @@ fn a_handshake_ends_in_sessions_endpoints_and_counters() {
     assert!(left.plane.entry(of_right, |entry| entry.current.is_some() && entry.keepalives == 1));
     assert!(report(&left.device).peers[0].last_handshake.is_some());
     assert!(report(&right.device).peers[0].last_handshake.is_none());
+    assert_eq!(left.counted(), ["initiations_sent=1", "responses_received=1"]);
+    assert_eq!(right.counted(), ["initiations_received=1", "responses_sent=1"]);
+    let stats = left.device.stats();
+    assert_eq!((stats.process, stats.workers.len(), stats.workers[0].wakeups), (std::process::id(), 1, 7));
+    assert!(!stats.uptime.is_zero() && stats.uptime < LIMIT * 3, "{:?}", stats.uptime);
 
     // A new port keeps the session and forgets our address; the end of the device ends both.
     set_port(&right.device, 0).unwrap();

@@ -252,6 +252,8 @@ proptest! {
             if fits {
                 newest = newest.max(Some(counter));
             }
+            let told = session.replay().reception();
+            prop_assert_eq!((told.arrived, told.sent), (seen.len() as u64, newest.map_or(0, |newest| newest + 1)));
         }
     }
 }

@@ -232,13 +232,14 @@ impl Stint {
         now().saturating_since(self.last) < LINGER
     }
 
-    /// Goes, leaving nothing undone.
-    pub(crate) fn end(mut self, shared: &Shared) {
+    /// Goes, leaving nothing undone. Returns how many steps it took.
+    pub(crate) fn end(mut self, shared: &Shared) -> usize {
         let mate = &self.crew.mates[self.owner];
         self.crew.calls.leave(self.owner);
         if mate.outbound.part() | mate.inbound.part() {
             shared.links[self.owner].wake.signal();
         }
         mate.judge(self.steps >= GOOD && !self.late && !self.pace.is_held_up());
+        self.steps
     }
 }

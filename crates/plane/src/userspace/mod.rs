@@ -10,6 +10,7 @@ mod events;
 pub mod hand;
 mod icmp;
 mod inbound;
+mod load;
 mod outbound;
 mod peer;
 mod pool;
@@ -24,7 +25,7 @@ mod writer;
 
 pub use crew::Helping;
 
-use crate::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic};
+use crate::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic, WorkerLoad};
 use crew::Crew;
 use drops::Reason;
 use events::SOURCE_LEARNT;
@@ -34,6 +35,7 @@ use linux::{
     tun::{Offloads, Queue},
     udp::{Received, Socket},
 };
+use load::Load;
 use noise::{Activity, Mac1Checker, PeerId, Session};
 use peer::Peer;
 use shared::{Command, Shared, Sockets};
@@ -282,6 +284,10 @@ impl DataPlane for Userspace {
 
     fn drops(&self) -> Vec<(&'static str, u64)> {
         self.shared.drops.list()
+    }
+
+    fn loads(&self) -> Vec<WorkerLoad> {
+        self.shared.loads.iter().map(Load::told).collect()
     }
 
     fn shutdown(&self) {

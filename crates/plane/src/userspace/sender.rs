@@ -58,9 +58,13 @@ impl Committer<Box<Outbound>> for Sender {
         let mut batch = Batch { shared: &self.shared, entries: ArrayVec::new(), socket: None, patient: true };
         for job in &self.jobs {
             let (runs, output) = job.sealed();
+            let (mut packets, mut bytes) = (0, 0);
             for run in runs {
+                packets += run.count;
+                bytes += run.len;
                 batch.add(run, output, sockets, self.gso);
             }
+            self.shared.loads[self.worker].sent.batch(packets, bytes);
         }
         batch.send();
         drop(batch);

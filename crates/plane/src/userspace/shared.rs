@@ -1,6 +1,6 @@
 //! What all workers share: peers, sessions, routes, and the way to each other.
 
-use super::{drops::Drops, events::Events, icmp::Sources, peer::Peer, strays::Strays};
+use super::{drops::Drops, events::Events, icmp::Sources, load::Load, peer::Peer, strays::Strays};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use inet::allowed::{AllowedIps, Snapshot};
 #[cfg(not(fuzzing))]
@@ -143,6 +143,7 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     pub(crate) drops: Drops,
     pub(crate) links: Box<[Link]>,
+    pub(crate) loads: Box<[Load]>,
 }
 
 impl Shared {
@@ -161,6 +162,7 @@ impl Shared {
             events: Events::new()?,
             drops: Drops::new(),
             links: links?,
+            loads: (0..workers).map(|_| Load::default()).collect(),
         })
     }
 

@@ -207,10 +207,12 @@ impl Worker {
     pub(crate) fn run(mut self, crew: Option<Arc<Crew>>) {
         hide_stack();
         self.crew = crew;
+        self.shared.loads[self.number].begin();
         self.work();
         // Whoever has just called it waits for an answer.
         self.help();
         self.stop_helping();
+        self.shared.loads[self.number].end();
         self.shared.links[self.number].end();
     }
 
@@ -237,6 +239,10 @@ impl Worker {
     /// Waits for something to happen, or only looks whether something has. Others may call while it waits.
     fn wait<'a>(&mut self, events: &'a mut [Event], sleeps: bool) -> io::Result<&'a [Event]> {
         let timeout = (!sleeps).then_some(Duration::ZERO);
+        if sleeps {
+            // It is about to: one write less than before and after.
+            self.shared.loads[self.number].woke();
+        }
         let Some(crew) = self.crew.as_ref().filter(|_| sleeps) else {
             return self.epoll.wait(events, timeout);
         };
@@ -287,7 +293,8 @@ impl Worker {
 
     fn stop_helping(&mut self) {
         if let Some(stint) = self.stint.take() {
-            stint.end(&self.shared);
+            let steps = stint.end(&self.shared);
+            self.shared.loads[self.number].helped(steps);
         }
     }
 

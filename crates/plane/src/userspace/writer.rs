@@ -169,6 +169,8 @@ impl Committer<Box<Inbound>> for Writer {
         let mut accepted = ArrayVec::<Place, { super::inbound::DATAGRAMS_MAX }>::new();
         let (received, parts, mut opened, bytes) = job.parts();
         let shared = &*self.shared;
+        let bytes_of = |opened: &Opened| opened.len + TRANSPORT_MIN_LEN;
+        shared.loads[self.worker].received.batch(opened.len(), opened.iter().map(bytes_of).sum());
         let routes = shared.routes();
         for part in parts {
             let (these, rest) = opened.split_at(part.count);
