@@ -15,6 +15,9 @@ pub enum Role {
     Daemon,
     /// See [`crate::steward`].
     Steward,
+    /// Waits beside the daemon, and uses whatever the C library takes to resolve names: it has no list, but is kept from what only an intruder
+    /// would call.
+    Attendant,
 }
 
 /// Leaves all threads of the process, for good, with no more system calls than the role takes. Where the kernel has no seccomp,

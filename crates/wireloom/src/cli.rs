@@ -6,6 +6,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
 use config::show::{FIELDS, Field};
 
+use crate::attend::AttendArgs;
 use crate::complete::{self, Shell};
 use crate::interface::InterfaceName;
 use crate::manual;
@@ -73,6 +74,9 @@ pub enum Command {
     Addconf(ConfArgs),
     /// Configure an interface as a file says, without disturbing the peers that stay
     Syncconf(ConfArgs),
+    /// Do for an interface what it does not do itself
+    #[command(hide = true)]
+    Attend(AttendArgs),
     /// Print a new private key
     Genkey,
     /// Print a new preshared key

@@ -51,7 +51,8 @@ pub fn apply(args: &ConfArgs, mode: Mode) -> Result<(), Error> {
     client::set(args.interface.as_str(), &change)
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+/// Reads a file that may hold keys.
+pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     // Taken at once where the length is known, so that no copies of keys are left behind by a vector that grew.

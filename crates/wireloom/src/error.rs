@@ -8,6 +8,7 @@ use config::key::KeyError;
 use config::uapi::ReplyError;
 use config::value::{Quoted, ValueError};
 
+use crate::attend::AttendError;
 use crate::interface::NotAName;
 use crate::run::RunError;
 
@@ -81,4 +82,6 @@ pub enum Error {
 
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(transparent)]
+    Attend(#[from] AttendError),
 }

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod argv;
+mod attend;
 mod cli;
 mod client;
 mod complete;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> Result<(), Error> {
     match command {
         Command::Run(args) => Ok(run::run(args)?),
+        Command::Attend(args) => attend::attend(&args),
         Command::Show(args) => show::show(&args),
         Command::Showconf { interface } => show::showconf(&interface),
         Command::Set { interface, settings } => set::set(&interface, &settings),

@@ -176,22 +176,30 @@ impl Environment {
                 }
             },
         };
-        let asked = text("LOG_LEVEL");
-        let level = match asked.as_deref() {
-            Some("verbose" | "debug") => LevelFilter::Debug,
-            Some("silent") => LevelFilter::Off,
-            // As wireguard-go does, which takes every other word for its default.
-            _ => LevelFilter::Error,
-        };
         Ok(Self {
             foreground: text("WG_PROCESS_FOREGROUND").as_deref() == Some("1"),
-            level,
-            keep_output: asked.is_some() && level != LevelFilter::Off,
+            level: log_level(),
+            keep_output: wants_log(),
             tun: descriptor("WG_TUN_FD")?,
             uapi: descriptor("WG_UAPI_FD")?,
             aead: aead_named(text("WIRELOOM_AEAD"))?,
         })
     }
+}
+
+/// What is to be logged, in wireguard-go's words.
+pub fn log_level() -> LevelFilter {
+    match env::var("LOG_LEVEL").as_deref() {
+        Ok("verbose" | "debug") => LevelFilter::Debug,
+        Ok("silent") => LevelFilter::Off,
+        // As wireguard-go does, which takes every other word for its default.
+        _ => LevelFilter::Error,
+    }
+}
+
+/// Whether log lines were asked for, and are wanted where the command is given.
+pub fn wants_log() -> bool {
+    env::var_os("LOG_LEVEL").is_some_and(|level| !level.is_empty()) && log_level() != LevelFilter::Off
 }
 
 /// The AEAD's implementation of this name, or the best one.
@@ -381,7 +389,7 @@ fn adopt(name: &'static str, number: i32) -> Result<OwnedFd, RunError> {
 }
 
 /// Log lines on standard error, with the interface's name, as far as the level lets them.
-fn log_to_stderr(interface: &InterfaceName, level: LevelFilter) {
+pub fn log_to_stderr(interface: &InterfaceName, level: LevelFilter) {
     use std::io::Write;
     let interface = interface.clone();
     env_logger::Builder::new()

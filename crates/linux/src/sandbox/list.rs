@@ -134,6 +134,7 @@ fn allowed(role: Role) -> Result<Rules, seccompiler::BackendError> {
     let own: [&[c_long]; 2] = match role {
         Role::Daemon => [DAEMON, DAEMON_OLD],
         Role::Steward => [&[libc::SYS_unlinkat, libc::SYS_recvfrom], STEWARD_OLD],
+        Role::Attendant => [&[], &[]],
     };
     rules.extend([COMMON, own[0], own[1]].concat().into_iter().map(|call| (call, Vec::new())));
     let mut allow = |call: c_long, conditions: &[(u8, u64, u64)]| {
@@ -178,21 +179,23 @@ fn allowed(role: Role) -> Result<Rules, seccompiler::BackendError> {
             allow(libc::SYS_ioctl, &ioctl(libc::TUNGETDEVNETNS as u64))?;
             allow(libc::SYS_setns, &[(1, INT, libc::CLONE_NEWNET as u64)])?;
         }
+        Role::Attendant => {}
     }
     Ok(rules)
 }
 
-/// Both filters of a role, in the order in which they are to be set.
-pub(super) fn filters(role: Role) -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+/// The filters of a role, in the order in which they are to be set: two, or the first where there is no list.
+pub(super) fn filters(role: Role) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let compile = |rules: Rules, other: SeccompAction, listed: SeccompAction| {
         SeccompFilter::new(rules, other, listed, std::env::consts::ARCH.try_into()?)?.try_into()
     };
     let mut fatal: Rules = FATAL.iter().map(|call| (*call, Vec::new())).collect();
-    if role == Role::Daemon {
+    if role != Role::Steward {
         fatal.insert(libc::SYS_setns, Vec::new());
     }
-    Ok([
-        compile(fatal, SeccompAction::Allow, SeccompAction::KillProcess)?,
-        compile(allowed(role)?, SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow)?,
-    ])
+    let mut filters = vec![compile(fatal, SeccompAction::Allow, SeccompAction::KillProcess)?];
+    if role != Role::Attendant {
+        filters.push(compile(allowed(role)?, SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow)?);
+    }
+    Ok(filters)
 }

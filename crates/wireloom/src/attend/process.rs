@@ -1,0 +1,213 @@
+//! The life of an attendant.
+//!
+//! *Start*: it takes its place, finds the interface, makes its duties ready, and gives up its privileges; until then whoever started it
+//! waits, and hears of what is wrong. *Attending*: one thread waits for descriptors and deadlines, and hands each to the duty that it belongs to.
+//! *End*: the interface has gone, another attendant takes the place, or a signal came. There is no tick: without a deadline, it sleeps.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use linux::capabilities::{self, CapabilitySet};
+use linux::link::{LinkEvent, Monitor};
+use linux::poll::{BootTimer, Epoll, Event, Interest, Signal, SignalFd};
+use linux::process::{self, Output};
+use linux::unix::{self, Listener};
+use linux::{clock, memory, sandbox};
+
+use super::{AttendError, Duties, os, take_place};
+use crate::interface::InterfaceName;
+use crate::run;
+use crate::zones::SystemZones;
+use config::address::Zones;
+
+/// What the attendant itself waits for.
+mod token {
+    pub(super) const LINK: u64 = 0;
+    pub(super) const SIGNAL: u64 = 1;
+    pub(super) const PLACE: u64 = 2;
+    pub(super) const TIMER: u64 = 3;
+}
+
+/// One of the things that the attendant does. It waits for nothing itself: it says what is to be waited for, by a [`Watch`] and its deadline,
+/// and is called when that has come. No call may take long.
+pub(super) trait Duty {
+    /// A descriptor that it watches is ready.
+    fn ready(&mut self, which: u32, event: Event, watch: &Watch<'_>);
+
+    /// When [`Duty::due`] is to be called, in nanoseconds of boot time. Asked after each call.
+    fn deadline(&self) -> Option<u64> {
+        None
+    }
+
+    /// The deadline has passed.
+    fn due(&mut self, _now: u64, _watch: &Watch<'_>) {}
+}
+
+/// By which a duty says which descriptors are to be watched for it, each with a number of its own.
+pub(super) struct Watch<'a> {
+    epoll: &'a Epoll,
+    duty: u32,
+}
+
+#[allow(dead_code, reason = "the duties that use all of it come with what they are for")]
+impl Watch<'_> {
+    fn token(&self, which: u32) -> u64 {
+        u64::from(self.duty + 1) << 32 | u64::from(which)
+    }
+
+    /// Watches a descriptor. It is watched no longer when it is closed.
+    pub(super) fn add(&self, fd: impl AsFd, which: u32, interest: Interest) -> std::io::Result<()> {
+        self.epoll.add(fd, self.token(which), interest)
+    }
+
+    /// Watches it for something else.
+    pub(super) fn modify(&self, fd: impl AsFd, which: u32, interest: Interest) -> std::io::Result<()> {
+        self.epoll.modify(fd, self.token(which), interest)
+    }
+
+    /// Watches it no longer.
+    pub(super) fn remove(&self, fd: impl AsFd) -> std::io::Result<()> {
+        self.epoll.remove(fd)
+    }
+}
+
+/// How it is heard that the interface has gone.
+enum Link {
+    /// By the connection to the process that runs it.
+    Process(UnixStream),
+    /// By the kernel.
+    Kernel(Box<Monitor>),
+}
+
+impl Link {
+    fn open(interface: &str) -> Result<Link, AttendError> {
+        if let Ok(stream) = UnixStream::connect(unix::socket_path(interface)) {
+            stream.set_nonblocking(true).map_err(os("connecting to the interface"))?;
+            return Ok(Link::Process(stream));
+        }
+        let index = SystemZones::open().index(interface);
+        let index = index.ok_or_else(|| AttendError::NoInterface(interface.to_owned()))?;
+        Ok(Link::Kernel(Box::new(Monitor::open(index).map_err(os("following the interface"))?)))
+    }
+
+    /// What it takes a privilege for.
+    fn privileges(&self) -> CapabilitySet {
+        match self {
+            Link::Process(_) => CapabilitySet::empty(),
+            Link::Kernel(_) => CapabilitySet::NET_ADMIN,
+        }
+    }
+
+    /// Whether the interface has gone.
+    fn has_gone(&mut self) -> bool {
+        match self {
+            Link::Process(stream) => {
+                use std::io::Read;
+                !matches!(stream.read(&mut [0; 64]), Ok(1..)) && {
+                    let again = stream.read(&mut [0; 64]);
+                    !matches!(again, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+                }
+            }
+            Link::Kernel(monitor) => monitor.any(|event| event == LinkEvent::Removed),
+        }
+    }
+}
+
+/// Attends to an interface, in the background, until it has gone.
+pub(super) fn run(interface: &str, duties: Duties) -> Result<(), AttendError> {
+    let readiness = process::daemonise()?;
+    let attendant = match Attendant::start(interface, duties) {
+        Ok(attendant) => attendant,
+        Err(error) => {
+            readiness.fail(&error.to_string());
+            std::process::exit(1);
+        }
+    };
+    // What is logged goes to where standard output leads, which is where whoever started us wants it.
+    rustix::stdio::dup2_stderr(rustix::stdio::stdout()).map_err(|error| os("going to the background")(error.into()))?;
+    readiness.ready(Output::Keep).map_err(os("going to the background"))?;
+    attendant.run()
+}
+
+struct Attendant {
+    interface: String,
+    epoll: Epoll,
+    timer: BootTimer,
+    link: Link,
+    signals: SignalFd,
+    place: Listener,
+    duties: Vec<Box<dyn Duty>>,
+}
+
+impl Attendant {
+    fn start(interface: &str, duties: Duties) -> Result<Attendant, AttendError> {
+        let name = |_| AttendError::NoInterface(interface.to_owned());
+        run::log_to_stderr(&interface.parse::<InterfaceName>().map_err(name)?, run::log_level());
+        rustix::thread::set_name(c"wl-attendant").map_err(|error| os("naming the process")(error.into()))?;
+        memory::hide().map_err(os("keeping the memory out of core dumps"))?;
+        let signals = SignalFd::new(&[Signal::Interrupt, Signal::Terminate]).map_err(os("taking over signals"))?;
+        let place = take_place(interface)?;
+        let link = Link::open(interface)?;
+        let (epoll, timer) = (Epoll::new().map_err(os("waiting"))?, BootTimer::new().map_err(os("waiting"))?);
+        let add = |fd: std::os::fd::BorrowedFd<'_>, token| epoll.add(fd, token, Interest::READ).map_err(os("waiting"));
+        match &link {
+            Link::Process(stream) => add(stream.as_fd(), token::LINK)?,
+            Link::Kernel(monitor) => add(monitor.as_fd(), token::LINK)?,
+        }
+        add(signals.as_fd(), token::SIGNAL)?;
+        add(place.as_fd(), token::PLACE)?;
+        add(timer.as_fd(), token::TIMER)?;
+        let duties = taken_up(interface, duties, &epoll)?;
+        process::no_dump().map_err(os("making the process undumpable"))?;
+        capabilities::keep_only(link.privileges()).map_err(os("giving up privileges"))?;
+        sandbox::enter(sandbox::Role::Attendant);
+        Ok(Attendant { interface: interface.to_owned(), epoll, timer, link, signals, place, duties })
+    }
+
+    fn run(mut self) -> Result<(), AttendError> {
+        let mut events = [Event::EMPTY; 16];
+        loop {
+            let deadline = self.duties.iter().filter_map(|duty| duty.deadline()).min();
+            self.timer.set(deadline).map_err(os("waiting"))?;
+            let happened = self.epoll.wait(&mut events, None).map_err(os("waiting"))?;
+            for &event in happened {
+                let end = match event.token() {
+                    token::LINK => self.link.has_gone().then_some("the interface has gone"),
+                    token::SIGNAL => self.signals.next().map(|_| "a signal came"),
+                    token::PLACE => self.place.accept().ok().map(|next| {
+                        // Whoever asks for the place waits until this closes, with the process.
+                        std::mem::forget(next);
+                        "another takes the place"
+                    }),
+                    token::TIMER => {
+                        self.timer.drain();
+                        None
+                    }
+                    token => {
+                        let (duty, which) = ((token >> 32) as u32 - 1, token as u32);
+                        if let Some(it) = self.duties.get_mut(duty as usize) {
+                            it.ready(which, event, &Watch { epoll: &self.epoll, duty });
+                        }
+                        None
+                    }
+                };
+                if let Some(why) = end {
+                    log::debug!("the attendant of {} ends: {why}", self.interface);
+                    return Ok(());
+                }
+            }
+            let now = clock::boot_nanos();
+            for (number, duty) in self.duties.iter_mut().enumerate() {
+                if duty.deadline().is_some_and(|deadline| deadline <= now) {
+                    duty.due(now, &Watch { epoll: &self.epoll, duty: number as u32 });
+                }
+            }
+        }
+    }
+}
+
+/// Makes the duties ready.
+fn taken_up(_interface: &str, duties: Duties, _epoll: &Epoll) -> Result<Vec<Box<dyn Duty>>, AttendError> {
+    let Duties { names: _ } = duties;
+    Ok(Vec::new())
+}
