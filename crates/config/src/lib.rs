@@ -8,6 +8,7 @@
 //! - [`uapi`]: the protocol on `/var/run/wireguard/IFACE.sock`, both ends of it.
 //! - [`file`](mod@file): the INI files that `wg setconf` takes; [`value`]: the values that stand in them and on the command line of `wg set`.
 //! - [`quick`]: the same with what `wireloom up` and wg-quick take beyond it.
+//! - [`networkd`], [`nm`]: the files of systemd-networkd and NetworkManager, both ways; [`print`](mod@print): wg-quick's files printed.
 //! - [`show`]: what `wg show` and `wg showconf` print, to the byte.
 //! - [`address`]: addresses and endpoints as the C library writes them.
 //!
@@ -19,8 +20,13 @@
 pub mod address;
 pub mod device;
 pub mod file;
+pub mod foreign;
+mod ini;
 pub mod key;
 mod lines;
+pub mod networkd;
+pub mod nm;
+pub mod print;
 pub mod quick;
 pub mod show;
 pub mod stats;

@@ -277,8 +277,7 @@ impl Quick {
                 }
             }
             Key::Mtu => {
-                let mtu = digits(value).filter(|mtu| (MTU_MIN..=MTU_MAX).contains(mtu));
-                self.mtu = Some(mtu.ok_or_else(|| QuickError::Mtu(Quoted::new(value)))?);
+                self.mtu = Some(mtu(value).ok_or_else(|| QuickError::Mtu(Quoted::new(value)))?);
             }
             Key::Table => self.table = table(value, tables).ok_or_else(|| QuickError::Table(Quoted::new(value)))?,
             Key::PreUp => self.pre_up.push(value.to_owned()),
@@ -298,9 +297,7 @@ impl Quick {
             self.dns.push(word.parse().map_err(|_| QuickError::Dns(Quoted::new(word)))?);
             return Ok(());
         }
-        // They become lines of a file and words of a command.
-        let proper = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '~');
-        if word.starts_with('-') || !word.chars().all(proper) {
+        if !is_search_domain(word) {
             return Err(QuickError::Search(Quoted::new(word)));
         }
         self.search.push(word.to_owned());
@@ -308,8 +305,20 @@ impl Quick {
     }
 }
 
+/// Whether a domain is one that names can be searched in: it becomes a word of a file's line and of a command.
+pub(crate) fn is_search_domain(word: &str) -> bool {
+    let proper = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '~');
+    let is_server = word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    !is_server && !word.starts_with('-') && word.chars().all(proper)
+}
+
+/// An MTU in bytes.
+pub(crate) fn mtu(text: &str) -> Option<u32> {
+    digits(text).filter(|mtu| (MTU_MIN..=MTU_MAX).contains(mtu))
+}
+
 /// An address with a length, or without for all of its bits, or with an IPv4 mask of old.
-fn address(text: &str) -> Option<Address> {
+pub(crate) fn address(text: &str) -> Option<Address> {
     let (ip, len) = match text.split_once('/') {
         Some((ip, len)) => (ip, Some(len)),
         None => (text, None),
