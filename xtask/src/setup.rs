@@ -23,7 +23,7 @@ pub struct Options {
 }
 
 /// Programs that we use and the packages that hold them. What every Debian has (perl, setpriv, getconf) is not listed.
-const PROGRAMS: [(&str, &str); 16] = [
+const PROGRAMS: [(&str, &str); 17] = [
     ("wg", "wireguard-tools"),
     ("wireguard-go", "wireguard-go"),
     ("iperf3", "iperf3"),
@@ -39,6 +39,7 @@ const PROGRAMS: [(&str, &str); 16] = [
     ("fish", "fish"),
     ("nft", "nftables"),
     ("debootstrap", "debootstrap"),
+    ("tcpdump", "tcpdump"),
     ("cc", "gcc libc6-dev"),
 ];
 

@@ -21,6 +21,7 @@ pub mod memory;
 pub mod modelled;
 pub mod netlink;
 pub mod netns;
+pub mod packet;
 pub mod poll;
 pub mod process;
 pub mod sandbox;

@@ -7,6 +7,7 @@ use clap_complete::engine::ArgValueCompleter;
 use config::show::{FIELDS, Field};
 
 use crate::attend::AttendArgs;
+use crate::capture::CaptureArgs;
 use crate::complete::{self, Shell};
 use crate::interface::InterfaceName;
 use crate::manual;
@@ -77,6 +78,8 @@ pub enum Command {
     /// Do for an interface what it does not do itself
     #[command(hide = true)]
     Attend(AttendArgs),
+    /// Write the packets of an interface into a file, for a while
+    Capture(CaptureArgs),
     /// Print a new private key
     Genkey,
     /// Print a new preshared key

@@ -9,6 +9,7 @@ use config::uapi::ReplyError;
 use config::value::{Quoted, ValueError};
 
 use crate::attend::AttendError;
+use crate::capture::CaptureError;
 use crate::interface::NotAName;
 use crate::run::RunError;
 
@@ -84,4 +85,6 @@ pub enum Error {
     Run(#[from] RunError),
     #[error(transparent)]
     Attend(#[from] AttendError),
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
 }

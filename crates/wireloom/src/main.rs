@@ -12,6 +12,7 @@
 
 mod argv;
 mod attend;
+mod capture;
 mod cli;
 mod client;
 mod complete;
@@ -67,6 +68,7 @@ fn execute(command: Command) -> Result<(), Error> {
         Command::Setconf(args) => conf::apply(&args, conf::Mode::Set),
         Command::Addconf(args) => conf::apply(&args, conf::Mode::Add),
         Command::Syncconf(args) => conf::apply(&args, conf::Mode::Sync),
+        Command::Capture(args) => capture::capture(&args),
         Command::Genkey => keys::genkey(),
         Command::Genpsk => keys::genpsk(),
         Command::Pubkey => keys::pubkey(),

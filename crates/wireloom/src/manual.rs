@@ -159,6 +159,31 @@ const PAGES: &[Page] = &[
         files: &[SOCKETS],
     },
     Page {
+        name: "wireloom-capture",
+        notes: &[
+            "The file is in the format pcapng, which Wireshark and tcpdump read. It is made for its owner only, and never in the place of another. \
+             What ends it is whichever comes first: as many packets, as many seconds or as many bytes as were asked for, a signal, or \
+             the interface being set down. How many packets the kernel had to drop meanwhile is told in the end.",
+            "Packets begin with their IP header, and each says whether this host sent it. Super-packets are cut into the packets that are on the wire, but \
+             before Linux 6.2 they appear whole. Of an outer datagram in fragments only the first is there. With --outer, a datagram that passes several \
+             interfaces of this host appears once for each.",
+            "With --plain the file holds what the tunnel protects, in the clear. It holds keys only with --include-keys: then those with which anybody can pass for this \
+             interface, so that it has to be kept as they are, and never sent to anybody. The keys of sessions are not among them: data stays sealed.",
+            "It must be called in the network namespace that the interface is in (`ip netns exec NAME wireloom capture …`). The sockets of an interface that runs in user space are \
+             looked for where its daemon is, those of the kernel's here.",
+        ],
+        examples: &[
+            ("wireloom capture wg0 --outer wg0.pcapng", "what wg0 sends and receives in the next minute"),
+            (
+                "wireloom capture wg0 --plain --seconds 10 --count 500 inside.pcapng",
+                "what goes through it, in the clear",
+            ),
+            ("wireloom capture wg0 --plain - | tshark -r -", "looks at it at once"),
+        ],
+        environment: &[],
+        files: &[SOCKETS],
+    },
+    Page {
         name: "wireloom-genkey",
         notes: &[KEY_NOTE],
         examples: &[(

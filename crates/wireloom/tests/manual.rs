@@ -10,8 +10,20 @@ use std::process::{Command, Output};
 use common::{Host, WIRELOOM, said};
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 11] =
-    ["run", "show", "showconf", "set", "setconf", "addconf", "syncconf", "genkey", "genpsk", "pubkey", "completions"];
+const COMMANDS: &[&str] = &[
+    "run",
+    "show",
+    "showconf",
+    "set",
+    "setconf",
+    "addconf",
+    "syncconf",
+    "genkey",
+    "genpsk",
+    "pubkey",
+    "completions",
+    "capture",
+];
 
 fn run(program: &str, args: &[&str]) -> Output {
     let missing = |error| panic!("{program}: {error}; `cargo xtask setup` installs it");

@@ -9,6 +9,7 @@
 // First in the alphabet and so the first to start: they take more than two minutes, in which the others run beside them.
 mod across_a_kernels_rekey;
 mod across_a_rekey;
+mod capture;
 mod commands;
 mod common;
 mod configuration;
