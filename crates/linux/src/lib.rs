@@ -16,6 +16,7 @@ pub mod capabilities;
 pub mod clock;
 pub mod icmp;
 pub mod link;
+pub mod manager;
 pub mod memory;
 #[cfg(modelled)]
 pub mod modelled;

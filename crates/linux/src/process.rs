@@ -157,6 +157,18 @@ pub fn no_dump() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
+/// Ends this process, by SIGTERM, when the one that started it ends. An error if it has already.
+pub fn end_with_parent() -> io::Result<()> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    let parent = getppid();
+    set_parent_process_death_signal(Some(Signal::TERM))?;
+    // It may have ended before it was asked for: then somebody else is the parent.
+    if getppid() != parent {
+        return Err(io::Error::other("it has ended"));
+    }
+    Ok(())
+}
+
 /// Lets the calling thread stand back: where others want the processor as well it gets about a tenth of what each of them gets
 /// (`sched_prio_to_weight` in the kernel's `sched/core.c`), and all of it where nobody does. Not to be undone without a privilege.
 pub fn stand_back() -> io::Result<()> {

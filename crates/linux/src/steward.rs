@@ -183,14 +183,18 @@ pub(crate) fn obtain(task: Task<'_>, on: BorrowedFd<'_>) -> io::Result<OwnedFd> 
 
 const ENTRUST: u8 = 100;
 const REMOVE: u8 = 101;
+const ENTRUST_KEPT: u8 = 102;
 
 /// Leaves the removal of this socket's file to the steward, or of none. It will never remove another: the first call counts,
 /// whether it succeeds or not. So make it before anybody else could.
-pub fn entrust(path: Option<&Path>) -> io::Result<()> {
+///
+/// When the other process dies without asking for it, the steward removes the file all the same; but not where it is `kept`, since somebody
+/// else has the socket too.
+pub fn entrust(path: Option<&Path>, kept: bool) -> io::Result<()> {
     use std::os::unix::ffi::OsStrExt;
     let Some(steward) = STEWARD.get() else { return Ok(()) };
     let path = path.map_or(&[][..], |path| path.as_os_str().as_bytes());
-    ask(steward, &[&[ENTRUST], path], None).map(drop)
+    ask(steward, &[&[if kept { ENTRUST_KEPT } else { ENTRUST }], path], None).map(drop)
 }
 
 /// Has the steward remove the file that it was entrusted with, if that is still the same.
@@ -291,15 +295,23 @@ fn serve(socket: &OwnedFd) -> io::Result<()> {
     let settled = netns::current().and_then(|home| settle(socket, &home).map(|()| home));
     send(socket, &[&errno(&settled).to_ne_bytes()], None)?;
     let home = settled?;
-    let mut file = None;
-    let end = obey(socket, &home, &mut file);
+    let mut charge = Charge::default();
+    let end = obey(socket, &home, &mut charge);
     // The daemon had no time to ask for it.
-    file.iter().for_each(SocketFile::remove);
+    charge.file.iter().filter(|_| !charge.kept).for_each(SocketFile::remove);
     end
 }
 
+/// The file that the steward is entrusted with.
+#[derive(Default)]
+struct Charge {
+    file: Option<SocketFile>,
+    /// It is removed when that is asked for, and not otherwise.
+    kept: bool,
+}
+
 /// Carries out tasks until the other process has ended.
-fn obey(socket: &OwnedFd, home: &OwnedFd, file: &mut Option<SocketFile>) -> io::Result<()> {
+fn obey(socket: &OwnedFd, home: &OwnedFd, charge: &mut Charge) -> io::Result<()> {
     let mut sealed = false;
     let mut bytes = [0; TASK_MAX];
     loop {
@@ -310,15 +322,15 @@ fn obey(socket: &OwnedFd, home: &OwnedFd, file: &mut Option<SocketFile>) -> io::
                 Some(task) => task.carry_out(on.as_fd(), |netns, kind| open_away(home, netns, kind)),
                 None => Err(io::Error::from_raw_os_error(libc::EPERM)),
             },
-            ([ENTRUST, path @ ..], None) if !sealed => {
+            ([tag @ (ENTRUST | ENTRUST_KEPT), path @ ..], None) if !sealed => {
                 sealed = true;
-                take_charge(path).map(|entrusted| {
-                    *file = entrusted;
+                take_charge(path).map(|file| {
+                    *charge = Charge { file, kept: *tag == ENTRUST_KEPT };
                     None
                 })
             }
             ([REMOVE], None) => {
-                file.take().iter().for_each(SocketFile::remove);
+                charge.file.take().iter().for_each(SocketFile::remove);
                 Ok(None)
             }
             _ => Err(io::Error::from_raw_os_error(libc::EPERM)),

@@ -163,6 +163,24 @@ pub fn from_fd(fd: OwnedFd, want: Offloads) -> Result<Tun, TunError> {
     Ok(Tun { name, index, queues: vec![queue], offloads })
 }
 
+/// Takes over all the queues of a device that [`create`] made, in the order in which it made them, from a process that has ended or is about
+/// to. They carry on as if it had made them itself: call [`Queue::set_steering_by_flow`] and [`Tun::bound_queues`] again, since what
+/// the other process had there counts for itself alone and is taken away.
+pub fn take_over(fds: Vec<OwnedFd>, want: Offloads) -> Result<Tun, TunError> {
+    let mut fds = fds.into_iter();
+    let mut tun = from_fd(fds.next().ok_or(TunError::Queues(0))?, want)?;
+    for fd in fds {
+        let queue = Queue::from(fd);
+        match queue.identity() {
+            Ok((name, _)) if name == tun.name => tun.queues.push(queue),
+            _ => return Err(TunError::Descriptor),
+        }
+    }
+    // What it let in, and nobody counted out, would keep all else from coming in.
+    let _ = tun.queues[0].ioctl_int(libc::TUNSETFILTEREBPF, -1);
+    Ok(tun)
+}
+
 impl Tun {
     /// Bounds what waits in each queue by its bytes, and so by time, by a program of ours in the kernel. Set the interface's queue
     /// to [`BOUND_PACKETS`] before there is traffic, so that it holds what the program lets in. From here on each queue has to be

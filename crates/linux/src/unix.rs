@@ -12,6 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::steward;
 
@@ -56,6 +58,18 @@ pub enum ListenError {
 pub struct Listener {
     listener: UnixListener,
     file: Option<SocketFile>,
+    stays: Stays,
+}
+
+/// Whether the file of a listening socket stays when that is dropped, since somebody else has the socket too. It begins with no.
+#[derive(Clone, Debug, Default)]
+pub struct Stays(Arc<AtomicBool>);
+
+impl Stays {
+    /// Says so.
+    pub fn set(&self, stays: bool) {
+        self.0.store(stays, Ordering::Relaxed);
+    }
 }
 
 /// The file of a socket, by which it is known again: device and inode.
@@ -106,7 +120,7 @@ impl Listener {
         clear(path)?;
         let listener = listen(path).map_err(os("listening at", path))?;
         let file = SocketFile::new(path.to_owned()).map_err(os("looking at", path))?;
-        Ok(Listener { listener, file: Some(file) })
+        Ok(Listener { listener, file: Some(file), stays: Stays::default() })
     }
 
     /// Takes over a listening socket that was inherited (`WG_UAPI_FD`), and with it the care for its file, if it has one.
@@ -121,13 +135,18 @@ impl Listener {
         // A file that has gone, or a name that is relative to somebody else's folder, is nobody's to watch.
         let path = address.as_pathname().filter(|path| path.is_absolute());
         let file = path.and_then(|path| SocketFile::new(path.to_owned()).ok());
-        Ok(Listener { listener, file })
+        Ok(Listener { listener, file, stays: Stays::default() })
     }
 
     /// The next connection, in blocking mode. `WouldBlock` when there is none.
     pub fn accept(&self) -> io::Result<UnixStream> {
         let (stream, _) = self.listener.accept()?;
         Ok(stream)
+    }
+
+    /// What becomes of its file, to be told from elsewhere.
+    pub fn stays(&self) -> Stays {
+        self.stays.clone()
     }
 
     /// Where it listens; `None` when it was inherited without a file.
@@ -144,6 +163,9 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        if self.stays.0.load(Ordering::Relaxed) {
+            return;
+        }
         steward::remove_entrusted();
         // There is no steward, or the start failed before it was entrusted with the file.
         self.file.iter().for_each(SocketFile::remove);

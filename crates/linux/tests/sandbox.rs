@@ -233,7 +233,7 @@ fn with_a_steward(socket_path: &str) {
     process::no_dump().expect("no dump");
     let tun = tun::create("wl%d", 1, Offloads::ALL).expect("tun");
     let listener = Listener::bind(socket_path.as_ref()).expect("listener");
-    steward::entrust(listener.path()).expect("entrusted");
+    steward::entrust(listener.path(), false).expect("entrusted");
     // Another namespace, with the interface in it.
     let there = std::thread::spawn(|| {
         netns::unshare().expect("netns");
@@ -283,11 +283,12 @@ fn entrusts(first: &str) {
     std::fs::write(&file, "kept").expect("file");
     steward::start().expect("steward");
     let listener = Listener::bind(&path).expect("listener");
-    let entrusted = steward::entrust(match first {
+    let what = match first {
         "nothing" => None,
-        "a file" => Some(&file),
+        "a file" => Some(file.as_path()),
         _ => listener.path(),
-    });
+    };
+    let entrusted = steward::entrust(what, false);
     assert_eq!(
         entrusted.map_err(|error| error.raw_os_error()).err(),
         (first == "a file").then_some(Some(libc::ENOTSOCK))
@@ -295,7 +296,7 @@ fn entrusts(first: &str) {
     let another = folder.path().join("another.sock");
     let _another = std::os::unix::net::UnixListener::bind(&another).expect("socket");
     for second in [Some(file.as_path()), Some(&another), Some(&path), None] {
-        let error = steward::entrust(second).expect_err("a second time");
+        let error = steward::entrust(second, false).expect_err("a second time");
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{second:?}");
     }
     drop(listener);
@@ -313,7 +314,7 @@ fn the_steward_removes_one_socket_or_none() {
 fn is_killed(path: &str) {
     steward::start().expect("steward");
     let listener = Listener::bind(path.as_ref()).expect("listener");
-    steward::entrust(listener.path()).expect("entrusted");
+    steward::entrust(listener.path(), false).expect("entrusted");
     println!("listens");
     // SAFETY: it sends a signal, to our parent or to ourselves.
     check(unsafe { libc::kill(libc::getpid(), libc::SIGKILL) }.into()).expect("killed");

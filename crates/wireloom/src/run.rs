@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use control::{Device, DeviceConfig, DeviceError, Driver, DriverError, uapi::Server};
+use control::{Device, DeviceConfig, DeviceError, Driver, DriverError, End, uapi::Server};
 use linux::capabilities::{self, CapabilitySet};
 use linux::link::Monitor;
 use linux::poll::{Signal, SignalFd};
 use linux::process::{self, DaemoniseError, Output, Readiness};
 use linux::sandbox::{self, Role};
 use linux::tun::{self, Offloads, Tun, TunError};
-use linux::unix::{self, DeletionWatch, ListenError, Listener};
-use linux::{memory, netns, steward};
+use linux::unix::{self, DeletionWatch, ListenError, Listener, Stays};
+use linux::{manager, memory, netns, steward};
 use log::LevelFilter;
 use plane::DataPlane;
 use plane::userspace::{Helping, PlaneError, Userspace, UserspaceConfig};
@@ -66,6 +66,12 @@ pub struct RunArgs {
     /// When threads help each other: auto, never or forced; for tests and measurements
     #[arg(long, hide = true, default_value = "auto", value_parser = helping)]
     pub helping: Helping,
+    /// All queues of the interface, descriptors that whoever starts us keeps, too
+    #[arg(long, value_name = "FD", hide = true, value_delimiter = ',', requires = "socket", requires = "foreground")]
+    pub queues: Vec<i32>,
+    /// The listening socket, likewise: its file stays when we end, unless the interface has gone
+    #[arg(long, value_name = "FD", hide = true, requires = "queues")]
+    pub socket: Option<i32>,
     /// The interface's MTU in bytes
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
     pub mtu: Option<u16>,
@@ -218,8 +224,15 @@ fn aead_named(name: Option<String>) -> Result<aead::Backend, RunError> {
 /// Runs an interface until it is taken away.
 pub fn run(args: RunArgs) -> Result<(), RunError> {
     let environment = Environment::read()?;
+    let manager = manager::take().map_err(os("looking at what the service manager says"))?.manager;
     if args.foreground || environment.foreground {
-        return Running::start(&args, &environment)?.finish();
+        let running = Running::start(&args, &environment)?;
+        if let Some(manager) = manager
+            && let Err(error) = manager.say("READY=1\nSTATUS=Ready to be configured")
+        {
+            log::warn!("the service manager is not told that we are ready: {error}");
+        }
+        return running.finish();
     }
     let readiness = process::daemonise()?;
     match Running::start(&args, &environment) {
@@ -238,10 +251,14 @@ struct Running {
     plane: Arc<Userspace>,
     interface: InterfaceName,
     sandbox: bool,
+    stays: Stays,
 }
 
 impl Running {
     fn start(args: &RunArgs, environment: &Environment) -> Result<Self, RunError> {
+        if args.socket.is_some() {
+            process::end_with_parent().map_err(os("asking to end with who started us"))?;
+        }
         log_to_stderr(&args.interface, environment.level);
         match environment.aead.choose() {
             Ok(()) => log::debug!("packets are sealed and opened by {}", environment.aead),
@@ -259,17 +276,21 @@ impl Running {
         process::no_dump().map_err(os("making the process undumpable"))?;
         let tun = open_tun(args, environment)?;
         let queue = tun.queues[0].try_clone().map_err(os("duplicating the TUN descriptor"))?;
-        let listener = match environment.uapi {
-            Some(number) => {
-                Listener::from_fd(adopt("WG_UAPI_FD", number)?).map_err(os("taking over the socket of WG_UAPI_FD"))?
+        let given = args.socket.map(|number| ("--socket", number));
+        let listener = match given.or(environment.uapi.map(|number| ("WG_UAPI_FD", number))) {
+            Some((name, number)) => {
+                Listener::from_fd(adopt(name, number)?).map_err(os("taking over the socket that was given"))?
             }
             None => listen(&tun.name)?,
         };
+        let stays = listener.stays();
+        stays.set(args.socket.is_some());
         let deletion = DeletionWatch::new(&listener).map_err(os("watching the socket"))?;
 
         if !args.no_sandbox {
             // All that takes a privilege of ours has been done, and the threads start without.
-            steward::entrust(listener.path()).map_err(os("handing the socket to the steward"))?;
+            steward::entrust(listener.path(), args.socket.is_some())
+                .map_err(os("handing the socket to the steward"))?;
             capabilities::keep_only(CapabilitySet::empty()).map_err(os("giving up privileges"))?;
             log::debug!("all capabilities are given up");
         }
@@ -288,11 +309,11 @@ impl Running {
         let driver = Driver::new(device.clone(), queue, offloads, signals, deletion)?;
         let server = Server::start(listener, device).map_err(os("serving the socket"))?;
         log::debug!("{workers} workers, {offloads:?}");
-        Ok(Self { server, driver, plane, interface: args.interface.clone(), sandbox: !args.no_sandbox })
+        Ok(Self { server, driver, plane, interface: args.interface.clone(), sandbox: !args.no_sandbox, stays })
     }
 
     fn finish(self) -> Result<(), RunError> {
-        let Self { server, driver, plane, interface, sandbox } = self;
+        let Self { server, driver, plane, interface, sandbox, stays } = self;
         // What strangers can make as much of as they like, handshakes, is this thread's work; what peers send is the workers'.
         if let Err(error) = process::stand_back() {
             log::debug!("handshakes have the priority of data: {error}");
@@ -301,6 +322,10 @@ impl Running {
             sandbox::enter(Role::Daemon);
         }
         let end = driver.run();
+        if matches!(end, Ok(End::InterfaceGone)) {
+            // Whoever else has the socket has no use for it.
+            stays.set(false);
+        }
         drop(server);
         plane.shutdown();
         log::debug!("{interface} ended: {end:?}");
@@ -348,6 +373,10 @@ fn listen(interface: &str) -> Result<Listener, ListenError> {
 fn open_tun(args: &RunArgs, environment: &Environment) -> Result<Tun, RunError> {
     let want = if args.no_tun_offload { Offloads::default() } else { Offloads::ALL };
     let (mut tun, ours) = match environment.tun {
+        _ if !args.queues.is_empty() => {
+            let queues = args.queues.iter().map(|number| adopt("--queues", *number)).collect::<Result<_, _>>()?;
+            (tun::take_over(queues, want)?, true)
+        }
         Some(number) => (tun::from_fd(adopt("WG_TUN_FD", number)?, want)?, false),
         None => {
             let workers = args.workers.map_or_else(process::cpus, NonZeroUsize::get).min(tun::QUEUES_MAX);
@@ -360,8 +389,10 @@ fn open_tun(args: &RunArgs, environment: &Environment) -> Result<Tun, RunError> 
     {
         // The kernel's own rule moves flows from queue to queue in mid-stream, and so out of order. Order comes before speed.
         log::warn!("one worker only: flows cannot be steered, which takes CAP_BPF ({error})");
-        drop(tun);
-        tun = tun::create(args.interface.as_str(), 1, want)?;
+        if args.queues.is_empty() {
+            drop(tun);
+            tun = tun::create(args.interface.as_str(), 1, want)?;
+        }
     }
     let mtu = args.mtu.map_or(MTU, u32::from);
     let home = netns::current().map_err(os("looking at the network namespace"))?;
