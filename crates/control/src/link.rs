@@ -52,7 +52,7 @@ impl Link {
     fn apply(&self, device: &Device) {
         let state = self.monitor.known();
         self.set_mtu(device, state.mtu);
-        self.set_addresses(device);
+        device.plane.find_inner();
         device.set_up(state.up);
     }
 
@@ -66,7 +66,6 @@ impl Link {
                 LinkEvent::Down => device.set_up(false),
                 LinkEvent::Mtu(mtu) => self.set_mtu(device, mtu),
                 LinkEvent::Renamed(name) => log::debug!("the interface is called {name} now"),
-                LinkEvent::Addresses => self.set_addresses(device),
                 LinkEvent::Removed => return self.follow(device),
             }
         }
@@ -100,13 +99,6 @@ impl Link {
         let (size, segments) = gso_max(mtu);
         if let Err(error) = self.monitor.set_gso_max(self.monitor.index(), size, segments) {
             log::debug!("the interface's super-packets keep their size: {error}");
-        }
-    }
-
-    fn set_addresses(&self, device: &Device) {
-        match self.monitor.addresses(self.monitor.index()) {
-            Ok(addresses) => device.plane.set_addresses(addresses),
-            Err(error) => log::debug!("the interface's addresses cannot be read: {error}"),
         }
     }
 }

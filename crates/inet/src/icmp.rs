@@ -38,14 +38,15 @@ pub enum Reason {
 }
 
 /// Writes the error about `packet`, sent from our address `source`, to the start of `out`, and returns its length. It quotes
-/// as much of the packet as it may. There is none, and the answer is `None`, if
+/// as much of the packet as it may. An unspecified `source` is for the system to fill in, which then sums up anew, too.
+/// There is no error, and the answer is `None`, if
 /// - the packet is an ICMP error itself, or a redirect, or cannot be told from one, or is not the first fragment;
 /// - its source is not one host that could be told, or its destination is more than one host;
-/// - `source` is of the other family, or unspecified;
+/// - `source` is of the other family;
 /// - `out` is too short ([`MAX_LEN`] always suffices).
 pub fn error(reason: Reason, packet: &[u8], source: IpAddr, out: &mut [u8]) -> Option<usize> {
     let packet = IpPacket::parse(packet).ok()?;
-    if source.is_unspecified() || !deserves_error(&packet) {
+    if !deserves_error(&packet) {
         return None;
     }
     match (source, packet.src(), packet.dst()) {

@@ -62,13 +62,13 @@ const KEPT: CapabilitySet = CapabilitySet::NET_ADMIN
 pub(crate) enum Kind {
     /// Netlink, for questions and settings.
     Requests,
-    /// Netlink, for what happens to links and addresses.
+    /// Netlink, for what happens to links.
     Reports,
     /// The same of another namespace, but living at home.
     ReportsFrom,
     /// Raw, IPv4.
     Raw4,
-    /// Raw, IPv6.
+    /// Raw, ICMPv6.
     Raw6,
 }
 

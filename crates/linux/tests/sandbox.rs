@@ -411,11 +411,10 @@ fn sends_without_v4() {
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).expect("filter");
     seccompiler::apply_filter(&seccompiler::BpfProgram::try_from(filter).expect("program")).expect("set");
-    // No next header.
-    let (mut packet, to) = ([0; 40], std::net::Ipv6Addr::LOCALHOST);
-    (packet[0], packet[6], packet[7]) = (0x60, 59, 64);
-    packet[8..24].copy_from_slice(&to.octets());
-    packet[24..].copy_from_slice(&to.octets());
+    // An error about nothing.
+    let (mut packet, to) = ([0; 48], std::net::Ipv6Addr::LOCALHOST);
+    (packet[0], packet[5], packet[6], packet[7], packet[40]) = (0x60, 8, 58, 64, 1);
+    packet[24..40].copy_from_slice(&to.octets());
     linux::icmp::send_in(here.as_fd(), &packet, to.into()).expect("sent once");
     let raw = RawSockets::open_in(here.as_fd()).expect("raw sockets of IPv6");
     raw.send(&packet, to.into()).expect("sent");

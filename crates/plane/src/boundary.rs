@@ -3,7 +3,7 @@
 use inet::{Cidr, Endpoint};
 use linux::udp::Received;
 use noise::{Activity, Drop as Refusal, Mac1Checker, PeerId, Session, message::MessageType};
-use std::{io, net::IpAddr, ops::Deref, os::fd::BorrowedFd, sync::Arc, time::Duration};
+use std::{io, ops::Deref, os::fd::BorrowedFd, sync::Arc, time::Duration};
 
 /// What control asks of a data plane. Every call may come from any thread.
 pub trait DataPlane: Send + Sync {
@@ -51,8 +51,8 @@ pub trait DataPlane: Send + Sync {
     fn set_sockets(&self, workers: Option<Vec<Vec<linux::udp::Socket>>>);
     /// The MTU of the inner device in bytes.
     fn set_mtu(&self, mtu: u32);
-    /// Addresses of the inner device, from which ICMP errors are sent.
-    fn set_addresses(&self, addresses: Vec<IpAddr>);
+    /// The inner device may be in another network namespace now, where the senders of packets are to be told of errors.
+    fn find_inner(&self);
     /// The check that a handshake message must pass before it is handed up.
     fn set_mac1_checker(&self, checker: Option<Mac1Checker>);
 

@@ -15,7 +15,6 @@ use linux::udp::{Received, Socket};
 use noise::{Activity, Mac1Checker, PeerId, Session};
 use plane::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
@@ -164,7 +163,7 @@ impl DataPlane for Ledger {
 
     fn set_mtu(&self, _: u32) {}
 
-    fn set_addresses(&self, _: Vec<IpAddr>) {}
+    fn find_inner(&self) {}
 
     fn set_mac1_checker(&self, _: Option<Mac1Checker>) {}
 

@@ -1,6 +1,6 @@
 //! Identities and who may speak for what, changed while the tunnel carries traffic.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lab::wg::{KeyPair, preshared_key};
 use lab::{End, Gso, Hook, Link, Namespace, Outer, Tap, Tunnel, ping, wait_until};
@@ -286,4 +286,31 @@ fn nothing_is_sent_to_keys_of_low_order() {
         left.daemon.set(&["peer", key, "remove"]).unwrap();
     }
     assert_eq!(left.daemon.status().unwrap().peers.len(), 1);
+}
+
+#[test]
+fn a_longer_prefix_of_another_peers_takes_the_source_away() {
+    let tunnel = our_tunnel();
+    let (left, right) = (&tunnel.left, &tunnel.right);
+    check_pings(left, right);
+    for (network, address) in [("10.77.0.0/24", IpAddr::from(right.v4)), ("fd77::/64", IpAddr::from(right.v6))] {
+        left.daemon.set(&["peer", &right.keys.public, "allowed-ips", network]).unwrap();
+        let own = if address.is_ipv4() { IpAddr::from(left.v4) } else { left.v6.into() };
+        let came = || left.counters().unwrap().received_packets;
+        let send = || ping::once(right.namespace(), own, &["-W", "1"]).unwrap().status.success();
+        assert!(send(), "{network}");
+        // Somebody else has just this address now: what comes from it by this peer is not believed, but it is from the peer.
+        let other = KeyPair::generate().unwrap().public;
+        let only = format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 });
+        left.daemon.set(&["peer", &other, "allowed-ips", &only]).unwrap();
+        let port = format!("{}", 50_200 + u32::from(address.is_ipv6()));
+        right.daemon.set(&["listen-port", &port]).unwrap();
+        let before = came();
+        assert!(!send(), "{network}");
+        assert_eq!(came(), before);
+        let endpoint = left.peer(right).unwrap().endpoint.unwrap();
+        assert_eq!(endpoint.port().to_string(), port, "the peer has moved all the same");
+        left.daemon.set(&["peer", &other, "remove"]).unwrap();
+        assert!(send(), "{network}");
+    }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use lab::traffic::{Service, exchange_tcp};
 use lab::{End, Endpoints, Hook, Outer, Tap, Tunnel, TunnelSpec, ping, wait_until};
 
-use crate::common::{LIMIT, SOON, check_pings, ip, messages_to, our_tunnel, spec};
+use crate::common::{BYTES, LIMIT, SOON, check_pings, ip, messages_to, our_tunnel, spec};
 
 /// In nftables' language: what a packet of the family is called.
 fn family(outer: Outer) -> &'static str {
@@ -210,5 +211,36 @@ fn a_host_without_anything_but_a_route_hears_why_not() {
     }
     for to in right.inner() {
         wait_until("a forwarded ping", SOON, || ping::once(&lan, to, &["-W", "1"]).unwrap().status.success()).unwrap();
+    }
+}
+
+#[test]
+fn congestion_in_the_middle_slows_tcp_down_and_damages_nothing() {
+    for outer in [Outer::V4, Outer::V6] {
+        let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
+        let (left, right) = (&tunnel.left, &tunnel.right);
+        check_pings(left, right);
+        for end in [left, right] {
+            end.namespace().set_sysctl("net/ipv4/tcp_ecn", "1").unwrap();
+        }
+        // Every tenth datagram meets congestion, in the middle of trains too: what the receiver joins differs in its marks.
+        let congestion = format!("{} {} ecn ect0 numgen inc mod 10 < 1", messages_to(right, 4), family(outer));
+        let change = format!("{} ecn set ce", family(outer));
+        let congestion = Tap::new(right.namespace(), Hook::Incoming, &congestion, &change).unwrap();
+        let _service = Service::start(right.namespace()).unwrap();
+        let count = |end: &End, file, group, name| end.namespace().counter(file, group, name).unwrap();
+        for to in right.inner() {
+            let met = |end: &End| match to.is_ipv4() {
+                true => count(end, "netstat", "IpExt", "InCEPkts"),
+                false => count(end, "snmp6", "", "Ip6InCEPkts"),
+            };
+            let before = (met(right), congestion.packets().unwrap());
+            exchange_tcp(left.namespace(), to, BYTES, LIMIT).unwrap();
+            // Told inside for the most part: an outer super-packet may become several inner ones or the reverse.
+            let (inside, outside) = (met(right) - before.0, congestion.packets().unwrap() - before.1);
+            assert!(inside > 0 && outside > 0, "{outer:?} {to}: {inside} of {outside}");
+            assert_eq!(met(left), 0, "the way back is clear");
+        }
+        assert_eq!(count(right, "snmp", "Tcp", "InCsumErrors"), 0);
     }
 }

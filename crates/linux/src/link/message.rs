@@ -11,8 +11,6 @@ const ATTRIBUTE: usize = 4;
 const NESTED: u16 = 0x8000;
 /// Length of `struct ifinfomsg`.
 pub(crate) const LINK: usize = 16;
-/// Length of `struct ifaddrmsg`.
-pub(super) const ADDRESS: usize = 8;
 
 fn aligned(len: usize) -> usize {
     len.next_multiple_of(4)

@@ -14,7 +14,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem::zeroed;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
@@ -24,7 +23,7 @@ use crate::{netns, tun};
 
 pub(crate) mod message;
 mod routes;
-use message::{ADDRESS, Attributes, LINK, Messages, Request, find, link_header, u32_at};
+use message::{Attributes, LINK, Messages, Request, find, link_header, u32_at};
 pub use routes::Routes;
 
 // linux/if_link.h
@@ -42,9 +41,6 @@ const IFLA_TUN_NUM_QUEUES: u16 = 8;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 /// IPv6 makes no address up (IN6_ADDR_GEN_MODE_NONE).
 const ADDR_GEN_NONE: u8 = 1;
-// linux/if_addr.h
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
 // linux/net_namespace.h
 const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;
@@ -77,8 +73,6 @@ pub enum LinkEvent {
     Renamed(String),
     /// It is not in this network namespace any more: removed, or moved to another. The last event.
     Removed,
-    /// Its addresses changed; see [`Monitor::addresses`].
-    Addresses,
 }
 
 /// Follows one interface. Its descriptor is readable when there may be an event: take them all, as an iterator.
@@ -203,11 +197,6 @@ impl Monitor {
         self.place.ask(|requests| requests.change(&link_header(index, 0, 0), &[(IFLA_TXQLEN, packets)]))
     }
 
-    /// The addresses of an interface, in the kernel's order.
-    pub fn addresses(&self, index: u32) -> io::Result<Vec<IpAddr>> {
-        self.place.ask(|requests| requests.addresses(index))
-    }
-
     /// Takes in what the kernel reported; whether there was anything.
     fn receive(&mut self) -> bool {
         let (received, number) = match receive_report(self.reports.as_fd(), &mut self.buffer) {
@@ -215,6 +204,8 @@ impl Monitor {
             Err(error) => match error.raw_os_error() {
                 Some(libc::EINTR) => return true,
                 Some(libc::ENOBUFS) => {
+                    // Those that were not lost are older than the state that is asked for now. More do not come until these are read.
+                    while receive_report(self.reports.as_fd(), &mut self.buffer).is_ok() {}
                     self.resynchronise();
                     return true;
                 }
@@ -247,7 +238,6 @@ impl Monitor {
                 }
             }
             libc::RTM_DELLINK => self.removed(),
-            libc::RTM_NEWADDR | libc::RTM_DELADDR => self.addresses_changed(),
             _ => (),
         }
     }
@@ -270,22 +260,13 @@ impl Monitor {
         self.events.push_back(LinkEvent::Removed);
     }
 
-    fn addresses_changed(&mut self) {
-        if self.events.back() != Some(&LinkEvent::Addresses) {
-            self.events.push_back(LinkEvent::Addresses);
-        }
-    }
-
     /// Reports were lost: whatever they said shows in the state.
     fn resynchronise(&mut self) {
         if self.gone {
             return;
         }
         match self.state(self.index) {
-            Ok(state) => {
-                self.compare(state);
-                self.addresses_changed();
-            }
+            Ok(state) => self.compare(state),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => self.removed(),
             Err(error) => log::warn!("the link's state cannot be read: {error}"),
         }
@@ -332,9 +313,7 @@ pub(crate) fn tun_queues(name: &str) -> io::Result<Option<u32>> {
 /// Reads a datagram of reports in every way that there is, for the fuzz targets. Returns how many messages it held.
 #[cfg(fuzzing)]
 pub fn read_reports(bytes: &[u8]) -> usize {
-    let read = |message: message::Message<'_>| {
-        (parse_link(message.body), parse_address(message.body), parse_tun_queues(message.body))
-    };
+    let read = |message: message::Message<'_>| (parse_link(message.body), parse_tun_queues(message.body));
     Messages(bytes).map(read).count()
 }
 
@@ -366,27 +345,14 @@ fn parse_link(body: &[u8]) -> Option<LinkState> {
     })
 }
 
-fn parse_address(body: &[u8]) -> Option<(u32, IpAddr)> {
-    let attributes = body.get(ADDRESS..)?;
-    // Of a point-to-point link, IFA_ADDRESS is the other side's.
-    let bytes = find(attributes, IFA_LOCAL).or_else(|| find(attributes, IFA_ADDRESS))?;
-    let address = match i32::from(body[0]) {
-        libc::AF_INET => Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into(),
-        libc::AF_INET6 => Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into(),
-        _ => return None,
-    };
-    Some((u32_at(body, 4)?, address))
-}
-
 /// A socket for requests, in the thread's network namespace.
 pub(crate) fn open_requests() -> io::Result<OwnedFd> {
     socket(0, 0)
 }
 
-/// One for what happens to links and addresses. Non-blocking.
+/// One for what happens to links. Non-blocking.
 pub(crate) fn open_reports() -> io::Result<OwnedFd> {
-    let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
-    socket(groups as u32, libc::SOCK_NONBLOCK)
+    socket(libc::RTMGRP_LINK as u32, libc::SOCK_NONBLOCK)
 }
 
 /// One that hears of all namespaces with a number in the thread's, and of the thread's own; and a number for this one, if it
@@ -576,21 +542,6 @@ impl Requests {
     fn tune(&mut self, index: u32, attributes: &[(u16, u32)]) -> io::Result<()> {
         let send = |socket: BorrowedFd<'_>, bytes: &[u8]| perform(Task::SetLink(bytes), socket).map(drop);
         self.exchange(change(&link_header(index, 0, 0), attributes), send, |_, _| false)
-    }
-
-    fn addresses(&mut self, index: u32) -> io::Result<Vec<IpAddr>> {
-        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
-        let request = Request::new(libc::RTM_GETADDR, flags, 0, &[0; ADDRESS]);
-        let mut addresses = Vec::new();
-        self.exchange(request, direct, |_, body| {
-            if let Some((of, address)) = parse_address(body)
-                && of == index
-            {
-                addresses.push(address);
-            }
-            false
-        })?;
-        Ok(addresses)
     }
 }
 

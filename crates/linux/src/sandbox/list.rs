@@ -174,6 +174,8 @@ fn allowed(role: Role) -> Result<Rules, seccompiler::BackendError> {
                 let conditions = [(1, INT, libc::SOL_SOCKET as u64), (2, INT, option as u64)];
                 allow(libc::SYS_setsockopt, &conditions)?;
             }
+            let conditions = [(1, INT, libc::IPPROTO_ICMPV6 as u64), (2, INT, crate::icmp::ICMP6_FILTER as u64)];
+            allow(libc::SYS_setsockopt, &conditions)?;
             let conditions = [(1, INT, libc::SOL_NETLINK as u64), (2, INT, libc::NETLINK_LISTEN_ALL_NSID as u64)];
             allow(libc::SYS_setsockopt, &conditions)?;
             allow(libc::SYS_ioctl, &ioctl(libc::TUNGETDEVNETNS as u64))?;

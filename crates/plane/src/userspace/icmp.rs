@@ -1,5 +1,5 @@
-//! ICMP errors to the senders of inner packets that cannot go on: rate-limited, from an address of ours, and sent as
-//! packets of this host (see `linux::icmp` for why not through the TUN).
+//! ICMP errors to the senders of inner packets that cannot go on: rate-limited, and sent as packets of this host, from the address that it
+//! has on the way to the sender (see `linux::icmp` for why not through the TUN).
 
 use super::shared::Shared;
 use inet::{
@@ -18,14 +18,6 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     time::Duration,
 };
-
-/// Where errors come from: addresses of the inner device, and sockets in its network namespace.
-#[derive(Default)]
-pub(crate) struct Sources {
-    v4: Option<Ipv4Addr>,
-    v6: Option<Ipv6Addr>,
-    way: Option<Way>,
-}
 
 /// How errors get into the network namespace of the inner device.
 pub(crate) enum Way {
@@ -63,23 +55,6 @@ impl Way {
     }
 }
 
-impl Sources {
-    /// The first of each family; a link-local one only when there is no other.
-    pub(crate) fn new(addresses: &[IpAddr], way: Option<Way>) -> Self {
-        let v4 = addresses.iter().find_map(|address| match address {
-            IpAddr::V4(address) => Some(*address),
-            IpAddr::V6(_) => None,
-        });
-        let mut v6: Vec<Ipv6Addr> = Vec::new();
-        v6.extend(addresses.iter().filter_map(|address| match address {
-            IpAddr::V6(address) => Some(*address),
-            IpAddr::V4(_) => None,
-        }));
-        v6.sort_by_key(Ipv6Addr::is_unicast_link_local);
-        Self { v4, v6: v6.first().copied(), way }
-    }
-}
-
 /// One error (or a tenth, see [`Way::cost`]) in this time, once the burst is used up.
 const INTERVAL: Duration = Duration::from_millis(10);
 /// Errors that may follow each other at once.
@@ -96,15 +71,15 @@ impl Errors {
         Self { tokens: BURST, refilled: now }
     }
 
-    /// Tells the sender of `packet` why it did not go on, if the rate allows it and there is an address to send from.
+    /// Tells the sender of `packet` why it did not go on, if the rate allows it.
     pub(crate) fn send(&mut self, shared: &Shared, reason: Reason, packet: &[u8]) {
         let Ok(ip) = IpPacket::parse(packet) else { return };
-        let sources = shared.icmp_sources.load();
+        let Some(way) = &*shared.errors.load() else { return };
+        // The kernel knows which of this host's addresses goes with the way there.
         let source = match ip.version() {
-            Version::V4 => sources.v4.map(IpAddr::V4),
-            Version::V6 => sources.v6.map(IpAddr::V6),
+            Version::V4 => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            Version::V6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         };
-        let (Some(source), Some(way)) = (source, &sources.way) else { return };
         let mut out = [0; icmp::MAX_LEN];
         // First whether the packet deserves an error: those that do not must not use up the rate.
         let now = super::shared::now();
@@ -143,13 +118,5 @@ mod tests {
         assert_eq!((0..1000).filter(|_| errors.allows(later, 1)).count(), BURST as usize);
         // What costs more comes less often.
         assert_eq!((1..=100).filter(|i| errors.allows(later + *i * INTERVAL, 10)).count(), 10);
-    }
-
-    #[test]
-    fn a_global_address_comes_before_a_link_local_one() {
-        let sources =
-            Sources::new(&["fe80::1".parse().unwrap(), "fd00::1".parse().unwrap(), "10.0.0.1".parse().unwrap()], None);
-        assert_eq!(sources.v6, Some("fd00::1".parse().unwrap()));
-        assert_eq!(sources.v4, Some("10.0.0.1".parse().unwrap()));
     }
 }

@@ -41,7 +41,6 @@ use peer::Peer;
 use shared::{Command, Shared, Sockets};
 use std::{
     io,
-    net::IpAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc::sync_channel},
     thread::JoinHandle,
@@ -249,13 +248,12 @@ impl DataPlane for Userspace {
         self.shared.set_mtu(mtu);
     }
 
-    fn set_addresses(&self, addresses: Vec<IpAddr>) {
-        // Opened anew each time: the device may be in another network namespace by now.
+    fn find_inner(&self) {
         let way = icmp::Way::to(&self.queue, self.home.as_fd());
         if let Err(error) = &way {
             log::debug!("no ICMP errors will be sent: {error}");
         }
-        self.shared.icmp_sources.store(Arc::new(icmp::Sources::new(&addresses, way.ok())));
+        self.shared.errors.store(way.ok().map(Arc::new));
     }
 
     fn set_mac1_checker(&self, checker: Option<Mac1Checker>) {

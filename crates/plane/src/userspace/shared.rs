@@ -1,6 +1,6 @@
 //! What all workers share: peers, sessions, routes, and the way to each other.
 
-use super::{drops::Drops, events::Events, icmp::Sources, load::Load, peer::Peer, strays::Strays};
+use super::{drops::Drops, events::Events, icmp::Way, load::Load, peer::Peer, strays::Strays};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use inet::allowed::{AllowedIps, Snapshot};
 #[cfg(not(fuzzing))]
@@ -139,7 +139,8 @@ pub(crate) struct Shared {
     allowed: Mutex<Allowed>,
     mtu: AtomicU32,
     pub(crate) mac1: ArcSwapOption<Mac1Checker>,
-    pub(crate) icmp_sources: ArcSwap<Sources>,
+    /// How errors get to the senders of packets, if they do.
+    pub(crate) errors: ArcSwapOption<Way>,
     pub(crate) events: Events,
     pub(crate) drops: Drops,
     pub(crate) links: Box<[Link]>,
@@ -158,7 +159,7 @@ impl Shared {
             allowed: Mutex::new(Allowed { table, retired: Vec::new() }),
             mtu: AtomicU32::new(mtu),
             mac1: ArcSwapOption::empty(),
-            icmp_sources: ArcSwap::from_pointee(Sources::default()),
+            errors: ArcSwapOption::empty(),
             events: Events::new()?,
             drops: Drops::new(),
             links: links?,
