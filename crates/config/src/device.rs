@@ -4,19 +4,28 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use inet::Cidr;
-use noise::{PresharedKey, PrivateKey, PublicKey};
+use noise::{PresharedKey, PrivateKey, PublicKey, Reception};
 
 /// A device as it is: what a UAPI `get` tells and `show` prints.
 #[derive(Default)]
 pub struct Device {
-    /// Its private key, if it has one.
+    /// Its private key, if it has one and tells it.
     pub private_key: Option<PrivateKey>,
+    /// Its public key, where it was asked without secrets.
+    pub public_key: Option<PublicKey>,
     /// The UDP port; 0 while it has none.
     pub listen_port: u16,
     /// The mark of outgoing packets; 0 for none.
     pub fwmark: u32,
     /// The peers, in the order in which the device tells them.
     pub peers: Vec<Peer>,
+}
+
+impl Device {
+    /// Its public key, told or derived.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        self.public_key.or_else(|| self.private_key.as_ref().map(PrivateKey::public))
+    }
 }
 
 /// A peer of a device, as it is.
@@ -37,6 +46,8 @@ pub struct Peer {
     pub rx_bytes: u64,
     /// Bytes sent to it.
     pub tx_bytes: u64,
+    /// How many of its data messages came, of those that it sent; told by a device of ours that was asked without secrets.
+    pub reception: Option<Reception>,
 }
 
 impl Peer {
@@ -51,6 +62,7 @@ impl Peer {
             last_handshake: None,
             rx_bytes: 0,
             tx_bytes: 0,
+            reception: None,
         }
     }
 }

@@ -46,6 +46,7 @@ fn built(file: File) -> Device {
         listen_port: file.listen_port.unwrap_or(0),
         fwmark: file.fwmark.unwrap_or(0),
         peers: peers.collect(),
+        ..Device::default()
     }
 }
 

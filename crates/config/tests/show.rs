@@ -26,7 +26,7 @@ fn sample() -> Device {
     new.last_handshake = Some(Duration::new(1_000_063, 0));
     (new.rx_bytes, new.tx_bytes) = (0, 1_234_567);
     let private_key = Some(PrivateKey::from_bytes([7; 32]));
-    Device { private_key, listen_port: 51820, fwmark: 0xca6c, peers: vec![old, never, new] }
+    Device { private_key, public_key: None, listen_port: 51820, fwmark: 0xca6c, peers: vec![old, never, new] }
 }
 
 fn pretty(device: &Device, colour: bool, show_keys: bool, now: u64) -> String {

@@ -428,3 +428,27 @@ fn stats_are_asked_for_and_nonsense_is_refused() {
     let later = "colour=red\nworker=0\nmood=5\ntx_mood=7\nwakeups=3\nerrno=0\n\n";
     assert_eq!(ReplyReader::new(later.as_bytes()).stats().unwrap().workers[0].wakeups, 3);
 }
+
+#[test]
+fn who_asks_for_peers_gets_no_secrets() {
+    let mut reader = RequestReader::new(&b"get=peers\n\nget=peers\nx\n\n"[..]);
+    assert!(matches!(reader.read(&Links), Ok(Some(Request::Peers))));
+    assert!(matches!(reader.read(&Links), Err(RequestError::Get)));
+    let mut peer = config::device::Peer::new(noise::PublicKey::from_bytes([1; 32]));
+    peer.preshared_key = Some(Box::new(noise::PresharedKey::from_bytes([7; 32])));
+    peer.reception = Some(noise::Reception { arrived: 90, sent: 100 });
+    let public = noise::PublicKey::from_bytes([2; 32]);
+    let device = config::device::Device { public_key: Some(public), ..config::device::Device::default() };
+    let mut text = Vec::new();
+    write_device(&mut text, &device);
+    write_peer_openly(&mut text, &peer);
+    let told = String::from_utf8(text.clone()).unwrap();
+    assert!(
+        told.contains(&"02".repeat(32)) && !told.contains(&"07".repeat(32)) && !told.contains("preshared"),
+        "{told}"
+    );
+    text.extend(reply_to_get(Ok(())).bytes());
+    let read = ReplyReader::new(&text[..]).get(&Links).unwrap();
+    assert_eq!((read.public_key(), read.peers[0].reception), (Some(public), peer.reception));
+    assert!(read.private_key.is_none() && read.peers[0].preshared_key.is_none());
+}

@@ -24,26 +24,40 @@ impl Device {
     /// # Errors
     /// Those of the writer.
     pub fn report(&self, out: &mut impl Write) -> io::Result<()> {
+        self.write(out, true)
+    }
+
+    /// The same without secrets, and with what came of each peer's messages.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn report_openly(&self, out: &mut impl Write) -> io::Result<()> {
+        self.write(out, false)
+    }
+
+    fn write(&self, out: &mut impl Write, secrets: bool) -> io::Result<()> {
+        let write_peer = if secrets { uapi::write_peer } else { uapi::write_peer_openly };
         let mut text = Zeroizing::new(Vec::with_capacity(PIECE));
-        let (own, peers) = self.own();
+        let (own, peers) = self.own(secrets);
         uapi::write_device(&mut text, &own);
-        for peer in peers.into_iter().filter_map(|peer| self.peer(peer)) {
+        for peer in peers.into_iter().filter_map(|peer| self.peer(peer, secrets)) {
             let room = PEER_MAX + ALLOWED_IP_MAX * peer.allowed_ips.len();
             if text.len() + room > text.capacity() {
                 out.write_all(&text)?;
                 text.zeroize();
             }
-            uapi::write_peer(&mut text, &peer);
+            write_peer(&mut text, &peer);
         }
         out.write_all(&text)
     }
 
     /// The device itself, and who its peers are.
-    fn own(&self) -> (device::Device, Vec<PeerId>) {
+    fn own(&self, secrets: bool) -> (device::Device, Vec<PeerId>) {
         let _configuration = self.configuration();
         let state = self.state();
         let own = device::Device {
-            private_key: state.noise.private_key().cloned(),
+            private_key: state.noise.private_key().filter(|_| secrets).cloned(),
+            public_key: if secrets { None } else { state.noise.public_key() },
             listen_port: state.port,
             fwmark: state.mark,
             peers: Vec::new(),
@@ -52,12 +66,17 @@ impl Device {
     }
 
     /// A peer as it is; `None` when it has been removed meanwhile.
-    fn peer(&self, id: PeerId) -> Option<device::Peer> {
+    fn peer(&self, id: PeerId, secrets: bool) -> Option<device::Peer> {
         let _configuration = self.configuration();
         let mut peer = {
             let state = self.state();
             let mut peer = device::Peer::new(state.noise.peer_key(id)?);
-            peer.preshared_key = state.noise.preshared_key(id).filter(|key| !key::is_zero(*key)).cloned().map(Box::new);
+            if secrets {
+                let key = state.noise.preshared_key(id).filter(|key| !key::is_zero(*key));
+                peer.preshared_key = key.cloned().map(Box::new);
+            } else {
+                peer.reception = state.noise.reception(id);
+            }
             peer.persistent_keepalive =
                 state.noise.persistent_keepalive(id).map_or(0, |interval| interval.as_secs() as u16);
             peer.last_handshake = state.noise.last_handshake(id);

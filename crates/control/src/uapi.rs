@@ -267,6 +267,11 @@ fn serve(client: &Client, budget: Arc<Budget>, device: &Device) -> io::Result<()
                 device.report(&mut out)?;
                 reply_to_get(Ok(()))
             }
+            Ok(Some(Request::Peers)) => {
+                client.note(REPLYING)?;
+                device.report_openly(&mut out)?;
+                reply_to_get(Ok(()))
+            }
             Ok(Some(Request::Drops)) => {
                 client.note(REPLYING)?;
                 let mut text = Vec::new();

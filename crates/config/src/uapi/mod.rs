@@ -5,7 +5,9 @@
 //! [`write_peer`], [`reply_to_get`] and [`reply_to_set`]; the client writes with [`write_get`] and [`write_set`] and reads with
 //! [`ReplyReader`].
 //!
-//! Two requests are ours: `get=drops` tells how many packets were dropped, by reason, in lines `drop_REASON=N`; `get=stats` tells the same
+//! Three requests are ours. `get=peers` is answered as `get=1` is, but without private and preshared keys, with the device's public key in a line
+//! `own_public_key=KEY`, and with two lines for each peer more: its data messages that came (`rx_packets`), and how many it had sent by then,
+//! as its counters tell (`rx_expected_packets`). `get=drops` tells how many packets were dropped, by reason, in lines `drop_REASON=N`; `get=stats` tells the same
 //! and more of the device's work ([`crate::stats`]), a line `worker=N` before those of each worker.
 //!
 //! The sign of a refusal: `wg` tells the right error for **−N** in reply to a set and for **+N** in reply to a get, so that is
@@ -16,8 +18,8 @@ mod reply;
 mod request;
 
 pub use print::{
-    reply_to_get, reply_to_set, write_device, write_drops, write_get, write_get_drops, write_get_stats, write_peer,
-    write_set, write_stats,
+    reply_to_get, reply_to_set, write_device, write_drops, write_get, write_get_drops, write_get_peers,
+    write_get_stats, write_peer, write_peer_openly, write_set, write_stats,
 };
 pub use reply::{ReplyError, ReplyReader};
 pub use request::{Budget, MAX_REQUEST, Request, RequestError, RequestReader, SetError};

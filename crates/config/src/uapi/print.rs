@@ -26,6 +26,9 @@ pub fn write_device(out: &mut Vec<u8>, device: &Device) {
     if let Some(private) = &device.private_key {
         line!(out, "private_key={}", key::to_hex(private));
     }
+    if let Some(public) = &device.public_key {
+        line!(out, "own_public_key={}", key::to_hex(public));
+    }
     if device.listen_port != 0 {
         line!(out, "listen_port={}", device.listen_port);
     }
@@ -45,6 +48,21 @@ pub fn write_peer(out: &mut Vec<u8>, peer: &Peer) {
         Some(psk) => line!(out, "preshared_key={}", key::to_hex(psk)),
         None => line!(out, "preshared_key={:0>64}", ""),
     }
+    write_open(out, peer);
+}
+
+/// The same without its preshared key, and with what came of its messages.
+pub fn write_peer_openly(out: &mut Vec<u8>, peer: &Peer) {
+    line!(out, "public_key={}", key::to_hex(&peer.public_key));
+    write_open(out, peer);
+    if let Some(reception) = peer.reception {
+        line!(out, "rx_expected_packets={}", reception.sent);
+        line!(out, "rx_packets={}", reception.arrived);
+    }
+}
+
+/// What is not secret of a peer.
+fn write_open(out: &mut Vec<u8>, peer: &Peer) {
     line!(out, "protocol_version=1");
     if let Some(endpoint) = peer.endpoint {
         line!(out, "endpoint={}", EndpointText(endpoint, &NumericZones));
@@ -104,6 +122,11 @@ pub fn reply_to_set(result: Result<(), Errno>) -> String {
 /// The request for everything about a device.
 pub fn write_get() -> &'static [u8] {
     b"get=1\n\n"
+}
+
+/// The request for everything about a device but its secrets.
+pub fn write_get_peers() -> &'static [u8] {
+    b"get=peers\n\n"
 }
 
 /// The request for what was dropped.

@@ -59,7 +59,7 @@ impl<R: Read> ReplyReader<R> {
         self.read(|_, _| Ok(()))
     }
 
-    /// The reply to a get. `zones` names the interfaces that endpoints speak of.
+    /// The reply to a get, with or without secrets. `zones` names the interfaces that endpoints speak of.
     pub fn get(&mut self, zones: &dyn Zones) -> Result<Device, ReplyError> {
         let mut device = Device::default();
         self.read(|name, value| apply(&mut device, name, value, zones))?;
@@ -128,6 +128,7 @@ fn number<T: std::str::FromStr>(value: &str, what: &'static str) -> Result<T, Re
 fn apply(device: &mut Device, name: &[u8], value: &str, zones: &dyn Zones) -> Result<(), ReplyError> {
     const KEY: ReplyError = ReplyError::Malformed("a key that is not one");
     const TIME: &str = "a handshake time that is not one";
+    const PACKETS: &str = "a count of packets that is not one";
     const BYTES: &str = "a byte count that is not one";
     if name == b"public_key" {
         device.peers.push(Peer::new(key::from_hex(value.as_bytes()).map_err(|_| KEY)?));
@@ -136,6 +137,7 @@ fn apply(device: &mut Device, name: &[u8], value: &str, zones: &dyn Zones) -> Re
     let Some(peer) = device.peers.last_mut() else {
         match name {
             b"private_key" => device.private_key = key::private_from_hex(value.as_bytes()).map_err(|_| KEY)?,
+            b"own_public_key" => device.public_key = Some(key::from_hex(value.as_bytes()).map_err(|_| KEY)?),
             b"listen_port" => device.listen_port = number(value, "a listen port that is not one")?,
             b"fwmark" => device.fwmark = number(value, "a mark that is not one")?,
             _ => {}
@@ -165,6 +167,8 @@ fn apply(device: &mut Device, name: &[u8], value: &str, zones: &dyn Zones) -> Re
         }
         b"rx_bytes" => peer.rx_bytes = number(value, BYTES)?,
         b"tx_bytes" => peer.tx_bytes = number(value, BYTES)?,
+        b"rx_packets" => peer.reception.get_or_insert_default().arrived = number(value, PACKETS)?,
+        b"rx_expected_packets" => peer.reception.get_or_insert_default().sent = number(value, PACKETS)?,
         b"allowed_ip" => {
             let (network, _) = parse_cidr(value).ok_or(ReplyError::Malformed("an allowed IP that is not one"))?;
             peer.allowed_ips.push(network);

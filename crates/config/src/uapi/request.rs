@@ -24,9 +24,11 @@ pub const MAX_REQUEST: u64 = 128 << 20;
 pub enum Request {
     /// Tell everything about the device.
     Get,
-    /// Tell what was dropped, by reason. Not a request of the stock protocol: no other client sends it.
+    /// The same without secrets, and how much of what peers sent arrived. Not a request of the stock protocol, and neither are the next two.
+    Peers,
+    /// Tell what was dropped, by reason.
     Drops,
-    /// Tell of the device's work ([`crate::stats`]). Ours as well.
+    /// Tell of the device's work ([`crate::stats`]).
     Stats,
     /// Change the device.
     Set(DeviceChange),
@@ -176,13 +178,14 @@ impl<R: Read> RequestReader<R> {
         let request = match self.lines.next()? {
             None => return Ok(None),
             Some(b"get=1") => Request::Get,
+            Some(b"get=peers") => Request::Peers,
             Some(b"get=drops") => Request::Drops,
             Some(b"get=stats") => Request::Stats,
             Some(b"set=1") => Request::Set(DeviceChange::default()),
             Some(_) => return Err(RequestError::UnknownOperation),
         };
         match request {
-            Request::Get | Request::Drops | Request::Stats => {
+            Request::Get | Request::Peers | Request::Drops | Request::Stats => {
                 let mut clean = true;
                 while self.line()?.is_some() {
                     clean = false;

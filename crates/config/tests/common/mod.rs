@@ -86,6 +86,7 @@ fn peer() -> impl Strategy<Value = Silent<Peer>> {
                 last_handshake: time.map(|(seconds, nanos)| Duration::new(seconds, nanos)),
                 rx_bytes,
                 tx_bytes,
+                reception: None,
             })
         })
 }
@@ -94,7 +95,8 @@ pub fn device() -> impl Strategy<Value = Silent<Device>> {
     let peers = proptest::collection::vec(peer(), 0..5);
     (option::of(any::<Bytes>()), any::<u16>(), any::<u32>(), peers).prop_map(|(key, listen_port, fwmark, peers)| {
         let private_key = key.map(PrivateKey::from_bytes);
-        Silent(Device { private_key, listen_port, fwmark, peers: peers.into_iter().map(|peer| peer.0).collect() })
+        let peers = peers.into_iter().map(|peer| peer.0).collect();
+        Silent(Device { private_key, public_key: None, listen_port, fwmark, peers })
     })
 }
 

@@ -175,6 +175,12 @@ fn a_handshake_ends_in_sessions_endpoints_and_counters() {
     assert_eq!(right.counted(), ["initiations_received=1", "responses_sent=1"]);
     let stats = left.device.stats();
     assert_eq!((stats.process, stats.workers.len(), stats.workers[0].wakeups), (std::process::id(), 1, 7));
+    let mut openly = Vec::new();
+    right.device.report_openly(&mut openly).unwrap();
+    openly.extend(config::uapi::reply_to_get(Ok(())).bytes());
+    let openly = config::uapi::ReplyReader::new(&openly[..]).get(&config::address::NumericZones).unwrap();
+    assert!(openly.private_key.is_none() && openly.public_key() == Some(right.private.public()));
+    assert_eq!(openly.peers[0].reception, Some(noise::Reception::default()), "no data yet");
     assert!(!stats.uptime.is_zero() && stats.uptime < LIMIT * 3, "{:?}", stats.uptime);
 
     // A new port keeps the session and forgets our address; the end of the device ends both.

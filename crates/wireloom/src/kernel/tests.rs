@@ -204,6 +204,7 @@ fn device() -> impl Strategy<Value = Unseen<Device>> {
             listen_port,
             fwmark,
             peers: peers.into_iter().map(|peer| peer.0).collect(),
+            ..Device::default()
         })
     })
 }
