@@ -6,10 +6,11 @@ mod common;
 
 use std::io::{self, Read};
 
-use common::{Links, change, device, show};
+use common::{Links, change, device, endpoint, show};
 use config::device::{AllowedIpChange, DeviceChange};
 use config::stats::{Batches, Stats, Worker};
 use config::uapi::*;
+use noise::PublicKey;
 use proptest::prelude::*;
 
 /// A stream that yields its bytes in pieces of the given size.
@@ -67,9 +68,37 @@ proptest! {
     }
 
     #[test]
+    fn events_are_read_as_they_were_written_however_they_come(events in events(), piece in 1..100_usize) {
+        let mut text = reply_to_get(Ok(())).into_bytes();
+        events.iter().for_each(|event| write_event(&mut text, event));
+        let mut reader = EventReader::new(Dripping { bytes: &text, piece, dry: false });
+        let mut read = Vec::new();
+        loop {
+            match reader.event() {
+                Ok(Some(event)) => read.push(event),
+                Ok(None) => (),
+                Err(ReplyError::CutOff) => break,
+                Err(error) => return Err(TestCaseError::fail(error.to_string())),
+            }
+        }
+        prop_assert_eq!(read, events);
+    }
+
+    #[test]
+    fn a_watch_is_read_as_it_was_written(keys in proptest::collection::vec(any::<[u8; 32]>(), 0..20), piece in 1..100_usize) {
+        let keys: Vec<PublicKey> = keys.into_iter().map(PublicKey::from_bytes).collect();
+        let text = write_watch(&keys);
+        let read = RequestReader::new(Pieces(&text, piece)).read(&Links);
+        let Ok(Some(Request::Watch(read))) = read else { return Err(TestCaseError::fail("not a watch")) };
+        prop_assert_eq!(read, keys);
+    }
+
+    #[test]
     fn arbitrary_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
         let mut reader = RequestReader::new(&bytes[..]);
         while let Ok(Some(_)) = reader.read(&Links) {}
+        let mut reader = EventReader::new(&bytes[..]);
+        while let Ok(Some(_)) = reader.event() {}
         let _ = ReplyReader::new(&bytes[..]).get(&Links);
         let _ = ReplyReader::new(&bytes[..]).set();
     }
@@ -84,6 +113,62 @@ proptest! {
         }
         let _ = ReplyReader::new(text.as_bytes()).get(&Links);
     }
+}
+
+fn events() -> impl Strategy<Value = Vec<PeerEvent>> {
+    use PeerEventKind::{Abandoned, Answered, Failing};
+    let event =
+        (prop::sample::select(vec![Failing, Abandoned, Answered]), any::<[u8; 32]>(), prop::option::of(endpoint()));
+    let event =
+        event.prop_map(|(kind, key, endpoint)| PeerEvent { kind, public_key: PublicKey::from_bytes(key), endpoint });
+    proptest::collection::vec(event, 0..8)
+}
+
+/// A stream that does not block: after each piece there is nothing for now.
+struct Dripping<'a> {
+    bytes: &'a [u8],
+    piece: usize,
+    dry: bool,
+}
+
+impl Read for Dripping<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.dry = !self.dry;
+        if self.dry {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Pieces(self.bytes, self.piece).read(out).inspect(|&len| self.bytes = &self.bytes[len..])
+    }
+}
+
+#[test]
+fn what_a_watcher_does_not_know_is_passed_over_and_a_refusal_is_one() {
+    let text = format!("errno=0\n\nevent=danced\npublic_key={KEY}\n\nsong=waltz\nevent=answered\npublic_key={KEY}\n\n");
+    let mut reader = EventReader::new(text.as_bytes());
+    let event = reader.event().unwrap().unwrap();
+    assert_eq!((event.kind, event.endpoint), (PeerEventKind::Answered, None));
+    assert!(matches!(reader.event(), Err(ReplyError::CutOff)));
+    for (text, told) in [
+        ("errno=16\n\n", "resource busy"),
+        ("errno=-71\n\n", "rotocol"),
+        ("event\n\n", "without"),
+        ("public_key=1\n\n", "key"),
+    ] {
+        let told_so = EventReader::new(text.as_bytes()).event().unwrap_err().to_string();
+        assert!(told_so.contains(told), "{told_so}");
+    }
+}
+
+#[test]
+fn our_own_requests_take_no_lines_but_a_watch_takes_keys() {
+    for text in ["get=peers\nx=1\n\n", "wipe=1\nwipe=1\n\n", "watch=1\nlisten_port=1\n\n", "watch=1\npublic_key=1\n\n"]
+    {
+        let mut reader = RequestReader::new(text.as_bytes());
+        let Err(error) = reader.read(&Links) else { panic!("{text}") };
+        assert!(!error.ends_connection(), "{text}");
+        assert_eq!(error.errno(), Errno::INVALID);
+    }
+    assert!(matches!(RequestReader::new(write_wipe()).read(&Links), Ok(Some(Request::Wipe))));
 }
 
 /// Lines of which many are right and the others nearly so.

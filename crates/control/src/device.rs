@@ -10,7 +10,9 @@
 use crate::lock::{Turnstile, lock};
 use crate::sockets::send;
 use crate::told::Told;
+use crate::watchers::Watchers;
 use config::stats::{self, Stats};
+use config::uapi::{PeerEvent, PeerEventKind};
 use inet::Endpoint;
 use linux::{
     clock,
@@ -60,6 +62,7 @@ pub struct Device {
     /// When it was made.
     start: Instant,
     pub(crate) config: DeviceConfig,
+    pub(crate) watchers: Watchers,
 }
 
 /// What the inner lock guards.
@@ -71,6 +74,8 @@ pub(crate) struct State {
     pub(crate) port: u16,
     pub(crate) mark: u32,
     pub(crate) up: bool,
+    /// How many want it still: as good as down, but for the sockets.
+    pub(crate) still: usize,
     /// The sockets, while the device is up.
     pub(crate) group: Option<SocketGroup>,
     /// What overflowed sockets that are closed by now, in datagrams.
@@ -109,14 +114,15 @@ impl Device {
             port: 0,
             mark: 0,
             up: false,
+            still: 0,
             group: None,
             overflowed: 0,
             told: Told::default(),
             armed: None,
         };
         let (epoll, timer) = (Epoll::new()?, BootTimer::new()?);
-        let (configuration, state) = (Mutex::new(()), Turnstile::new(state));
-        Ok(Self { configuration, state, plane, epoll, timer, start: boot(), config })
+        let (configuration, state, watchers) = (Mutex::new(()), Turnstile::new(state), Watchers::default());
+        Ok(Self { configuration, state, plane, epoll, timer, start: boot(), config, watchers })
     }
 
     /// Keeps other clients from changing the configuration. Taken before the state.
@@ -132,6 +138,18 @@ impl Device {
     pub(crate) fn change<T>(&self, f: impl FnOnce(&mut State, Now) -> T) -> T {
         let mut state = self.state();
         let result = f(&mut state, now());
+        self.settle(&mut state, None);
+        result
+    }
+
+    /// The same, and shows what follows before it is carried out.
+    pub(crate) fn change_seeing<T>(&self, f: impl FnOnce(&mut State, Now) -> T, mut see: impl FnMut(&Event)) -> T {
+        let mut state = self.state();
+        let result = f(&mut state, now());
+        while let Some(event) = state.noise.poll_event() {
+            see(&event);
+            self.carry_out(&mut state, event, None);
+        }
         self.settle(&mut state, None);
         result
     }
@@ -170,7 +188,7 @@ impl Device {
                 if let Err(error) = self.bind(state, state.port) {
                     log::error!("{}: set another listen port", crate::Chain(&error));
                 }
-                state.noise.set_up(now, true);
+                state.noise.set_up(now, state.still == 0);
             } else {
                 state.noise.set_up(now, false);
                 // The sessions end before the sockets are closed, so that nothing is sealed in vain.
@@ -260,14 +278,28 @@ impl Device {
             Event::HandshakeAbandoned { peer } => {
                 state.told.abandoned += 1;
                 self.plane.drop_waiting(peer);
+                self.tell(state, peer, PeerEventKind::Abandoned);
             }
             Event::SourceStale { peer } => {
                 state.told.unanswered += 1;
                 self.plane.forget_source(peer);
             }
+            Event::HandshakesFail { peer } => self.tell(state, peer, PeerEventKind::Failing),
+            Event::HandshakeAnswered { peer } => self.tell(state, peer, PeerEventKind::Answered),
             Event::PeerRemoved { peer } => self.plane.remove_peer(peer),
             // The enum may grow; what we do not know we cannot do.
             _ => log::error!("an event of the protocol was not understood"),
+        }
+    }
+
+    /// Tells those who watch.
+    fn tell(&self, state: &State, peer: PeerId, kind: PeerEventKind) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        if let Some(public_key) = state.noise.peer_key(peer) {
+            let endpoint = self.plane.endpoint(peer).map(|endpoint| endpoint.addr);
+            self.watchers.tell(&PeerEvent { kind, public_key, endpoint });
         }
     }
 

@@ -22,6 +22,8 @@ mod sources;
 mod tests;
 mod told;
 pub mod uapi;
+mod watchers;
+mod wipe;
 mod zones;
 
 pub use device::{Device, DeviceConfig, DeviceError};

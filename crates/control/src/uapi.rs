@@ -257,6 +257,8 @@ fn serve(client: &Client, budget: Arc<Budget>, device: &Device) -> io::Result<()
     client.stream.set_write_timeout(Some(PATIENCE))?;
     let stream = &Watched { client, begun: Cell::new(false) };
     let mut requests = RequestReader::sharing(stream, budget);
+    // Whoever asks for it has it until the connection ends, however that comes about.
+    let mut _stillness = None;
     loop {
         stream.rest()?;
         let mut out = stream;
@@ -285,6 +287,28 @@ fn serve(client: &Client, budget: Arc<Budget>, device: &Device) -> io::Result<()
                 config::uapi::write_stats(&mut text, &device.stats());
                 out.write_all(&text)?;
                 reply_to_get(Ok(()))
+            }
+            Ok(Some(Request::Watch(keys))) => {
+                client.note(REPLYING)?;
+                match device.watchers.take(client.stream.try_clone()?, keys) {
+                    // It has its answer, and needs neither this thread nor the place.
+                    Ok(()) => return Ok(()),
+                    Err(errno) => reply_to_get(Err(errno)),
+                }
+            }
+            Ok(Some(Request::Wipe)) => {
+                client.note(APPLYING)?;
+                if _stillness.is_none() {
+                    match device.wipe() {
+                        Ok(stillness) => {
+                            _stillness = Some(stillness);
+                            reply_to_get(Ok(()))
+                        }
+                        Err(errno) => reply_to_get(Err(errno)),
+                    }
+                } else {
+                    reply_to_get(Ok(()))
+                }
             }
             Ok(Some(Request::Set(change))) => {
                 client.note(APPLYING)?;

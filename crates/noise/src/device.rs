@@ -251,6 +251,7 @@ impl Device {
                 peer.activity.reset();
                 peer.last_handshake_sent = None;
                 peer.handshake_wanted = false;
+                peer.unanswered = 0;
             }
             self.reschedule(id);
         }

@@ -87,6 +87,17 @@ pub enum Event {
         /// Who did not answer.
         peer: PeerId,
     },
+    /// Another few initiations have gone unanswered, since the last time that this was told or a handshake succeeded; whatever they were sent
+    /// for. For whoever may know another endpoint.
+    HandshakesFail {
+        /// Who does not answer.
+        peer: PeerId,
+    },
+    /// A handshake has succeeded, the first since it was told that they fail.
+    HandshakeAnswered {
+        /// Who answers.
+        peer: PeerId,
+    },
     /// A handshake went unanswered: forget the sticky source address of the peer's endpoint, in case that is the trouble.
     SourceStale {
         /// Who did not answer.

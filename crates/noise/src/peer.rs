@@ -62,6 +62,10 @@ pub(crate) struct Peer {
     pub last_handshake: Option<Duration>,
     /// What came of the peer's messages, under sessions that have ended.
     pub received: Reception,
+    /// Initiations of ours since the last answer, or since it was last told that there is none.
+    pub unanswered: u8,
+    /// It was told that handshakes fail, and none has succeeded since.
+    pub failing: bool,
     /// By which the lane of all receiver indices is found that we give this peer.
     pub lane: u8,
 }
@@ -85,6 +89,8 @@ impl Peer {
             unreachable: false,
             last_handshake: None,
             received: Reception::default(),
+            unanswered: 0,
+            failing: false,
             lane,
         }
     }
@@ -101,6 +107,12 @@ impl Peer {
             Agreement::Known(secret) => Some(secret),
             Agreement::Unknown | Agreement::LowOrder => None,
         }
+    }
+
+    /// A handshake has succeeded; whether it was told that they fail.
+    pub(crate) fn answered(&mut self) -> bool {
+        self.unanswered = 0;
+        std::mem::take(&mut self.failing)
     }
 
     /// Our identity changed.

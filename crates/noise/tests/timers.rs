@@ -55,6 +55,53 @@ fn an_unanswered_handshake_is_tried_again_and_given_up() {
 }
 
 #[test]
+fn it_is_told_when_handshakes_fail_and_when_they_do_not_any_more() {
+    let (mut a, mut b) = pair(at(secs(0)));
+    a.send(at(secs(0)), b"anybody there?");
+    a.out.clear();
+    run(&mut a, secs(14));
+    assert_eq!(count(&a.told, Told::Failing), 0, "three may be lost");
+    run(&mut a, secs(17));
+    assert_eq!(count(&a.told, Told::Failing), 1, "with the fourth");
+    // Each packet that waits begins the count of attempts anew, but not this one.
+    for second in 17..48 {
+        a.send(at(secs(second)), b"still there?");
+        run(&mut a, secs(second + 1));
+    }
+    assert_eq!(count(&a.told, Told::Failing), 3, "every fifteen seconds");
+    assert_eq!(count(&a.told, Told::Answered), 0);
+
+    // One is answered at last. After that a rekey that succeeds at once is nothing to tell.
+    a.out.clear();
+    run(&mut a, secs(54));
+    for round in 0..3 {
+        let now = secs(54 + 130 * round);
+        for now in [now, now + secs(6)] {
+            a.send(at(now), b"hello");
+            a.timeout(at(now));
+            exchange(at(now), &mut a, &mut b);
+        }
+        assert!(a.current().is_some());
+        assert_eq!((count(&a.told, Told::Failing), count(&a.told, Told::Answered)), (3, 1), "{round}");
+    }
+    assert_eq!((count(&b.told, Told::Failing), count(&b.told, Told::Answered)), (0, 0));
+}
+
+#[test]
+fn who_comes_to_us_after_all_has_answered() {
+    let (mut a, mut b) = pair(at(secs(0)));
+    a.send(at(secs(0)), b"anybody there?");
+    run(&mut a, secs(200));
+    assert_eq!(count(&a.told, Told::Failing), 6);
+    a.out.clear();
+    let id = b.peer();
+    b.links.get_mut(&id).unwrap().endpoint = Some(a.address);
+    b.send(at(secs(300)), b"yes");
+    exchange(at(secs(300)), &mut a, &mut b);
+    assert_eq!(count(&a.told, Told::Answered), 1);
+}
+
+#[test]
 fn who_is_nowhere_costs_no_handshake_until_it_is_somewhere() {
     let (mut a, mut b) = pair(at(secs(0)));
     let id = a.peer();

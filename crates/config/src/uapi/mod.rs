@@ -5,10 +5,13 @@
 //! [`write_peer`], [`reply_to_get`] and [`reply_to_set`]; the client writes with [`write_get`] and [`write_set`] and reads with
 //! [`ReplyReader`].
 //!
-//! Three requests are ours. `get=peers` is answered as `get=1` is, but without private and preshared keys, with the device's public key in a line
+//! Some requests are ours; no other client sends them, and no other device knows them. `get=peers` is answered as `get=1` is, but without private and preshared keys, with the device's public key in a line
 //! `own_public_key=KEY`, and with two lines for each peer more: its data messages that came (`rx_packets`), and how many it had sent by then,
 //! as its counters tell (`rx_expected_packets`). `get=drops` tells how many packets were dropped, by reason, in lines `drop_REASON=N`; `get=stats` tells the same
 //! and more of the device's work ([`crate::stats`]), a line `worker=N` before those of each worker.
+//! `watch=1`, with lines `public_key=` for the peers that it is about, or none for all, is answered by `errno=0`; from then on the connection is for
+//! events, which the device tells as they happen ([`PeerEvent`]). `wipe=1` ends all sessions and wipes their keys, and keeps the device still for as long
+//! as the connection is open.
 //!
 //! The sign of a refusal: `wg` tells the right error for **−N** in reply to a set and for **+N** in reply to a get, so that is
 //! what we write; other implementations write −N always, so our client takes either.
@@ -16,13 +19,15 @@
 mod print;
 mod reply;
 mod request;
+mod watch;
 
 pub use print::{
     reply_to_get, reply_to_set, write_device, write_drops, write_get, write_get_drops, write_get_peers,
-    write_get_stats, write_peer, write_peer_openly, write_set, write_stats,
+    write_get_stats, write_peer, write_peer_openly, write_set, write_stats, write_wipe,
 };
 pub use reply::{ReplyError, ReplyReader};
 pub use request::{Budget, MAX_REQUEST, Request, RequestError, RequestReader, SetError};
+pub use watch::{EventReader, PeerEvent, PeerEventKind, write_event, write_watch};
 
 use std::{fmt, io};
 
@@ -37,6 +42,8 @@ impl Errno {
     pub const INVALID: Errno = Errno(22);
     /// EIO: anything else.
     pub const IO: Errno = Errno(5);
+    /// EBUSY: there are as many watchers as may be, or something is still in use.
+    pub const BUSY: Errno = Errno(16);
     /// EADDRINUSE: somebody has the port.
     pub const ADDRESS_IN_USE: Errno = Errno(98);
 

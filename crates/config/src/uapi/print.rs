@@ -139,6 +139,11 @@ pub fn write_get_stats() -> &'static [u8] {
     b"get=stats\n\n"
 }
 
+/// The request to end all sessions and to keep still.
+pub fn write_wipe() -> &'static [u8] {
+    b"wipe=1\n\n"
+}
+
 /// The request for a change.
 pub fn write_set(change: &DeviceChange) -> Zeroizing<Vec<u8>> {
     let room = |peer: &PeerChange| PEER_ROOM + peer.allowed_ips.len() * ALLOWED_IP_ROOM;

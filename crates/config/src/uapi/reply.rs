@@ -115,7 +115,7 @@ impl<R: Read> ReplyReader<R> {
 }
 
 /// The error that `errno=` tells, if any, whichever sign it has.
-fn parse_errno(value: &str) -> Result<Option<Errno>, ReplyError> {
+pub(super) fn parse_errno(value: &str) -> Result<Option<Errno>, ReplyError> {
     let number: i32 = number(value.strip_prefix('-').unwrap_or(value), "an errno that is not a number")?;
     Ok(Errno::new(number))
 }

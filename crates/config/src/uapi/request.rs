@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use noise::PublicKey;
+
 use super::Errno;
 use crate::address::{Zones, digits, parse_cidr, parse_endpoint};
 use crate::device::{AllowedIpChange, DeviceChange, PeerChange};
@@ -24,12 +26,16 @@ pub const MAX_REQUEST: u64 = 128 << 20;
 pub enum Request {
     /// Tell everything about the device.
     Get,
-    /// The same without secrets, and how much of what peers sent arrived. Not a request of the stock protocol, and neither are the next two.
+    /// The same without secrets, and how much of what peers sent arrived. Not a request of the stock protocol, and neither are the next four.
     Peers,
     /// Tell what was dropped, by reason.
     Drops,
     /// Tell of the device's work ([`crate::stats`]).
     Stats,
+    /// Tell what happens to these peers, or to all if there are none, from now on.
+    Watch(Vec<PublicKey>),
+    /// End all sessions, and keep still as long as the client stays.
+    Wipe,
     /// Change the device.
     Set(DeviceChange),
 }
@@ -40,7 +46,7 @@ pub enum RequestError {
     /// A set was read to its end and is refused; the connection may go on.
     #[error("set: {0}")]
     Set(#[from] SetError),
-    /// Something followed `get=1` before the empty line; the connection may go on.
+    /// Something followed `get=1`, or what else takes no lines, before the empty line; the connection may go on.
     #[error("get: a line where none was expected")]
     Get,
     /// The first line is neither `get=1` nor `set=1`.
@@ -181,16 +187,32 @@ impl<R: Read> RequestReader<R> {
             Some(b"get=peers") => Request::Peers,
             Some(b"get=drops") => Request::Drops,
             Some(b"get=stats") => Request::Stats,
+            Some(b"watch=1") => Request::Watch(Vec::new()),
+            Some(b"wipe=1") => Request::Wipe,
             Some(b"set=1") => Request::Set(DeviceChange::default()),
             Some(_) => return Err(RequestError::UnknownOperation),
         };
         match request {
-            Request::Get | Request::Peers | Request::Drops | Request::Stats => {
+            Request::Get | Request::Peers | Request::Drops | Request::Stats | Request::Wipe => {
                 let mut clean = true;
                 while self.line()?.is_some() {
                     clean = false;
                 }
                 if clean { Ok(Some(request)) } else { Err(RequestError::Get) }
+            }
+            Request::Watch(mut keys) => {
+                let mut refused = None;
+                while let Some(line) = self.line()? {
+                    match line.strip_prefix(b"public_key=").map(key::from_hex) {
+                        Some(Ok(key)) => keys.push(key),
+                        Some(Err(error)) => refused = Some(SetError::Key(error)),
+                        None => refused = Some(SetError::UnknownKey),
+                    }
+                }
+                match refused {
+                    Some(error) => Err(error.into()),
+                    None => Ok(Some(Request::Watch(keys))),
+                }
             }
             Request::Set(mut change) => {
                 let mut refused = None;

@@ -3,6 +3,7 @@
 use super::{device, report};
 use crate::device::Device;
 use crate::uapi::Server;
+use config::uapi::{PeerEvent, PeerEventKind};
 use linux::unix::Listener;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{Read, Write};
@@ -252,4 +253,93 @@ fn the_socket_goes_with_the_server() {
     drop(_server);
     assert!(!path.exists());
     assert!(UnixStream::connect(path).is_err());
+}
+
+#[test]
+fn a_watcher_takes_no_place_and_hears_of_its_peers_only() {
+    let served = serve();
+    let other = KEY.replace('1', "2");
+    let mut named = served.connect();
+    assert_eq!(ask(&mut named, &format!("watch=1\npublic_key={KEY}\n\n")), "errno=0\n\n");
+    let mut all = served.connect();
+    assert_eq!(ask(&mut all, "watch=1\n\n"), "errno=0\n\n");
+    // As many others as there are places, and more.
+    let mut clients: Vec<_> = (0..40).map(|_| served.connect()).collect();
+    assert_eq!(ask(clients.last_mut().unwrap(), "get=1\n\n"), "errno=0\n\n");
+    let tell = |key: &str| {
+        let public_key = config::key::from_hex(key.as_bytes()).unwrap();
+        served.device.watchers.tell(&PeerEvent { kind: PeerEventKind::Failing, public_key, endpoint: None });
+    };
+    tell(&other);
+    tell(KEY);
+    assert_eq!(ask(&mut named, ""), format!("event=failing\npublic_key={KEY}\n\n"));
+    assert_eq!(ask(&mut all, ""), format!("event=failing\npublic_key={other}\n\n"));
+    assert_eq!(ask(&mut all, ""), format!("event=failing\npublic_key={KEY}\n\n"));
+}
+
+#[test]
+fn watchers_are_bounded_and_who_does_not_read_is_cut_off() {
+    let served = serve();
+    let watch = || {
+        let mut stream = served.connect();
+        let answer = ask(&mut stream, "watch=1\n\n");
+        (stream, answer)
+    };
+    let mut watchers: Vec<_> = (0..8).map(|_| watch()).collect();
+    assert!(watchers.iter().all(|(_, answer)| answer == "errno=0\n\n"));
+    let (mut refused, answer) = watch();
+    assert_eq!(answer, "errno=16\n\n");
+    assert_eq!(ask(&mut refused, "get=1\n\n"), "errno=0\n\n", "the connection goes on");
+    watchers.pop();
+    assert_eq!(watch().1, "errno=0\n\n", "in the place of one who has gone");
+    // Nobody reads any more, and the device is held up by nobody.
+    let public_key = config::key::from_hex(KEY.as_bytes()).unwrap();
+    let mut told = 0;
+    while !served.device.watchers.is_empty() {
+        served.device.watchers.tell(&PeerEvent { kind: PeerEventKind::Failing, public_key, endpoint: None });
+        told += 1;
+        assert!(told < 100_000, "what waits is bounded");
+    }
+    assert!(told > 10, "{told}");
+    let mut rest = Vec::new();
+    watchers[0].0.read_to_end(&mut rest).unwrap();
+    assert!(rest.ends_with(b"\n\n"), "whole events");
+}
+
+#[test]
+fn a_device_is_still_as_long_as_who_asked_for_it_is_there() {
+    let served = serve();
+    let key = |digit: &str| digit.repeat(64);
+    let set = format!("set=1\nprivate_key={}\npublic_key={KEY}\nendpoint=127.0.0.1:9\n\n", key("8"));
+    assert_eq!(ask(&mut served.connect(), &set), "errno=0\n\n");
+    served.device.set_up(true);
+    let peer = served.device.state().noise.peers().next().unwrap();
+    let initiations = || {
+        served.device.change(|state, now| state.noise.handle_session_wanted(now, peer));
+        report(&served.device).peers[0].tx_bytes
+    };
+    let mut one = served.connect();
+    assert_eq!(ask(&mut one, "wipe=1\n\n"), "errno=0\n\n");
+    assert_eq!(ask(&mut one, "wipe=1\n\n"), "errno=0\n\n", "again is no more");
+    let mut other = served.connect();
+    assert_eq!(ask(&mut other, "wipe=1\n\n"), "errno=0\n\n");
+    assert_eq!(initiations(), 0);
+    drop(one);
+    let still = || served.device.state().still;
+    let wait = |expected| {
+        let start = std::time::Instant::now();
+        while still() != expected {
+            assert!(start.elapsed() < LIMIT, "{} hold it still", still());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    wait(1);
+    assert_eq!(initiations(), 0, "there is another");
+    // The link goes down and up meanwhile.
+    served.device.set_up(false);
+    served.device.set_up(true);
+    assert_eq!(initiations(), 0);
+    drop(other);
+    wait(0);
+    assert_eq!(initiations(), 148);
 }

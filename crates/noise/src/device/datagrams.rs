@@ -161,8 +161,12 @@ impl Device {
         peer.timers.handshake_completed();
         peer.last_handshake = Some(now.wall);
         peer.activity.handshake_received(now.boot);
+        let failed = peer.answered();
 
         self.events.push_back(Event::EndpointConfirmed { peer: id });
+        if failed {
+            self.events.push_back(Event::HandshakeAnswered { peer: id });
+        }
         self.begin_session(now, id, &symmetric, response.receiver, response.sender, true);
         // The responder may not send before it has heard from us under the new keys.
         self.events.push_back(Event::KeepaliveDue { peer: id });

@@ -19,6 +19,10 @@ use crate::timestamp::Timestamp;
 /// the initiations before these, or 100,000 peers could keep it asking until all answers come too late.
 const PEERS_PER_CALL: usize = 16;
 
+/// After so many initiations without an answer it is told that handshakes fail, and after as many again. One gets lost now and then, three in 15
+/// seconds do not.
+const UNANSWERED: u8 = 3;
+
 impl Device {
     /// When [`Device::handle_timeout`] must be called next; `None` when nothing is pending. May have passed already.
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -64,6 +68,7 @@ impl Device {
         if peer.timers.attempts > MAX_HANDSHAKE_ATTEMPTS {
             log::debug!("{:?}: handshake abandoned after {} attempts", peer.key, peer.timers.attempts + 1);
             peer.timers.handshake_abandoned(now.boot, &peer.activity);
+            peer.failing = true;
             self.events.push_back(Event::HandshakeAbandoned { peer: id });
             return;
         }
@@ -102,6 +107,9 @@ impl Device {
         let Some(retired) = retired else { return };
         peer.timers.handshake_completed();
         peer.last_handshake = Some(now.wall);
+        if peer.answered() {
+            self.events.push_back(Event::HandshakeAnswered { peer: id });
+        }
         self.retire(retired);
         self.reschedule(id);
     }
@@ -183,6 +191,12 @@ impl Device {
         if let Some(former) = peer.outstanding.replace(Box::new(Outstanding { initiator, index, sent: now.boot })) {
             self.by_index.remove(&former.index);
         }
+        if peer.unanswered == UNANSWERED {
+            peer.unanswered = 0;
+            peer.failing = true;
+            self.events.push_back(Event::HandshakesFail { peer: id });
+        }
+        peer.unanswered += 1;
         let message = Message::new(&message);
         self.events.push_back(Event::Transmit { to: Destination::Peer(id), message });
     }

@@ -70,6 +70,8 @@ pub enum Told {
     Abandoned,
     SourceStale,
     Removed,
+    Failing,
+    Answered,
 }
 
 /// What the data plane keeps of a peer.
@@ -231,6 +233,8 @@ impl Node {
                     self.links.get_mut(&peer).unwrap().waiting.clear();
                 }
                 Event::SourceStale { .. } => self.told.push(Told::SourceStale),
+                Event::HandshakesFail { .. } => self.told.push(Told::Failing),
+                Event::HandshakeAnswered { .. } => self.told.push(Told::Answered),
                 Event::PeerRemoved { peer } => {
                     self.told.push(Told::Removed);
                     self.links.remove(&peer);
