@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::device::{AllowedIpChange, Device, DeviceChange};
-use config::uapi::{self, ReplyError, ReplyReader};
+use config::uapi::{self, EventReader, ReplyError, ReplyReader};
+use noise::PublicKey;
 
 use crate::error::Error;
 use crate::kernel::{self, KernelError};
@@ -27,6 +28,27 @@ pub fn get(interface: &str) -> Result<Device, Error> {
         return kernel::get(interface).map_err(|error| refused(interface, error));
     };
     ReplyReader::new(stream).get(&SystemZones::open()).map_err(|error| failed(interface, error))
+}
+
+/// Everything about a device but its secrets, where it tells that apart; else with them.
+pub fn get_openly(interface: &str) -> Result<Device, Error> {
+    let Some(stream) = request(interface, uapi::write_get_peers())? else { return get(interface) };
+    match ReplyReader::new(stream).get(&SystemZones::open()) {
+        // Others refuse the request, or hang up at once.
+        Err(ReplyError::Refused(_) | ReplyError::CutOff) => get(interface),
+        told => told.map_err(|error| failed(interface, error)),
+    }
+}
+
+/// A connection on which a device tells what happens to these peers; `None` if it is one that does not.
+pub fn watch(interface: &str, keys: &[PublicKey]) -> Result<Option<EventReader<UnixStream>>, Error> {
+    let Some(stream) = request(interface, &uapi::write_watch(keys))? else { return Ok(None) };
+    let mut events = EventReader::new(stream);
+    match events.answer() {
+        Ok(()) => Ok(Some(events)),
+        Err(ReplyError::Refused(_) | ReplyError::CutOff) => Ok(None),
+        Err(error) => Err(failed(interface, error)),
+    }
 }
 
 /// What a device has dropped, by reason. Only ours tell.

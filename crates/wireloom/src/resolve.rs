@@ -4,7 +4,7 @@
 //! often is told by `WG_ENDPOINT_RESOLUTION_RETRIES`: a number, 15 if it is not set, or `infinity`. What else it says is refused as
 //! soon as there is an endpoint, be it an address.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -87,12 +87,34 @@ fn insist<T>(
     }
 }
 
+/// The first address, which is one that can be reached if any can: the C library puts those without a route last (RFC 6724, rule 1).
 fn lookup(endpoint: &HostPort) -> Result<SocketAddr, Failure> {
-    let hints = AddrInfoHints { socktype: SockType::DGram.into(), ..AddrInfoHints::default() };
-    let mut found =
-        getaddrinfo(Some(&endpoint.host), Some(&endpoint.port.to_string()), Some(hints)).map_err(Failure::from)?;
-    let address = found.next().and_then(Result::ok).map(|info| info.sockaddr);
+    let address = ask(endpoint)?.into_iter().next();
     address.ok_or_else(|| Failure { permanent: true, reason: "the name has no address".to_owned() })
+}
+
+fn ask(endpoint: &HostPort) -> Result<Vec<SocketAddr>, Failure> {
+    let hints = AddrInfoHints { socktype: SockType::DGram.into(), ..AddrInfoHints::default() };
+    let found =
+        getaddrinfo(Some(&endpoint.host), Some(&endpoint.port.to_string()), Some(hints)).map_err(Failure::from)?;
+    Ok(found.filter_map(Result::ok).map(|info| info.sockaddr).collect())
+}
+
+/// All addresses of an endpoint to which there is a route, or all of them if there is none to any, in the order of the C library. Asks once; may take
+/// as long as the system's resolver likes.
+///
+/// # Errors
+/// Why there is none, in words.
+pub fn addresses(endpoint: &HostPort) -> Result<Vec<SocketAddr>, String> {
+    let found = ask(endpoint).map_err(|failure| failure.reason)?;
+    let (with, without): (Vec<_>, Vec<_>) = found.into_iter().partition(has_route);
+    Ok(if with.is_empty() { without } else { with })
+}
+
+/// Whether the kernel would send there. Connecting a socket asks it, and sends nothing.
+fn has_route(address: &SocketAddr) -> bool {
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(address)).is_ok()
 }
 
 impl From<LookupError> for Failure {

@@ -8,7 +8,9 @@
 //! input, and returns once they are taken up, or tells why they cannot be. An attendant that is there already makes room for the new one,
 //! which is also how its duties change. [`process`] is the life of that process, an event loop; each duty is a module beside it.
 
+mod names;
 mod process;
+mod pursuit;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -112,6 +114,9 @@ pub enum AttendError {
     /// What it is to do makes no sense.
     #[error("the attendant's duties cannot be read: {0}")]
     Duties(#[from] serde_json::Error),
+    /// A peer's key is not one.
+    #[error("the attendant's duties have a key that is not one")]
+    Key,
     /// The one that is there does not go.
     #[error("the attendant of '{0}' does not make room for another: end the process wl-attendant")]
     Stuck(String),

@@ -11,14 +11,19 @@ use linux::capabilities::{self, CapabilitySet};
 use linux::link::{LinkEvent, Monitor};
 use linux::poll::{BootTimer, Epoll, Event, Interest, Signal, SignalFd};
 use linux::process::{self, Output};
-use linux::unix::{self, Listener};
+use linux::unix::Listener;
 use linux::{clock, memory, sandbox};
 
-use super::{AttendError, Duties, os, take_place};
+use super::names::Names;
+use super::{AttendError, Duties, Name, os, take_place};
+use crate::client;
 use crate::interface::InterfaceName;
 use crate::run;
 use crate::zones::SystemZones;
 use config::address::Zones;
+use config::key;
+use config::uapi::{EventReader, PeerEvent};
+use noise::PublicKey;
 
 /// What the attendant itself waits for.
 mod token {
@@ -33,6 +38,9 @@ mod token {
 pub(super) trait Duty {
     /// A descriptor that it watches is ready.
     fn ready(&mut self, which: u32, event: Event, watch: &Watch<'_>);
+
+    /// The device tells what has happened to a peer.
+    fn heard(&mut self, _event: &PeerEvent, _watch: &Watch<'_>) {}
 
     /// When [`Duty::due`] is to be called, in nanoseconds of boot time. Asked after each call.
     fn deadline(&self) -> Option<u64> {
@@ -50,7 +58,12 @@ pub(super) struct Watch<'a> {
 }
 
 #[allow(dead_code, reason = "the duties that use all of it come with what they are for")]
-impl Watch<'_> {
+impl<'a> Watch<'a> {
+    /// For the duty of this number.
+    pub(super) fn over(epoll: &'a Epoll, duty: u32) -> Watch<'a> {
+        Watch { epoll, duty }
+    }
+
     fn token(&self, which: u32) -> u64 {
         u64::from(self.duty + 1) << 32 | u64::from(which)
     }
@@ -73,42 +86,53 @@ impl Watch<'_> {
 
 /// How it is heard that the interface has gone.
 enum Link {
-    /// By the connection to the process that runs it.
-    Process(UnixStream),
+    /// By the connection on which the process that runs it tells what happens. Another program's device, that does not, is followed as the kernel's are.
+    Told(Box<EventReader<UnixStream>>),
     /// By the kernel.
-    Kernel(Box<Monitor>),
+    Followed(Box<Monitor>),
 }
 
 impl Link {
-    fn open(interface: &str) -> Result<Link, AttendError> {
-        if let Ok(stream) = UnixStream::connect(unix::socket_path(interface)) {
-            stream.set_nonblocking(true).map_err(os("connecting to the interface"))?;
-            return Ok(Link::Process(stream));
+    /// Finds the interface, and watches these peers of it.
+    fn open(interface: &str, peers: &[Name]) -> Result<Link, AttendError> {
+        let mut keys: Vec<PublicKey> =
+            peers.iter().filter_map(|name| key::from_base64(name.public_key.as_bytes()).ok()).collect();
+        if keys.is_empty() {
+            // To name nobody is to watch all. This is nobody's.
+            keys.push(PublicKey::from_bytes([0; 32]));
+        }
+        match client::watch(interface, &keys) {
+            Ok(Some(events)) => {
+                events.stream().set_nonblocking(true).map_err(os("connecting to the interface"))?;
+                return Ok(Link::Told(Box::new(events)));
+            }
+            Ok(None) => {}
+            Err(error) => return Err(AttendError::Refused(error.to_string())),
         }
         let index = SystemZones::open().index(interface);
         let index = index.ok_or_else(|| AttendError::NoInterface(interface.to_owned()))?;
-        Ok(Link::Kernel(Box::new(Monitor::open(index).map_err(os("following the interface"))?)))
+        Ok(Link::Followed(Box::new(Monitor::open(index).map_err(os("following the interface"))?)))
     }
 
     /// What it takes a privilege for.
     fn privileges(&self) -> CapabilitySet {
         match self {
-            Link::Process(_) => CapabilitySet::empty(),
-            Link::Kernel(_) => CapabilitySet::NET_ADMIN,
+            Link::Told(_) => CapabilitySet::empty(),
+            Link::Followed(_) => CapabilitySet::NET_ADMIN,
         }
     }
 
-    /// Whether the interface has gone.
-    fn has_gone(&mut self) -> bool {
+    /// What else has happened to a peer; `None` when there is nothing for now.
+    ///
+    /// # Errors
+    /// Why it is heard no more: the interface has gone, or we were cut off.
+    fn next(&mut self) -> Result<Option<PeerEvent>, &'static str> {
         match self {
-            Link::Process(stream) => {
-                use std::io::Read;
-                !matches!(stream.read(&mut [0; 64]), Ok(1..)) && {
-                    let again = stream.read(&mut [0; 64]);
-                    !matches!(again, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
-                }
-            }
-            Link::Kernel(monitor) => monitor.any(|event| event == LinkEvent::Removed),
+            Link::Told(events) => events.event().map_err(|_| "the device has hung up"),
+            Link::Followed(monitor) => match monitor.any(|event| event == LinkEvent::Removed) {
+                true => Err("the interface has gone"),
+                false => Ok(None),
+            },
         }
     }
 }
@@ -147,21 +171,34 @@ impl Attendant {
         memory::hide().map_err(os("keeping the memory out of core dumps"))?;
         let signals = SignalFd::new(&[Signal::Interrupt, Signal::Terminate]).map_err(os("taking over signals"))?;
         let place = take_place(interface)?;
-        let link = Link::open(interface)?;
+        let link = Link::open(interface, &duties.names)?;
         let (epoll, timer) = (Epoll::new().map_err(os("waiting"))?, BootTimer::new().map_err(os("waiting"))?);
         let add = |fd: std::os::fd::BorrowedFd<'_>, token| epoll.add(fd, token, Interest::READ).map_err(os("waiting"));
         match &link {
-            Link::Process(stream) => add(stream.as_fd(), token::LINK)?,
-            Link::Kernel(monitor) => add(monitor.as_fd(), token::LINK)?,
+            Link::Told(events) => add(events.stream().as_fd(), token::LINK)?,
+            Link::Followed(monitor) => add(monitor.as_fd(), token::LINK)?,
         }
         add(signals.as_fd(), token::SIGNAL)?;
         add(place.as_fd(), token::PLACE)?;
         add(timer.as_fd(), token::TIMER)?;
-        let duties = taken_up(interface, duties, &epoll)?;
+        let duties = taken_up(interface, duties, matches!(link, Link::Told(_)), &epoll)?;
         process::no_dump().map_err(os("making the process undumpable"))?;
         capabilities::keep_only(link.privileges()).map_err(os("giving up privileges"))?;
         sandbox::enter(sandbox::Role::Attendant);
         Ok(Attendant { interface: interface.to_owned(), epoll, timer, link, signals, place, duties })
+    }
+
+    /// Hands on what the device tells.
+    ///
+    /// # Errors
+    /// As [`Link::next`].
+    fn hear(&mut self) -> Result<(), &'static str> {
+        while let Some(event) = self.link.next()? {
+            for (number, duty) in self.duties.iter_mut().enumerate() {
+                duty.heard(&event, &Watch::over(&self.epoll, number as u32));
+            }
+        }
+        Ok(())
     }
 
     fn run(mut self) -> Result<(), AttendError> {
@@ -170,9 +207,15 @@ impl Attendant {
             let deadline = self.duties.iter().filter_map(|duty| duty.deadline()).min();
             self.timer.set(deadline).map_err(os("waiting"))?;
             let happened = self.epoll.wait(&mut events, None).map_err(os("waiting"))?;
+            // First of all: whoever acts must not act on a peer that has just come back.
+            if let Err(why) = self.hear() {
+                log::debug!("the attendant of {} ends: {why}", self.interface);
+                return Ok(());
+            }
             for &event in happened {
                 let end = match event.token() {
-                    token::LINK => self.link.has_gone().then_some("the interface has gone"),
+                    // Heard already.
+                    token::LINK => None,
                     token::SIGNAL => self.signals.next().map(|_| "a signal came"),
                     token::PLACE => self.place.accept().ok().map(|next| {
                         // Whoever asks for the place waits until this closes, with the process.
@@ -186,7 +229,7 @@ impl Attendant {
                     token => {
                         let (duty, which) = ((token >> 32) as u32 - 1, token as u32);
                         if let Some(it) = self.duties.get_mut(duty as usize) {
-                            it.ready(which, event, &Watch { epoll: &self.epoll, duty });
+                            it.ready(which, event, &Watch::over(&self.epoll, duty));
                         }
                         None
                     }
@@ -199,15 +242,20 @@ impl Attendant {
             let now = clock::boot_nanos();
             for (number, duty) in self.duties.iter_mut().enumerate() {
                 if duty.deadline().is_some_and(|deadline| deadline <= now) {
-                    duty.due(now, &Watch { epoll: &self.epoll, duty: number as u32 });
+                    duty.due(now, &Watch::over(&self.epoll, number as u32));
                 }
             }
         }
     }
 }
 
-/// Makes the duties ready.
-fn taken_up(_interface: &str, duties: Duties, _epoll: &Epoll) -> Result<Vec<Box<dyn Duty>>, AttendError> {
-    let Duties { names: _ } = duties;
-    Ok(Vec::new())
+/// Makes the duties ready, for a device that tells what happens to its peers, or does not.
+fn taken_up(interface: &str, duties: Duties, tells: bool, epoll: &Epoll) -> Result<Vec<Box<dyn Duty>>, AttendError> {
+    let mut all: Vec<Box<dyn Duty>> = Vec::new();
+    let Duties { names } = duties;
+    if !names.is_empty() {
+        let watch = Watch::over(epoll, all.len() as u32);
+        all.push(Box::new(Names::new(interface, names, tells, &watch)?));
+    }
+    Ok(all)
 }
