@@ -25,6 +25,7 @@ pub mod netns;
 pub mod packet;
 pub mod poll;
 pub mod process;
+pub mod rt;
 pub mod sandbox;
 pub mod steward;
 mod sys;
