@@ -11,6 +11,7 @@ use crate::capture::CaptureArgs;
 use crate::complete::{self, Shell};
 use crate::interface::InterfaceName;
 use crate::manual;
+use crate::quick::{DownArgs, UpArgs};
 use crate::run::RunArgs;
 
 const ABOUT: &str = "WireGuard for Linux at line rate, with no kernel module";
@@ -50,6 +51,10 @@ pub struct Cli {
 pub enum Command {
     /// Create an interface and run it, in the background once it is ready
     Run(RunArgs),
+    /// Bring an interface up with all that its file says, or print what that would take
+    Up(UpArgs),
+    /// Take an interface down, and with it all that belongs to it
+    Down(DownArgs),
     /// Show interfaces: all of them, or one, or one field of it
     Show(ShowArgs),
     /// Print the configuration of an interface as a file that setconf takes

@@ -44,7 +44,7 @@ pub fn apply(args: &ConfArgs, mode: Mode) -> Result<(), Error> {
     for warning in &file.warnings {
         eprintln!("wireloom: {}:{}: {warning}", args.file.display(), warning.line);
     }
-    let mut change = change(file, mode)?;
+    let mut change = change(file, mode, &mut Resolver::default())?;
     if mode == Mode::Sync && !change.peers.is_empty() {
         sync(&mut change, &client::get(args.interface.as_str())?);
     }
@@ -67,8 +67,7 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
 }
 
 /// The change that makes a device what the file says, on the way of `setconf` or of `addconf`.
-fn change(file: file::File, mode: Mode) -> Result<DeviceChange, Error> {
-    let mut resolver = Resolver::default();
+pub fn change(file: file::File, mode: Mode, resolver: &mut Resolver) -> Result<DeviceChange, Error> {
     let mut peers = Vec::with_capacity(file.peers.len());
     for from in file.peers {
         peers.push(PeerChange {

@@ -11,6 +11,7 @@ use config::value::{Quoted, ValueError};
 use crate::attend::AttendError;
 use crate::capture::CaptureError;
 use crate::interface::NotAName;
+use crate::quick::QuickError;
 use crate::run::RunError;
 
 /// Why a command failed.
@@ -87,4 +88,6 @@ pub enum Error {
     Attend(#[from] AttendError),
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    #[error(transparent)]
+    Quick(#[from] QuickError),
 }

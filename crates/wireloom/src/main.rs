@@ -5,7 +5,7 @@
 //!
 //! `genkey genpsk pubkey` ([`keys`]) touch no device; `show showconf` ([`show`]), `set` ([`set`]) and `setconf addconf syncconf`
 //! ([`conf`]) speak to one ([`client`]) through its socket, or by netlink where it is the kernel's ([`kernel`]), as `wg` does;
-//! `run` ([`run`]) is one. What the help and the man pages say beyond the arguments is in [`manual`], and shells are helped by
+//! `run` ([`run`]) is one. `up down` ([`quick`]) do all that wg-quick(8) does. What the help and the man pages say beyond the arguments is in [`manual`], and shells are helped by
 //! [`complete`].
 
 #![forbid(unsafe_code)]
@@ -22,6 +22,7 @@ mod interface;
 mod kernel;
 mod keys;
 mod manual;
+mod quick;
 mod resolve;
 mod run;
 mod set;
@@ -61,6 +62,8 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> Result<(), Error> {
     match command {
         Command::Run(args) => Ok(run::run(args)?),
+        Command::Up(args) => quick::up(&args),
+        Command::Down(args) => quick::down(&args),
         Command::Attend(args) => attend::attend(&args),
         Command::Show(args) => show::show(&args),
         Command::Showconf { interface } => show::showconf(&interface),

@@ -27,6 +27,8 @@ const SOCKETS: (&str, &str) = (
     "/var/run/wireguard/INTERFACE.sock",
     "the configuration socket of an interface that runs in user space; interfaces of the kernel are spoken to by netlink",
 );
+const QUICK_FILES: (&str, &str) = ("/etc/wireguard/NAME.conf", "the settings of the interface NAME");
+const JOURNAL: (&str, &str) = ("/run/wireloom/NAME.json", "what was done to bring NAME up; no keys are in it");
 const RETRIES: (&str, &str) = (
     "WG_ENDPOINT_RESOLUTION_RETRIES",
     "how often a name that cannot be resolved now is tried again: a number, or `infinity`; 15 if it is not set",
@@ -71,6 +73,10 @@ const PAGES: &[Page] = &[
         ],
         examples: &[
             ("wireloom run wg0", "creates wg0, and returns once it is ready"),
+            (
+                "wireloom run --netns web wg0",
+                "creates wg0 in the network namespace `web`; its encrypted datagrams leave by this one",
+            ),
             ("LOG_LEVEL=verbose wireloom run -f wg0", "stays in the foreground and tells what happens"),
         ],
         environment: &[
@@ -84,6 +90,41 @@ const PAGES: &[Page] = &[
             ("WG_UAPI_FD", "the number of an open descriptor of a listening socket, to be used instead of making one"),
         ],
         files: &[SOCKETS, ("/dev/net/tun", "makes the interface")],
+    },
+    Page {
+        name: "wireloom-up",
+        notes: &[
+            "The file is one of wg-quick(8): that of wg(8) with Address, MTU, DNS, Table, PreUp, PostUp, PreDown, PostDown and SaveConfig in [Interface]. \
+             What is done, and in which order, is what wg-quick does; each step is told on standard error as a person would type it, though none of it is \
+             typed: links, addresses, routes and rules go to the kernel directly. The routes, rules and marks are those of wg-quick, which can take \
+             down what was brought up here, and the other way round.",
+            "It is all or nothing: when a step fails, or somebody interrupts, those before it are taken back in reverse.",
+            "The packets are moved by Wireloom's own WireGuard, `wireloom run`, unless --engine says otherwise: `kernel` takes the kernel's or fails, `auto` takes \
+             the kernel's where it has one, else our own. One line tells which it is and why.",
+            "With --netns the interface and all that belongs to it are put into that network namespace, hooks included; the encrypted datagrams \
+             leave by the one in which the command is given, and endpoints are resolved there.",
+            "Without an MTU in the file it is 80 less than the least that the ways to the endpoints take; with IPv6 in the tunnel at least 1280.",
+        ],
+        examples: &[
+            ("wireloom up wg0", "brings wg0 up as /etc/wireguard/wg0.conf says"),
+            ("wireloom up --dry-run ./office.conf", "prints what it would take to bring up `office`, and does nothing"),
+            (
+                "wireloom up --netns web wg0",
+                "puts wg0 into the network namespace `web`, which then has no other way out",
+            ),
+        ],
+        environment: &[RETRIES],
+        files: &[QUICK_FILES, JOURNAL, SOCKETS],
+    },
+    Page {
+        name: "wireloom-down",
+        notes: &[
+            "What `wireloom up` has noted is taken back, wherever the interface is. An interface that wg-quick(8) brought up is taken down as wg-quick does it. \
+             Hooks and SaveConfig are as the file says now.",
+        ],
+        examples: &[("wireloom down wg0", "takes wg0 down")],
+        environment: &[],
+        files: &[QUICK_FILES, JOURNAL],
     },
     Page {
         name: "wireloom-show",

@@ -5,8 +5,10 @@
 //! soon as there is an endpoint, be it an address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use config::value::{HostPort, Quoted, Services};
 use dns_lookup::{AddrInfoHints, LookupError, LookupErrorKind, SockType, getaddrinfo};
@@ -22,6 +24,8 @@ const DEFAULT_RETRIES: u32 = 15;
 pub struct Resolver {
     /// What the environment says; read with the first endpoint.
     retries: Option<Retries>,
+    /// Whether somebody has interrupted, so that no name is waited for any longer.
+    interrupted: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,14 +43,24 @@ struct Failure {
 }
 
 impl Resolver {
+    /// One that gives up when the flag is set.
+    pub fn stopped_by(interrupted: Arc<AtomicBool>) -> Resolver {
+        Resolver { retries: None, interrupted }
+    }
+
+    /// The address of an endpoint that is written as one.
+    pub fn literal(endpoint: &HostPort) -> Option<SocketAddr> {
+        Some(SocketAddr::new(endpoint.host.parse::<IpAddr>().ok()?, endpoint.port))
+    }
+
     /// The first address of `endpoint`.
     pub fn resolve(&mut self, endpoint: &HostPort) -> Result<SocketAddr, Error> {
         let retries = match self.retries {
             Some(retries) => retries,
             None => *self.retries.insert(Retries::from_environment()?),
         };
-        if let Ok(ip) = endpoint.host.parse::<IpAddr>() {
-            return Ok(SocketAddr::new(ip, endpoint.port));
+        if let Some(address) = Resolver::literal(endpoint) {
+            return Ok(address);
         }
         insist(
             retries,
@@ -57,18 +71,36 @@ impl Resolver {
                     failure.reason,
                     delay.as_secs_f64()
                 );
-                thread::sleep(delay);
+                pause(delay, &self.interrupted)
             },
         )
         .map_err(|failure| Error::Resolve { endpoint: endpoint.to_string(), reason: failure.reason })
     }
 }
 
-/// Asks until there is an answer, or no hope of one; `wait` is called in between.
+/// The address of an endpoint, if it can be told at the first attempt.
+pub fn resolve_once(endpoint: &HostPort) -> Option<SocketAddr> {
+    Resolver::literal(endpoint).or_else(|| lookup(endpoint).ok())
+}
+
+/// Sleeps for so long; false once somebody has interrupted.
+fn pause(delay: Duration, interrupted: &AtomicBool) -> bool {
+    let until = Instant::now() + delay;
+    while !interrupted.load(Ordering::Relaxed) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        thread::sleep(left.min(Duration::from_millis(100)));
+    }
+    false
+}
+
+/// Asks until there is an answer, or no hope of one; `wait` is called in between, and says whether to go on.
 fn insist<T>(
     retries: Retries,
     mut ask: impl FnMut() -> Result<T, Failure>,
-    mut wait: impl FnMut(&Failure, Duration),
+    mut wait: impl FnMut(&Failure, Duration) -> bool,
 ) -> Result<T, Failure> {
     let mut delay = FIRST_DELAY;
     let mut left = retries;
@@ -82,7 +114,9 @@ fn insist<T>(
             Retries::Times(times) => *times -= 1,
             Retries::Endless => {}
         }
-        wait(&failure, delay);
+        if !wait(&failure, delay) {
+            return Err(failure);
+        }
         delay = (delay * 6 / 5).min(LONGEST_DELAY);
     }
 }
@@ -171,8 +205,14 @@ mod tests {
     #[test]
     fn waits_ever_longer_but_not_for_ever() {
         let mut waits = Vec::new();
-        let result: Result<(), _> =
-            insist(Retries::Times(20), || Err(passing()), |_, delay| waits.push(delay.as_secs_f64()));
+        let result: Result<(), _> = insist(
+            Retries::Times(20),
+            || Err(passing()),
+            |_, delay| {
+                waits.push(delay.as_secs_f64());
+                true
+            },
+        );
         assert_eq!(result, Err(passing()));
         assert_eq!(waits.len(), 20);
         assert_eq!(waits[..3], [1.0, 1.2, 1.44]);
@@ -184,11 +224,19 @@ mod tests {
     fn stops_at_an_answer_and_where_there_is_no_hope() {
         let mut answers = vec![Ok(7), Err(passing()), Err(passing())];
         let mut waits = 0;
-        assert_eq!(insist(Retries::Endless, || answers.pop().unwrap(), |_, _| waits += 1), Ok(7));
+        let wait = |_: &Failure, _| {
+            waits += 1;
+            true
+        };
+        assert_eq!(insist(Retries::Endless, || answers.pop().unwrap(), wait), Ok(7));
         assert_eq!(waits, 2);
         let permanent = Failure { permanent: true, reason: "never".to_owned() };
         let result: Result<(), _> = insist(Retries::Endless, || Err(permanent.clone()), |_, _| panic!("waited"));
         assert_eq!(result, Err(permanent));
+        // Nor where nobody wants to know any more.
+        let result: Result<(), _> = insist(Retries::Endless, || Err(passing()), |_, _| false);
+        assert_eq!(result, Err(passing()));
+        assert!(!pause(LONGEST_DELAY, &AtomicBool::new(true)) && pause(Duration::ZERO, &AtomicBool::new(false)));
     }
 
     #[test]
@@ -204,7 +252,7 @@ mod tests {
 
     #[test]
     fn addresses_need_no_resolver() {
-        let mut resolver = Resolver { retries: Some(Retries::Times(0)) };
+        let mut resolver = Resolver { retries: Some(Retries::Times(0)), ..Resolver::default() };
         let mut resolve =
             |host: &str| resolver.resolve(&HostPort { host: host.to_owned(), port: 7 }).map(|a| a.to_string());
         assert_eq!(resolve("192.0.2.1").unwrap(), "192.0.2.1:7");

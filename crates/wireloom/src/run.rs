@@ -16,6 +16,7 @@ use linux::capabilities::{self, CapabilitySet};
 use linux::link::Monitor;
 use linux::poll::{Signal, SignalFd};
 use linux::process::{self, DaemoniseError, Output, Readiness};
+use linux::rt::{Rt, RtError};
 use linux::sandbox::{self, Role};
 use linux::tun::{self, Offloads, Tun, TunError};
 use linux::unix::{self, DeletionWatch, ListenError, Listener, Stays};
@@ -25,6 +26,7 @@ use plane::DataPlane;
 use plane::userspace::{Helping, PlaneError, Userspace, UserspaceConfig};
 
 use crate::interface::InterfaceName;
+use crate::quick::open_netns;
 
 /// The MTU of an interface that we make, in bytes: 1500 less IPv6, UDP and what WireGuard adds, as the kernel's WireGuard has it.
 const MTU: u32 = 1420;
@@ -75,6 +77,9 @@ pub struct RunArgs {
     /// The interface's MTU in bytes
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
     pub mtu: Option<u16>,
+    /// The network namespace to put the interface into, as `ip netns` names it; its sockets stay in this one
+    #[arg(long, value_name = "NAME")]
+    pub netns: Option<String>,
     /// The interface to create
     pub interface: InterfaceName,
 }
@@ -118,6 +123,22 @@ pub enum RunError {
         what: &'static str,
         /// The system's error.
         source: std::io::Error,
+    },
+    /// The namespace that the interface is for is not there.
+    #[error("there is no network namespace '{name}', expected one that `ip netns list` shows: {source}")]
+    Netns {
+        /// Its name.
+        name: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The interface could not be put where it is to be.
+    #[error("cannot put the interface into the network namespace '{name}': {source}")]
+    Move {
+        /// The namespace's name.
+        name: String,
+        /// What the kernel says.
+        source: RtError,
     },
     /// The data plane could not start.
     #[error("{}", Chain(.0))]
@@ -409,10 +430,27 @@ fn open_tun(args: &RunArgs, environment: &Environment) -> Result<Tun, RunError> 
     if let Err(error) = monitor.set_txqueuelen(tun.index, packets) {
         log::debug!("the interface's queue keeps its length: {error}");
     }
-    if ours && let Err(error) = monitor.set_silent(tun.index) {
+    let silent = match &args.netns {
+        Some(name) => put_into(&tun, name)?,
+        None if ours => monitor.set_silent(tun.index),
+        None => Ok(()),
+    };
+    if let Err(error) = silent {
         log::debug!("the interface may say something by itself: {error}");
     }
     Ok(tun)
+}
+
+/// Puts the interface into a network namespace, where it is told to be silent: with its first namespace it loses what it was told there.
+fn put_into(tun: &Tun, name: &str) -> Result<std::io::Result<()>, RunError> {
+    let place = open_netns(name).map_err(|source| RunError::Netns { name: name.to_owned(), source })?;
+    let moved = Rt::open().map_err(RtError::Io).and_then(|mut rt| rt.move_link(tun.index, place.as_fd()));
+    moved.map_err(|source| RunError::Move { name: name.to_owned(), source })?;
+    let queue = &tun.queues[0];
+    Ok(netns::run_in(place.as_fd(), || {
+        let index = queue.index()?;
+        Monitor::open(index)?.set_silent(index)
+    }))
 }
 
 fn adopt(name: &'static str, number: i32) -> Result<OwnedFd, RunError> {

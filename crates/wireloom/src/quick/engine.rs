@@ -1,0 +1,87 @@
+//! Which WireGuard an interface runs on: the kernel's, or ours.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use super::QuickError;
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Wish {
+    /// The kernel's where it has one, else ours
+    Auto,
+    /// Ours
+    #[default]
+    Userspace,
+    /// The kernel's
+    Kernel,
+}
+
+/// What moves the packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// A daemon of ours.
+    Userspace,
+    /// The kernel's module.
+    Kernel,
+}
+
+/// An engine, and why it was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// The engine.
+    pub engine: Engine,
+    because: &'static str,
+}
+
+impl Choice {
+    /// Chooses; `kernel` says whether the kernel has a WireGuard, and is only asked where it matters.
+    ///
+    /// # Errors
+    /// [`QuickError::NoKernelEngine`] where nothing else was wished.
+    pub fn make(wish: Wish, kernel: impl Fn() -> bool) -> Result<Choice, QuickError> {
+        let (engine, because) = match wish {
+            Wish::Userspace => (Engine::Userspace, "the default; --engine auto takes the kernel's where there is one"),
+            Wish::Auto if kernel() => (Engine::Kernel, "--engine auto, and it is there"),
+            Wish::Auto => (Engine::Userspace, "--engine auto, and this kernel has none of its own"),
+            Wish::Kernel if kernel() => (Engine::Kernel, "--engine kernel"),
+            Wish::Kernel => return Err(QuickError::NoKernelEngine),
+        };
+        Ok(Choice { engine, because })
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = match self.engine {
+            Engine::Userspace => "Wireloom's own WireGuard",
+            Engine::Kernel => "the kernel's WireGuard",
+        };
+        write!(f, "{whose} ({})", self.because)
+    }
+}
+
+/// Whether the kernel has a WireGuard, after loading its module if need be.
+pub fn kernel_has_one() -> bool {
+    linux::netlink::Connection::generic().and_then(|mut generic| generic.family("wireguard")).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_is_taken_only_where_it_is_and_was_wished() {
+        let choose = |wish, there| Choice::make(wish, || there).ok().map(|choice| choice.engine);
+        assert_eq!(choose(Wish::Auto, true), Some(Engine::Kernel));
+        assert_eq!(choose(Wish::Auto, false), Some(Engine::Userspace));
+        assert_eq!(choose(Wish::Kernel, true), Some(Engine::Kernel));
+        assert_eq!(choose(Wish::Kernel, false), None);
+        for there in [true, false] {
+            assert_eq!(choose(Wish::Userspace, there), Some(Engine::Userspace));
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! `wireloom up` and `down`: an interface with all that belongs to it, from one file, as wg-quick(8) has it.
+//!
+//! [`place`] finds the file, which `config::quick` reads. [`machine`] looks at what there is, [`plan`] makes of both an ordered list of
+//! [`step`]s without touching anything, and [`up`] applies them one by one. Each that was begun is in the [`journal`] first, so that
+//! whatever happens, [`undo`] finds what there is to take back: at once, in reverse, when a step fails or somebody interrupts, or
+//! later by [`down`]. What wg-quick brought up has no journal: then the steps are derived from the file and the device.
+//!
+//! The steps: [`link`] and [`configure`] make the device, [`network`] gives it addresses, routes and rules.
+
+mod configure;
+pub mod down;
+mod engine;
+pub mod error;
+mod journal;
+mod link;
+mod machine;
+mod network;
+pub mod place;
+mod plan;
+mod step;
+mod tables;
+mod undo;
+pub mod up;
+
+pub use down::{DownArgs, down};
+pub use error::QuickError;
+pub use link::open_netns;
+pub use up::{UpArgs, up};

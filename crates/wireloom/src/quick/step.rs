@@ -1,0 +1,127 @@
+//! A step: something that `up` does, and that `down` or a failure takes back.
+//!
+//! Each has a line that says what it does, as a person would type it. It is applied once, and notes in itself what undoing it needs. Undoing
+//! is right for a step that was never applied, was applied in part, or is undone already.
+//!
+//! What is with the interface (its addresses, routes, keys) goes with it: only the first step, [`Link`], has to take that away.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::configure::{Configure, ConfigureError, Mark};
+use super::link::{Link, LinkError};
+use super::network::{Activate, Addresses, NetworkError, Routes, Rule};
+
+/// A step.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// The interface is made, and put where it belongs.
+    Link(Link),
+    /// It is given its keys and peers.
+    Configure(Configure),
+    /// It is given an address.
+    Addresses(Addresses),
+    /// It is given an MTU, and set up.
+    Activate(Activate),
+    /// Its own datagrams are marked.
+    Mark(Mark),
+    /// Routes lead to it.
+    Routes(Routes),
+    /// A rule chooses among tables.
+    Rule(Rule),
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum StepError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Configure(#[from] ConfigureError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error("cannot write the journal {path}: {source}", path = super::journal::FOLDER)]
+    Journal { source: std::io::Error },
+    #[error("interrupted")]
+    Interrupted,
+    #[error("it was to fail here")]
+    Injected,
+}
+
+/// What the steps of one interface share while they are applied or undone.
+pub struct Stage {
+    /// The interface.
+    pub interface: String,
+    /// The namespace in which the command was given, where the sockets of the device stay. The thread itself is in that of the interface
+    /// once there is one.
+    pub home: OwnedFd,
+    /// Whether somebody has interrupted.
+    pub interrupted: Arc<AtomicBool>,
+    /// Where the peers are, known once the device is configured.
+    pub endpoints: Vec<SocketAddr>,
+    /// The mark of the device's own datagrams; 0 for none.
+    pub mark: u32,
+}
+
+impl Stage {
+    /// Fails once somebody has interrupted.
+    pub fn check(&self) -> Result<(), StepError> {
+        if self.interrupted.load(Ordering::Relaxed) { Err(StepError::Interrupted) } else { Ok(()) }
+    }
+}
+
+impl Step {
+    /// What it does, in lines as a person would type them.
+    pub fn describe(&self) -> Vec<String> {
+        match self {
+            Step::Link(step) => step.describe(),
+            Step::Configure(step) => vec![step.describe()],
+            Step::Addresses(step) => step.describe(),
+            Step::Activate(step) => vec![step.describe()],
+            Step::Mark(step) => vec![step.describe()],
+            Step::Routes(step) => step.describe(),
+            Step::Rule(step) => vec![step.describe()],
+        }
+    }
+
+    /// Does it.
+    pub fn apply(&mut self, stage: &mut Stage) -> Result<(), StepError> {
+        match self {
+            Step::Link(step) => step.apply()?,
+            Step::Configure(step) => step.apply(stage)?,
+            Step::Addresses(step) => step.apply()?,
+            Step::Activate(step) => step.apply(stage)?,
+            Step::Mark(step) => step.apply()?,
+            Step::Routes(step) => step.apply(stage)?,
+            Step::Rule(step) => step.apply()?,
+        }
+        Ok(())
+    }
+
+    /// Takes it back.
+    pub fn undo(&self, stage: &Stage) -> Result<(), StepError> {
+        match self {
+            Step::Link(step) => step.undo(stage)?,
+            Step::Rule(step) => step.undo()?,
+            // They go with the interface.
+            Step::Configure(_) | Step::Addresses(_) | Step::Activate(_) | Step::Mark(_) | Step::Routes(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether it is done inside of the namespace that the interface is put into.
+    pub fn is_inside(&self) -> bool {
+        !matches!(self, Step::Link(_))
+    }
+
+    /// Whether `down` takes it back when the interface is gone: what keeps traffic from going astray stays until then.
+    pub fn outlives_link(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,221 @@
+//! `wireloom up`.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Args;
+use config::quick::Quick;
+use linux::netns;
+use linux::rt::Rt;
+
+use super::engine::{self, Choice, Wish};
+use super::error::QuickError;
+use super::journal::{self, Journal, Lock};
+use super::link::open_netns;
+use super::machine::{self, Facts};
+use super::place::Place;
+use super::plan::{self, Options};
+use super::step::{Stage, Step, StepError};
+use super::undo::{self, Order};
+use crate::error::Error;
+use crate::resolve::{Resolver, resolve_once};
+
+/// What to bring up, and how.
+#[derive(Args)]
+pub struct UpArgs {
+    /// The interface, whose file is /etc/wireguard/NAME.conf, or a file
+    #[arg(value_name = "NAME|FILE")]
+    pub what: String,
+    /// Whose WireGuard moves the packets
+    #[arg(long, value_name = "ENGINE", value_enum, default_value_t)]
+    pub engine: Wish,
+    /// The network namespace to put the interface into, as `ip netns` names it; its sockets stay in this one
+    #[arg(long, value_name = "NAME")]
+    pub netns: Option<String>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Fail before this step, counted from 1; for tests
+    #[arg(long, value_name = "N", hide = true)]
+    pub fail_at: Option<usize>,
+}
+
+/// Brings an interface up, wholly or not at all.
+pub fn up(args: &UpArgs) -> Result<(), Error> {
+    let place = Place::find(&args.what)?;
+    let quick = place.read()?;
+    let interface = place.interface.to_string();
+    let home = netns::current().map_err(Error::Links)?;
+    let inside = args.netns.as_deref().map(open).transpose()?;
+    let choice = Choice::make(args.engine, engine::kernel_has_one)?;
+    let options = Options { engine: choice.engine, netns: args.netns.clone() };
+    if args.dry_run {
+        let facts = look(&quick, inside.as_ref(), true)?;
+        println!("# {interface}: {choice}");
+        for step in plan::up(&place, quick, &options, &facts) {
+            say(&step, args.netns.as_deref(), |line| println!("{line}"));
+        }
+        return Ok(());
+    }
+    privileged("up")?;
+    let interrupted = watch()?;
+    let _lock = Lock::take(&interface)?;
+    clear(&interface, &home, inside.as_ref())?;
+    let facts = look(&quick, inside.as_ref(), false)?;
+    eprintln!("wireloom: {interface}: {choice}");
+    let steps = plan::up(&place, quick, &options, &facts);
+    let home_numbers = journal::numbers(&home).map_err(Error::Links)?;
+    let mut stage = Stage { interface: interface.clone(), home, interrupted, endpoints: Vec::new(), mark: 0 };
+    let mut journal = Journal {
+        interface,
+        file: place.file,
+        engine: choice.engine,
+        netns: options.netns,
+        home: home_numbers,
+        steps: Vec::new(),
+    };
+    apply(steps, &mut journal, &mut stage, args.fail_at)
+}
+
+/// Applies the steps, or none of them.
+fn apply(steps: Vec<Step>, journal: &mut Journal, stage: &mut Stage, fail_at: Option<usize>) -> Result<(), Error> {
+    let netns = journal.netns.clone();
+    let mut done = Ok(());
+    for (at, step) in steps.into_iter().enumerate() {
+        let what = step.describe().first().cloned().unwrap_or_default();
+        done = one(step, journal, stage, fail_at == Some(at + 1), netns.as_deref()).map_err(|source| (what, source));
+        if done.is_err() {
+            break;
+        }
+    }
+    // Interrupted in the last step.
+    let done = done.and_then(|()| stage.check().map_err(|source| (stage.interface.clone(), source)));
+    let Err((what, source)) = done else { return Ok(()) };
+    if let Err(error) = undo::all(journal, stage, Order::Reverse) {
+        eprintln!("wireloom: {error}");
+    }
+    Err(QuickError::Step { what, source: Box::new(source) }.into())
+}
+
+fn one(step: Step, journal: &mut Journal, stage: &mut Stage, fail: bool, netns: Option<&str>) -> Result<(), StepError> {
+    stage.check()?;
+    if fail {
+        return Err(StepError::Injected);
+    }
+    say(&step, netns, |line| eprintln!("[#] {line}"));
+    let at = journal.steps.len();
+    journal.steps.push(step);
+    let written = |journal: &Journal| journal.write().map_err(|source| StepError::Journal { source });
+    written(journal)?;
+    let applied = journal.steps[at].apply(stage);
+    // Also when it failed: a part of it may have been done.
+    let noted = written(journal);
+    applied.and(noted)
+}
+
+/// Says what a step does, as it would be typed here.
+pub fn say(step: &Step, netns: Option<&str>, mut line: impl FnMut(&str)) {
+    for text in step.describe() {
+        match netns {
+            Some(netns) if step.is_inside() => line(&format!("ip netns exec {netns} {text}")),
+            _ => line(&text),
+        }
+    }
+}
+
+/// Fails for who may not do it anyway, before anything is tried.
+pub fn privileged(command: &'static str) -> Result<(), QuickError> {
+    use linux::capabilities::CapabilitySet;
+    let effective = rustix::thread::capabilities(None).map(|sets| sets.effective);
+    let may = effective.is_ok_and(|effective| effective.contains(CapabilitySet::NET_ADMIN));
+    if may { Ok(()) } else { Err(QuickError::NotRoot(command)) }
+}
+
+/// A namespace by its name.
+pub fn open(name: &str) -> Result<OwnedFd, QuickError> {
+    open_netns(name).map_err(|source| QuickError::Netns { name: name.to_owned(), source })
+}
+
+/// Notices interrupts from here on, instead of ending by them.
+fn watch() -> Result<Arc<AtomicBool>, QuickError> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(QuickError::Signals)?;
+    }
+    Ok(interrupted)
+}
+
+/// Sees to it that nothing is there of that name: what an interface has left that ended otherwise is taken back.
+fn clear(interface: &str, home: &OwnedFd, inside: Option<&OwnedFd>) -> Result<(), Error> {
+    let journal = Journal::read(interface)?;
+    let here = journal::numbers(home).map_err(Error::Links)?;
+    if journal.as_ref().is_some_and(|journal| journal.home != here) {
+        return Err(QuickError::Elsewhere(interface.to_owned()).into());
+    }
+    let put = journal.as_ref().and_then(|journal| journal.netns.as_deref()).and_then(|netns| open_netns(netns).ok());
+    for place in [Some(home), inside, put.as_ref()].into_iter().flatten() {
+        let there = netns::run_in(place.as_fd(), || Ok(Rt::open()?.link(interface)));
+        if there.map_err(Error::Links)?.map_err(QuickError::Look)?.is_some() {
+            return Err(match journal {
+                Some(_) => QuickError::IsUp(interface.to_owned()),
+                None => QuickError::Exists(interface.to_owned()),
+            }
+            .into());
+        }
+    }
+    if let Some(mut journal) = journal {
+        eprintln!("wireloom: {interface} has ended without `wireloom down`: what it has left is taken back first");
+        let mut stage = Stage {
+            interface: interface.to_owned(),
+            home: home.try_clone().map_err(Error::Links)?,
+            interrupted: Arc::default(),
+            endpoints: Vec::new(),
+            mark: 0,
+        };
+        undo_there(&mut journal, &mut stage)?;
+    }
+    Ok(())
+}
+
+/// Takes a journal back from inside of its namespace, in a thread of its own. A namespace that is gone took all with it.
+fn undo_there(journal: &mut Journal, stage: &mut Stage) -> Result<(), Error> {
+    let place = match journal.netns.as_deref().map(open_netns) {
+        Some(Ok(place)) => place,
+        Some(Err(_)) => {
+            journal.steps.retain(|step| !step.is_inside());
+            stage.home.try_clone().map_err(Error::Links)?
+        }
+        None => stage.home.try_clone().map_err(Error::Links)?,
+    };
+    let stage = &*stage;
+    let left =
+        netns::run_in(place.as_fd(), || Ok(undo::all(journal, stage, Order::LinkFirst))).map_err(Error::Links)??;
+    if left > 0 {
+        return Err(QuickError::Left { interface: journal.interface.clone(), left }.into());
+    }
+    Ok(())
+}
+
+/// The facts: of the table where the routes will be, of the ways to the endpoints here.
+fn look(quick: &Quick, inside: Option<&OwnedFd>, names: bool) -> Result<Facts, Error> {
+    let mut rt = Rt::open().map_err(Error::Links)?;
+    let endpoints: Vec<SocketAddr> = quick
+        .device
+        .peers
+        .iter()
+        .filter_map(|peer| peer.endpoint.as_ref())
+        .filter_map(|endpoint| if names { resolve_once(endpoint) } else { Resolver::literal(endpoint) })
+        .collect();
+    let mark = quick.device.fwmark.unwrap_or(0);
+    let path_mtu = machine::path_mtu(&mut rt, &endpoints, mark).map_err(QuickError::Look)?;
+    let free_table = match inside {
+        Some(inside) => {
+            netns::run_in(inside.as_fd(), || Ok(machine::free_table(&mut Rt::open()?))).map_err(Error::Links)?
+        }
+        None => machine::free_table(&mut rt),
+    };
+    Ok(Facts { free_table: free_table.map_err(QuickError::Look)?, path_mtu })
+}
