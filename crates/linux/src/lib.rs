@@ -24,6 +24,7 @@ pub mod netlink;
 pub mod netns;
 pub mod packet;
 pub mod poll;
+pub mod probe;
 pub mod process;
 pub mod rt;
 pub mod sandbox;

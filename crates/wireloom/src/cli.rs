@@ -9,6 +9,7 @@ use config::show::{FIELDS, Field};
 use crate::attend::AttendArgs;
 use crate::capture::CaptureArgs;
 use crate::complete::{self, Shell};
+use crate::doctor::DoctorArgs;
 use crate::interface::InterfaceName;
 use crate::manual;
 use crate::quick::{DownArgs, UpArgs};
@@ -91,6 +92,8 @@ pub enum Command {
     Genpsk,
     /// Read a private key from standard input and print its public key
     Pubkey,
+    /// Look for what is wrong with this machine, an interface or a file, and say what to do
+    Doctor(DoctorArgs),
     /// Print a script that teaches a shell to complete our command lines
     Completions {
         /// The shell

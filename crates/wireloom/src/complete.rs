@@ -54,6 +54,13 @@ pub fn interface(typed: &OsStr) -> Vec<CompletionCandidate> {
     matching(typed, client::interfaces().unwrap_or_default())
 }
 
+/// The interfaces that there are, and files.
+pub fn interface_or_file(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let mut all = interface(typed);
+    all.extend(PathCompleter::file().complete(typed));
+    all
+}
+
 /// The interfaces, and the words that `show` has in their place.
 pub fn shown(typed: &OsStr) -> Vec<CompletionCandidate> {
     let mut names = client::interfaces().unwrap_or_default();

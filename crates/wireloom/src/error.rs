@@ -82,6 +82,10 @@ pub enum Error {
     #[error("cannot write the manual into {}: {source}", folder.display())]
     Manual { folder: PathBuf, source: io::Error },
 
+    /// They have been told.
+    #[error("there are faults")]
+    Faults,
+
     #[error(transparent)]
     Run(#[from] RunError),
     #[error(transparent)]

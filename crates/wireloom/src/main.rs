@@ -17,6 +17,7 @@ mod cli;
 mod client;
 mod complete;
 mod conf;
+mod doctor;
 mod error;
 mod interface;
 mod kernel;
@@ -48,13 +49,15 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    let looks = matches!(cli.command, Command::Doctor(_));
     match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough.
         Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(Error::Faults) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("wireloom: {error}");
-            ExitCode::FAILURE
+            if looks { ExitCode::from(doctor::COULD_NOT_LOOK) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -74,6 +77,7 @@ fn execute(command: Command) -> Result<(), Error> {
         Command::Capture(args) => capture::capture(&args),
         Command::Genkey => keys::genkey(),
         Command::Genpsk => keys::genpsk(),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Pubkey => keys::pubkey(),
         Command::Completions { shell } => complete::script(shell),
         Command::ManPages { folder } => {

@@ -242,6 +242,26 @@ const PAGES: &[Page] = &[
         files: &[],
     },
     Page {
+        name: "wireloom-doctor",
+        notes: &[
+            "Each finding has a level (ok, note, warning, fault), a name that scripts can rely on, a sentence on what it is, and below it one on what to do. \
+             docs/doctor.md tells of all of them.",
+            "Nothing is changed. What is sent is one byte to each endpoint, and pings through the tunnel, which find out how large a packet may be that gets through: \
+             that takes a minute at most. An ordinary user sees a part of it, and is told so.",
+        ],
+        examples: &[
+            ("wireloom doctor", "looks at this machine"),
+            ("wireloom doctor wg0", "also at wg0, which runs here, and at the path inside the tunnel"),
+            ("wireloom doctor ./wg0.conf", "also at a file, before it is used"),
+            (
+                "wireloom doctor --json wg0 | jq '.findings[] | select(.level == \"fault\")'",
+                "the faults, for a program",
+            ),
+        ],
+        environment: &[("WG_COLOR_MODE", "`always` or `never`; otherwise there are colours on a terminal")],
+        files: &[SOCKETS, ("/etc/wireguard/NAME.conf", "the file of an interface that does not run")],
+    },
+    Page {
         name: "wireloom-pubkey",
         notes: &[],
         examples: &[("wireloom pubkey < private", "prints the public key of the private key in the file")],
@@ -273,6 +293,12 @@ const EXIT_STATUS: &[(&str, &str)] = &[
     ("1", "it did not; one line on standard error says what, where, and what would be right"),
 ];
 
+const EXIT_STATUS_OF_DOCTOR: &[(&str, &str)] = &[
+    ("0", "there is no fault"),
+    ("1", "there is one, or there are several"),
+    ("2", "it could not look; one line on standard error says why"),
+];
+
 /// A section of lists, by its title.
 type Section = (&'static str, &'static [(&'static str, &'static str)]);
 
@@ -291,7 +317,7 @@ impl Page {
             ("Examples", self.examples),
             ("Environment", self.environment),
             ("Files", self.files),
-            ("Exit status", EXIT_STATUS),
+            ("Exit status", if self.command() == "doctor" { EXIT_STATUS_OF_DOCTOR } else { EXIT_STATUS }),
         ];
         all.into_iter().filter(|(_, entries)| !entries.is_empty())
     }

@@ -11,6 +11,7 @@ use common::{Host, WIRELOOM, said};
 use tempfile::TempDir;
 
 const COMMANDS: &[&str] = &[
+    "doctor",
     "run",
     "show",
     "showconf",

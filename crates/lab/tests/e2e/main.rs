@@ -14,6 +14,7 @@ mod commands;
 mod common;
 mod configuration;
 mod datapath;
+mod doctor;
 mod eavesdropper;
 mod errors;
 mod helping;

@@ -131,7 +131,10 @@ impl Rt {
         let mut message = RouteMessage::default();
         message.header.address_family = Family::of(to).number();
         message.header.destination_prefix_length = Family::of(to).bits();
-        message.header.flags = RouteFlags::LookupTable;
+        if to.is_ipv4() {
+            // Which table it is from; of IPv6 the kernel says so anyway, and refuses the flag.
+            message.header.flags = RouteFlags::LookupTable;
+        }
         message.attributes.push(RouteAttribute::Destination(to.into()));
         message.attributes.extend(device.map(RouteAttribute::Oif));
         if mark != 0 {

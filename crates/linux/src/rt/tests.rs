@@ -161,6 +161,9 @@ fn routes_are_as_ip_makes_and_shows_them() {
         let path = rt.path_to(ip("10.2.3.4"), 0, None).unwrap();
         assert_eq!((path.mtu, path.route.device, path.route.gateway), (1299, Some(index), route.gateway));
         assert_eq!(rt.path_to(ip("192.0.2.77"), 5, None).unwrap().mtu, 1500);
+        rt.add_address(Address { index, ip: ip("fd00::1"), len: 64 }).unwrap();
+        let path = rt.path_to(ip("fd00::2"), 0, None).unwrap();
+        assert_eq!((path.mtu, path.route.device, path.route.to), (1500, Some(index), ip("fd00::2")));
         let unreachable = rt.path_to(ip("198.51.100.1"), 0, None).unwrap_err();
         assert_eq!(unreachable.errno(), Some(libc::ENETUNREACH));
     });
