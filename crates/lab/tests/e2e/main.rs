@@ -32,6 +32,7 @@ mod nat;
 mod onion;
 mod paper;
 mod privileges;
+mod quick_up;
 mod routing;
 mod scale;
 mod service;

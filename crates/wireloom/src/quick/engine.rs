@@ -8,12 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::QuickError;
 
 /// What was asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Wish {
     /// The kernel's where it has one, else ours
     Auto,
     /// Ours
-    #[default]
     Userspace,
     /// The kernel's
     Kernel,
@@ -38,17 +37,18 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Chooses; `kernel` says whether the kernel has a WireGuard, and is only asked where it matters.
+    /// Chooses, ours where nothing was wished; `kernel` says whether the kernel has a WireGuard, and is only asked where it matters.
     ///
     /// # Errors
     /// [`QuickError::NoKernelEngine`] where nothing else was wished.
-    pub fn make(wish: Wish, kernel: impl Fn() -> bool) -> Result<Choice, QuickError> {
+    pub fn make(wish: Option<Wish>, kernel: impl Fn() -> bool) -> Result<Choice, QuickError> {
         let (engine, because) = match wish {
-            Wish::Userspace => (Engine::Userspace, "the default; --engine auto takes the kernel's where there is one"),
-            Wish::Auto if kernel() => (Engine::Kernel, "--engine auto, and it is there"),
-            Wish::Auto => (Engine::Userspace, "--engine auto, and this kernel has none of its own"),
-            Wish::Kernel if kernel() => (Engine::Kernel, "--engine kernel"),
-            Wish::Kernel => return Err(QuickError::NoKernelEngine),
+            None => (Engine::Userspace, "the default; --engine auto takes the kernel's where there is one"),
+            Some(Wish::Userspace) => (Engine::Userspace, "--engine userspace"),
+            Some(Wish::Auto) if kernel() => (Engine::Kernel, "--engine auto, and it is there"),
+            Some(Wish::Auto) => (Engine::Userspace, "--engine auto, and this kernel has none of its own"),
+            Some(Wish::Kernel) if kernel() => (Engine::Kernel, "--engine kernel"),
+            Some(Wish::Kernel) => return Err(QuickError::NoKernelEngine),
         };
         Ok(Choice { engine, because })
     }
@@ -76,12 +76,14 @@ mod tests {
     #[test]
     fn the_kernels_is_taken_only_where_it_is_and_was_wished() {
         let choose = |wish, there| Choice::make(wish, || there).ok().map(|choice| choice.engine);
-        assert_eq!(choose(Wish::Auto, true), Some(Engine::Kernel));
-        assert_eq!(choose(Wish::Auto, false), Some(Engine::Userspace));
-        assert_eq!(choose(Wish::Kernel, true), Some(Engine::Kernel));
-        assert_eq!(choose(Wish::Kernel, false), None);
+        assert_eq!(choose(Some(Wish::Auto), true), Some(Engine::Kernel));
+        assert_eq!(choose(Some(Wish::Auto), false), Some(Engine::Userspace));
+        assert_eq!(choose(Some(Wish::Kernel), true), Some(Engine::Kernel));
+        assert_eq!(choose(Some(Wish::Kernel), false), None);
         for there in [true, false] {
-            assert_eq!(choose(Wish::Userspace, there), Some(Engine::Userspace));
+            for wish in [None, Some(Wish::Userspace)] {
+                assert_eq!(choose(wish, there), Some(Engine::Userspace));
+            }
         }
     }
 }

@@ -164,3 +164,6 @@ impl Connected {
             .any(|len| Cidr::new(network.addr(), len).is_some_and(|wider| self.0.contains(&wider)))
     }
 }
+
+#[cfg(test)]
+mod tests;

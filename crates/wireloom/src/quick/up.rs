@@ -28,9 +28,9 @@ pub struct UpArgs {
     /// The interface, whose file is /etc/wireguard/NAME.conf, or a file
     #[arg(value_name = "NAME|FILE")]
     pub what: String,
-    /// Whose WireGuard moves the packets
-    #[arg(long, value_name = "ENGINE", value_enum, default_value_t)]
-    pub engine: Wish,
+    /// Whose WireGuard moves the packets; our own, if not said
+    #[arg(long, value_name = "ENGINE", value_enum)]
+    pub engine: Option<Wish>,
     /// The network namespace to put the interface into, as `ip netns` names it; its sockets stay in this one
     #[arg(long, value_name = "NAME")]
     pub netns: Option<String>,
