@@ -157,6 +157,11 @@ pub fn no_dump() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
+/// Gives this process the name of the program, which one that was started as `/proc/self/exe` has not.
+pub fn set_name() -> io::Result<()> {
+    Ok(rustix::thread::set_name(c"wireloom")?)
+}
+
 /// Ends this process, by SIGTERM, when the one that started it ends. An error if it has already.
 pub fn end_with_parent() -> io::Result<()> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};

@@ -144,6 +144,12 @@ impl Listener {
         Ok(stream)
     }
 
+    /// The socket alone, which somebody else may listen on. Its file stays.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        self.stays.set(true);
+        Ok(self.listener.try_clone()?.into())
+    }
+
     /// What becomes of its file, to be told from elsewhere.
     pub fn stays(&self) -> Stays {
         self.stays.clone()

@@ -13,6 +13,7 @@ use crate::capture::CaptureError;
 use crate::interface::NotAName;
 use crate::quick::QuickError;
 use crate::run::RunError;
+use crate::service::ServiceError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -94,4 +95,7 @@ pub enum Error {
     Capture(#[from] CaptureError),
     #[error(transparent)]
     Quick(#[from] QuickError),
+    /// A service ended otherwise than it was told to.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
 }

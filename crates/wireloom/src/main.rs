@@ -26,6 +26,7 @@ mod manual;
 mod quick;
 mod resolve;
 mod run;
+mod service;
 mod set;
 mod show;
 mod zones;

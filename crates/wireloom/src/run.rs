@@ -244,6 +244,7 @@ fn aead_named(name: Option<String>) -> Result<aead::Backend, RunError> {
 
 /// Runs an interface until it is taken away.
 pub fn run(args: RunArgs) -> Result<(), RunError> {
+    process::set_name().map_err(os("giving the process its name"))?;
     let environment = Environment::read()?;
     let manager = manager::take().map_err(os("looking at what the service manager says"))?.manager;
     if args.foreground || environment.foreground {
@@ -415,10 +416,13 @@ fn open_tun(args: &RunArgs, environment: &Environment) -> Result<Tun, RunError> 
             tun = tun::create(args.interface.as_str(), 1, want)?;
         }
     }
-    let mtu = args.mtu.map_or(MTU, u32::from);
+    // One that is handed over has the MTU that it is to have, or is about to get it.
+    let mtu = args.mtu.map(u32::from).or(args.queues.is_empty().then_some(MTU));
     let home = netns::current().map_err(os("looking at the network namespace"))?;
     let monitor = Monitor::follow(&tun.queues[0], home.as_fd()).map_err(os("looking at the interface"))?;
-    monitor.set_mtu(tun.index, mtu).map_err(os("setting the MTU"))?;
+    if let Some(mtu) = mtu {
+        monitor.set_mtu(tun.index, mtu).map_err(os("setting the MTU"))?;
+    }
     let bounded = if ours { tun.bound_queues() } else { Err(std::io::Error::other("it is not ours")) };
     let packets = bounded.map_or_else(
         |error| {

@@ -43,6 +43,8 @@ pub enum QuickError {
     Signals(io::Error),
     #[error("{what}: {source}; what was done before is undone")]
     Step { what: String, source: Box<StepError> },
+    #[error("cannot configure '{interface}' again: {source}")]
+    Again { interface: String, source: Box<StepError> },
     #[error(
         "interface '{interface}' is down, but of what belonged to it {left} could not be undone; `wireloom down {interface}` tries again"
     )]

@@ -4,12 +4,14 @@
 //! that it is for; from there on the thread is in that one, too. The kernel's is made by rtnetlink. Ours is a daemon that goes to the
 //! background once it is ready, and ends when its interface is deleted or its socket is.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use linux::rt::{Rt, RtError};
@@ -36,6 +38,28 @@ pub struct Link {
     pub netns: Option<String>,
     /// Whether it has been made by this step.
     pub made: bool,
+    /// Who starts the daemon, where it is not to be in the background.
+    #[serde(skip)]
+    pub starter: Option<Starter>,
+}
+
+/// Starts a daemon that is ready when it returns, and puts its interface into a namespace.
+#[derive(Clone)]
+pub struct Starter(Arc<Start>);
+
+type Start = dyn Fn(Option<&str>) -> io::Result<()> + Send + Sync;
+
+impl Starter {
+    /// One that does it so.
+    pub fn new(start: impl Fn(Option<&str>) -> io::Result<()> + Send + Sync + 'static) -> Starter {
+        Starter(Arc::new(start))
+    }
+}
+
+impl fmt::Debug for Starter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Starter")
+    }
 }
 
 /// Why there is no interface, or still one.
@@ -44,7 +68,7 @@ pub struct Link {
 pub enum LinkError {
     #[error(transparent)]
     Rt(#[from] RtError),
-    #[error("cannot run this program again: {0}")]
+    #[error("cannot start the daemon: {0}")]
     Start(io::Error),
     #[error("the daemon did not start ({0})")]
     Daemon(ExitStatus),
@@ -69,7 +93,7 @@ pub fn open_netns(name: &str) -> io::Result<OwnedFd> {
 impl Link {
     /// One that is not there yet.
     pub fn new(interface: &str, engine: Engine, netns: Option<&str>) -> Link {
-        Link { interface: interface.to_owned(), engine, netns: netns.map(str::to_owned), made: false }
+        Link { interface: interface.to_owned(), engine, netns: netns.map(str::to_owned), made: false, starter: None }
     }
 
     pub fn describe(&self) -> Vec<String> {
@@ -113,6 +137,9 @@ impl Link {
 
     /// Starts the daemon, and returns when it is ready.
     fn run(&self) -> Result<(), LinkError> {
+        if let Some(Starter(start)) = &self.starter {
+            return start(self.netns.as_deref()).map_err(LinkError::Start);
+        }
         let mut command = Command::new("/proc/self/exe");
         // By its own name it takes a command, whatever it was called here.
         command.arg0("wireloom").arg("run");

@@ -7,6 +7,7 @@
 //!
 //! The steps: [`link`] and [`configure`] make the device, [`network`] gives it addresses, routes and rules.
 
+mod again;
 mod configure;
 pub mod down;
 mod engine;
@@ -22,7 +23,11 @@ mod tables;
 mod undo;
 pub mod up;
 
+pub use again::configure_again;
 pub use down::{DownArgs, down};
+pub use engine::Engine;
 pub use error::QuickError;
-pub use link::open_netns;
-pub use up::{UpArgs, up};
+pub use journal::{Journal, Lock, numbers};
+pub use link::{Starter, open_netns};
+pub use place::interface_of_word;
+pub use up::{UpArgs, bring_up, up};

@@ -13,7 +13,7 @@ use linux::rt::Rt;
 use super::engine::{self, Choice, Wish};
 use super::error::QuickError;
 use super::journal::{self, Journal, Lock};
-use super::link::open_netns;
+use super::link::{Starter, open_netns};
 use super::machine::{self, Facts};
 use super::place::Place;
 use super::plan::{self, Options};
@@ -21,6 +21,7 @@ use super::step::{Stage, Step, StepError};
 use super::undo::{self, Order};
 use crate::error::Error;
 use crate::resolve::{Resolver, resolve_once};
+use crate::service;
 
 /// What to bring up, and how.
 #[derive(Args)]
@@ -34,6 +35,9 @@ pub struct UpArgs {
     /// The network namespace to put the interface into, as `ip netns` names it; its sockets stay in this one
     #[arg(long, value_name = "NAME")]
     pub netns: Option<String>,
+    /// Stay, and take the interface down on SIGINT or SIGTERM; for service managers
+    #[arg(short, long, conflicts_with = "dry_run")]
+    pub foreground: bool,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -42,8 +46,13 @@ pub struct UpArgs {
     pub fail_at: Option<usize>,
 }
 
-/// Brings an interface up, wholly or not at all.
+/// Brings an interface up, wholly or not at all; and stays, if that is asked for.
 pub fn up(args: &UpArgs) -> Result<(), Error> {
+    if args.foreground { service::run(args) } else { bring_up(args, None) }
+}
+
+/// Brings an interface up. A daemon is started by `starter`, if there is one.
+pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
     let place = Place::find(&args.what)?;
     let quick = place.read()?;
     let interface = place.interface.to_string();
@@ -65,7 +74,12 @@ pub fn up(args: &UpArgs) -> Result<(), Error> {
     clear(&interface, &home, inside.as_ref())?;
     let facts = look(&quick, inside.as_ref(), false)?;
     eprintln!("wireloom: {interface}: {choice}");
-    let steps = plan::up(&place, quick, &options, &facts);
+    let mut steps = plan::up(&place, quick, &options, &facts);
+    for step in &mut steps {
+        if let Step::Link(link) = step {
+            link.starter = starter.clone();
+        }
+    }
     let home_numbers = journal::numbers(&home).map_err(Error::Links)?;
     let mut stage = Stage { interface: interface.clone(), home, interrupted, endpoints: Vec::new(), mark: 0 };
     let mut journal = Journal {

@@ -1,0 +1,226 @@
+//! What outlives a daemon: the queues of the interface and the listening socket. They are made here, handed to the service manager,
+//! under names, and to the daemon; and what an earlier process has handed to the manager is what we were started with.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+use linux::manager::{self, Manager};
+use linux::tun::{self, Offloads, Queue};
+use linux::unix::{self, Listener};
+use linux::{netns, process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+use super::{ServiceError, os, this_program};
+use crate::error::Error;
+use crate::quick::{self, DownArgs, Engine, Journal, QuickError, UpArgs};
+use crate::run::RunError;
+
+/// What the socket is kept as.
+const SOCKET: &str = "socket";
+
+/// What the queues are kept as, each with its number in the order of the kernel.
+const QUEUE: &str = "queue-";
+
+/// What is kept (nothing but a sign) where the interface is the kernel's.
+const KERNEL: &str = "kernel";
+
+/// How long a daemon may take to end before it is made to. It is long because it wipes a hundred thousand peers.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a daemon may take to begin.
+const START: Duration = Duration::from_secs(60);
+
+/// The keeper.
+pub struct Keeper {
+    interface: String,
+    manager: Option<Manager>,
+    /// What the manager has, by name.
+    kept: Vec<(String, OwnedFd)>,
+    /// The names of what it has or was given, to be let go.
+    names: Vec<String>,
+    daemon: Option<Child>,
+}
+
+impl Keeper {
+    /// One with what an earlier process has left.
+    pub fn new(interface: &str, manager: Option<Manager>, kept: Vec<(String, OwnedFd)>) -> Keeper {
+        let names = kept.iter().map(|(name, _)| name.clone()).collect();
+        Keeper { interface: interface.to_owned(), manager, kept, names, daemon: None }
+    }
+
+    /// Whether somebody keeps for us.
+    pub fn has_manager(&self) -> bool {
+        self.manager.is_some()
+    }
+
+    /// Tells the service manager something, where there is one.
+    pub fn say(&self, text: &str) {
+        if let Some(manager) = &self.manager
+            && let Err(error) = manager.say(text)
+        {
+            eprintln!("wireloom: the service manager cannot be told: {error}");
+        }
+    }
+
+    /// Whether a new daemon can carry on with what was kept: it is all there, and is the interface that `journal` tells of.
+    pub fn is_whole(&mut self, journal: &Journal) -> bool {
+        let here = netns::current().and_then(quick::numbers);
+        if here.is_ok_and(|here| here != journal.home) {
+            return false;
+        }
+        if journal.engine == Engine::Kernel {
+            return self.kept.iter().any(|(name, _)| name == KERNEL);
+        }
+        let number = |name: &str| name.strip_prefix(QUEUE)?.parse::<usize>().ok();
+        // As the kernel has numbered them; the manager gives them back as it likes.
+        self.kept.sort_by_key(|(name, _)| number(name).unwrap_or(usize::MAX));
+        let queues = self.kept.iter().filter(|(name, _)| number(name).is_some()).count();
+        let all = self.kept.iter().take(queues).enumerate().all(|(at, (name, fd))| {
+            let attached =
+                fd.try_clone().is_ok_and(|fd| Queue::from(fd).name().is_ok_and(|name| name == self.interface));
+            number(name) == Some(at) && attached
+        });
+        let socket = self.kept.iter().filter(|(name, _)| name == SOCKET).count();
+        queues > 0 && all && socket == 1 && unix::socket_path(&self.interface).exists()
+    }
+
+    /// Gives up what was kept, with the interface that it is of.
+    pub fn give_up(&mut self, args: &UpArgs) -> Result<(), Error> {
+        if self.kept.is_empty() {
+            return Ok(());
+        }
+        self.kept.clear();
+        let down = quick::down(&DownArgs { what: args.what.clone(), netns: None });
+        self.let_go();
+        match down {
+            Err(Error::Quick(QuickError::NotUp(_))) => Ok(()),
+            down => down,
+        }
+    }
+
+    /// Lets go of all that the service manager has.
+    pub fn let_go(&mut self) {
+        for name in self.names.drain(..) {
+            if let Some(manager) = &self.manager {
+                // What it does not let go of now goes with the service.
+                let _ = manager.let_go(&name);
+            }
+        }
+    }
+
+    /// Makes queues and socket, has them kept, and starts the daemon with them. The interface is put into the namespace `netns`.
+    pub fn start_anew(&mut self, netns: Option<&str>) -> Result<(), ServiceError> {
+        let make = |error: RunError| ServiceError::Make(Box::new(error));
+        let mut tun = tun::create(&self.interface, process::cpus().min(tun::QUEUES_MAX), Offloads::ALL)
+            .map_err(|error| make(error.into()))?;
+        if tun.queues.len() > 1 && tun.queues[0].set_steering_by_flow().is_err() {
+            // As `run` does it: flows that cannot be steered would lose their order.
+            drop(tun);
+            tun = tun::create(&self.interface, 1, Offloads::ALL).map_err(|error| make(error.into()))?;
+        }
+        let listener = Listener::bind(&unix::socket_path(&self.interface)).map_err(|error| make(error.into()))?;
+        for (number, queue) in tun.queues.iter().enumerate() {
+            let queue = queue.as_fd().try_clone_to_owned().map_err(os("duplicating a queue"))?;
+            self.kept.push((format!("{QUEUE}{number}"), queue));
+        }
+        self.kept.push((SOCKET.to_owned(), listener.into_fd().map_err(os("duplicating the socket"))?));
+        for (name, fd) in &self.kept {
+            self.names.push(name.clone());
+            if let Some(manager) = &self.manager {
+                manager.keep(name, fd).map_err(os("handing a descriptor to the service manager"))?;
+            }
+        }
+        self.start(netns)
+    }
+
+    /// Has the service manager remember that the interface is the kernel's, and up.
+    pub fn keep_kernels(&mut self) -> io::Result<()> {
+        if let Some(manager) = &self.manager
+            && !self.names.iter().any(|name| name == KERNEL)
+        {
+            manager.keep(KERNEL, std::fs::File::open("/dev/null")?)?;
+            self.names.push(KERNEL.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Starts the daemon with what is kept, of which it has the only descriptors then, besides the service manager.
+    pub fn start(&mut self, netns: Option<&str>) -> Result<(), ServiceError> {
+        let (mut queues, mut socket) = (Vec::new(), String::new());
+        // Dropped, and so closed here, once the daemon has them.
+        let kept = std::mem::take(&mut self.kept);
+        for (name, fd) in &kept {
+            let number = manager::inherit(fd).map_err(os("handing a descriptor to the daemon"))?;
+            if name == SOCKET { socket = number.to_string() } else { queues.push(number.to_string()) }
+        }
+        let mut command = this_program();
+        command.args(["run", "--foreground", "--queues", &queues.join(","), "--socket", &socket]);
+        if let Some(netns) = netns {
+            command.args(["--netns", netns]);
+        }
+        self.daemon = Some(command.arg(&self.interface).spawn().map_err(os("starting the daemon"))?);
+        drop(kept);
+        self.wait_until_ready()
+    }
+
+    /// Waits for the answer to a request that changes nothing.
+    fn wait_until_ready(&mut self) -> Result<(), ServiceError> {
+        let ask = || {
+            let mut stream = UnixStream::connect(unix::socket_path(&self.interface))?;
+            stream.write_all(b"set=1\n\n").map(|()| stream)
+        };
+        let stream = ask().map_err(os("speaking to the daemon"))?;
+        let pidfd = self.pidfd().map_err(os("following the daemon"))?;
+        let mut fds = vec![PollFd::new(&stream, PollFlags::IN)];
+        fds.extend(pidfd.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
+        let start = Instant::now();
+        loop {
+            let left = START.saturating_sub(start.elapsed());
+            let left = Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() };
+            match poll(&mut fds, Some(&left)) {
+                Err(rustix::io::Errno::INTR) => continue,
+                waited => waited.map_err(|error| os("waiting for the daemon")(error.into()))?,
+            };
+            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            return match (ready.as_slice(), self.ended()) {
+                (_, Some(status)) => Err(ServiceError::Crashed { interface: self.interface.clone(), status }),
+                ([true, ..], None) => Ok(()),
+                _ => Err(os("waiting for the daemon")(io::ErrorKind::TimedOut.into())),
+            };
+        }
+    }
+
+    /// A descriptor that tells when the daemon ends, if there is one.
+    pub fn pidfd(&self) -> io::Result<Option<OwnedFd>> {
+        let daemon = self.daemon.as_ref().map(Pid::from_child);
+        Ok(daemon.map(|pid| pidfd_open(pid, PidfdFlags::empty())).transpose()?)
+    }
+
+    /// How the daemon has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.daemon.as_mut()?.try_wait().ok().flatten()
+    }
+
+    /// Ends the daemon, if it has not.
+    pub fn end_daemon(&mut self) {
+        let Some(mut daemon) = self.daemon.take() else { return };
+        let start = Instant::now();
+        let mut told = false;
+        while let Ok(None) = daemon.try_wait() {
+            if !told {
+                told = true;
+                let _ = kill_process(Pid::from_child(&daemon), Signal::TERM);
+            }
+            if start.elapsed() > PATIENCE {
+                let _ = daemon.kill();
+                let _ = daemon.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
