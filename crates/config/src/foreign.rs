@@ -138,6 +138,17 @@ pub enum Lost {
     DnsForAll,
 }
 
+impl Lost {
+    /// Whether its line begins with where it is.
+    pub fn has_line(&self) -> bool {
+        use Lost::{KeptElsewhere, Path, Unknown, UnknownSection, UnknownValue};
+        matches!(
+            self,
+            Unknown { .. } | UnknownSection { .. } | UnknownValue { .. } | Path { .. } | KeptElsewhere { .. }
+        )
+    }
+}
+
 /// A file that cannot be read, where and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{line}: {problem}")]

@@ -28,6 +28,7 @@ pub mod networkd;
 pub mod nm;
 pub mod print;
 pub mod quick;
+pub mod save;
 pub mod show;
 pub mod stats;
 pub mod uapi;

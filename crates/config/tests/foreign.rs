@@ -19,11 +19,15 @@ fn parse(text: &str) -> Quick {
     quick::parse(text.as_bytes(), &NoServices, &KernelTables).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// With what is lost of both files, that of the `.netdev` first.
 fn from_networkd(netdev: &str, network: &str) -> Imported {
     let network =
         Network::parse(network.as_bytes(), &KernelTables).unwrap_or_else(|error| panic!("{error}: {network}"));
-    networkd::import(netdev.as_bytes(), Some(network), &NoServices, &KernelTables)
-        .unwrap_or_else(|error| panic!("{error}: {netdev}"))
+    let lost = network.lost().to_vec();
+    let mut imported = networkd::import(netdev.as_bytes(), Some(network), &NoServices, &KernelTables)
+        .unwrap_or_else(|error| panic!("{error}: {netdev}"));
+    imported.lost.extend(lost);
+    imported
 }
 
 fn from_nm(text: &str) -> Imported {
@@ -496,5 +500,46 @@ fn what_is_wrong_is_told_with_its_line() {
     ] {
         let told = nm::import(text.as_bytes(), &NoServices).err().unwrap().to_string();
         assert!(told.starts_with(expected), "{told}");
+    }
+}
+
+/// What `nmcli` of NetworkManager 1.42.4 (Debian 12) makes of an export, read and written by its own code:
+///
+/// ```text
+/// wireloom export --format networkmanager TABLE.conf | nmcli --offline connection modify connection.uuid 11111111-2222-3333-4444-555555555555
+/// ```
+///
+/// where the file was called `wg0.conf`.
+const NMCLI: [(&str, &str); 3] = [
+    (include_str!("networkmanager/auto.conf"), include_str!("networkmanager/auto.nmconnection")),
+    (include_str!("networkmanager/off.conf"), include_str!("networkmanager/off.nmconnection")),
+    (include_str!("networkmanager/77.conf"), include_str!("networkmanager/77.nmconnection")),
+];
+
+#[test]
+fn network_manager_reads_what_is_exported_and_we_what_it_writes() {
+    // It puts peers, and the settings of a section, into an order of its own, and adds what is its own.
+    let sorted = |text: &str| {
+        let mut sections: Vec<Vec<String>> = Vec::new();
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            if line.starts_with('[') {
+                sections.push(vec![line.to_owned()]);
+            } else if !line.starts_with("uuid=") && line != "addr-gen-mode=default" {
+                sections.last_mut().unwrap().push(line.to_owned());
+            }
+        }
+        sections.iter_mut().for_each(|section| section[1..].sort());
+        sections.retain(|section| section[0] != "[proxy]");
+        sections.sort();
+        sections
+    };
+    for (conf, theirs) in NMCLI {
+        let quick = parse(conf);
+        let exported = nm::export("wg0", &quick);
+        let [ours] = texts(&exported)[..] else { panic!("one file") };
+        assert_eq!(sorted(ours), sorted(theirs));
+        let back = from_nm(theirs);
+        assert_eq!((lost(&back.lost), back.interface.as_str()), (Vec::new(), "wg0"));
+        assert_eq!(*print::whole(&back.quick), *print::whole(&quick));
     }
 }

@@ -10,6 +10,7 @@ use crate::attend::AttendArgs;
 use crate::capture::CaptureArgs;
 use crate::complete::{self, Shell};
 use crate::doctor::DoctorArgs;
+use crate::exchange::{ExportArgs, ImportArgs};
 use crate::interface::InterfaceName;
 use crate::manual;
 use crate::quick::{DownArgs, UpArgs};
@@ -86,6 +87,22 @@ pub enum Command {
     Attend(AttendArgs),
     /// Write the packets of an interface into a file, for a while
     Capture(CaptureArgs),
+    /// Print the part of a file that setconf takes
+    Strip {
+        /// The interface, whose file is /etc/wireguard/NAME.conf, or a file
+        #[arg(value_name = "NAME|FILE")]
+        what: String,
+    },
+    /// Write what runs into the interface's file
+    Save {
+        /// The interface, whose file is /etc/wireguard/NAME.conf, or a file
+        #[arg(value_name = "NAME|FILE")]
+        what: String,
+    },
+    /// Write the files of systemd-networkd or NetworkManager for an interface
+    Export(ExportArgs),
+    /// Read the files of systemd-networkd or NetworkManager and print one of wg-quick's
+    Import(ImportArgs),
     /// Print a new private key
     Genkey,
     /// Print a new preshared key

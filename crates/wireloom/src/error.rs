@@ -10,6 +10,7 @@ use config::value::{Quoted, ValueError};
 
 use crate::attend::AttendError;
 use crate::capture::CaptureError;
+use crate::exchange::ExchangeError;
 use crate::interface::NotAName;
 use crate::quick::QuickError;
 use crate::run::RunError;
@@ -98,4 +99,6 @@ pub enum Error {
     /// A service ended otherwise than it was told to.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
 }

@@ -19,6 +19,8 @@ mod complete;
 mod conf;
 mod doctor;
 mod error;
+mod exchange;
+mod files;
 mod interface;
 mod kernel;
 mod keys;
@@ -76,6 +78,10 @@ fn execute(command: Command) -> Result<(), Error> {
         Command::Addconf(args) => conf::apply(&args, conf::Mode::Add),
         Command::Syncconf(args) => conf::apply(&args, conf::Mode::Sync),
         Command::Capture(args) => capture::capture(&args),
+        Command::Strip { what } => quick::strip(&what),
+        Command::Save { what } => quick::save(&what),
+        Command::Export(args) => exchange::export(&args),
+        Command::Import(args) => exchange::import(&args),
         Command::Genkey => keys::genkey(),
         Command::Genpsk => keys::genpsk(),
         Command::Doctor(args) => doctor::doctor(&args),

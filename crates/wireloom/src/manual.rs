@@ -225,6 +225,62 @@ const PAGES: &[Page] = &[
         files: &[SOCKETS],
     },
     Page {
+        name: "wireloom-strip",
+        notes: &["The same bytes as `wg-quick strip` prints."],
+        examples: &[(
+            "wireloom strip wg0 | wireloom syncconf wg0 /dev/stdin",
+            "makes the peers of wg0 those of its file",
+        )],
+        environment: &[],
+        files: &[QUICK_FILES],
+    },
+    Page {
+        name: "wireloom-save",
+        notes: &[
+            "What the file has beyond the device (DNS, Table, hooks, SaveConfig) stays; addresses, the MTU if it has one, keys and peers are those that \
+             run. Addresses that the kernel made itself (fe80::/10) are left out unless the file has them.",
+            "Comments stay with the setting or the section below them, or on whose line they are; those of peers that are gone go with them, which is told. \
+             The file is replaced as a whole, readable by its owner only; when anything fails it stays what it was.",
+        ],
+        examples: &[("wireloom save wg0", "writes what runs into /etc/wireguard/wg0.conf")],
+        environment: &[],
+        files: &[QUICK_FILES, SOCKETS],
+    },
+    Page {
+        name: "wireloom-export",
+        notes: &[
+            "What the other program has no words for (hooks, SaveConfig, the table of nftables against leaks) is told on standard error, one line each. Files with \
+             keys are made for their owner only, those for systemd-networkd also for the group systemd-network where there is one; a file that is there \
+             already is left alone unless --force is given.",
+            "A PostUp that only runs `wg set %i private-key FILE` becomes PrivateKeyFile=, `wg set %i peer KEY preshared-key FILE` PresharedKeyFile=.",
+        ],
+        examples: &[
+            (
+                "wireloom export --format networkd wg0 --output /etc/systemd/network",
+                "writes 50-wg0.netdev and 50-wg0.network",
+            ),
+            (
+                "wireloom export --format networkmanager wg0 --output /etc/NetworkManager/system-connections",
+                "writes wg0.nmconnection",
+            ),
+        ],
+        environment: &[],
+        files: &[QUICK_FILES],
+    },
+    Page {
+        name: "wireloom-import",
+        notes: &["What wg-quick has no words for is told on standard error, one line each, with where it stands."],
+        examples: &[
+            (
+                "wireloom import /etc/systemd/network/50-wg0.netdev /etc/systemd/network/50-wg0.network --output /etc/wireguard",
+                "writes /etc/wireguard/wg0.conf",
+            ),
+            ("wireloom import /etc/NetworkManager/system-connections/wg0.nmconnection", "prints the file"),
+        ],
+        environment: &[],
+        files: &[],
+    },
+    Page {
         name: "wireloom-genkey",
         notes: &[KEY_NOTE],
         examples: &[(

@@ -66,6 +66,11 @@ impl Network {
         Ok(network)
     }
 
+    /// What it says and wg-quick has no words for.
+    pub fn lost(&self) -> &[Lost] {
+        &self.lost
+    }
+
     fn assign(&mut self, section: &Section, entry: &Entry) -> Result<(), ImportError> {
         let value = entry.value.as_str();
         let odd = |key, word| Lost::UnknownValue { line: entry.line, key, value: Quoted::new(word) };
@@ -293,7 +298,6 @@ impl Parser<'_> {
             self.lost.push(Lost::Routes);
             Table::Auto
         });
-        self.lost.extend(network.lost);
         let Network { addresses, dns, search, mtu, .. } = network;
         let quick = Quick { addresses, dns, search, mtu: mtu.or(self.quick.mtu), ..self.quick };
         Imported { interface, quick, lost: self.lost }

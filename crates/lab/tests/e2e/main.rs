@@ -17,6 +17,7 @@ mod datapath;
 mod doctor;
 mod eavesdropper;
 mod errors;
+mod files;
 mod helping;
 mod hostile;
 mod hostile_flood;

@@ -18,8 +18,9 @@ mod machine;
 mod network;
 pub mod place;
 mod plan;
+mod save;
 mod step;
-mod tables;
+pub mod tables;
 mod undo;
 pub mod up;
 
@@ -30,4 +31,5 @@ pub use error::QuickError;
 pub use journal::{Journal, Lock, numbers};
 pub use link::{Starter, open_netns};
 pub use place::interface_of_word;
+pub use save::{save, strip};
 pub use up::{UpArgs, bring_up, up};
