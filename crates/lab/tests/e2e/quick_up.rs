@@ -334,8 +334,25 @@ fn what_has_ended_otherwise_is_cleared_away() {
         assert_ne!(left.state(), before, "rules are left behind");
         left.succeed(how);
     }
+    // What another namespace has is not touched, unless that is no more.
+    let other = Host {
+        namespace: Namespace::new().unwrap(),
+        folder: tempfile::tempdir().unwrap(),
+        interface: left.interface.clone(),
+    };
+    other.write("[Interface]\n");
+    for verb in ["up", "down"] {
+        let refused = other.attempt(verb);
+        assert!(refused.stderr.contains("was brought up from another network namespace"), "{}", refused.log());
+    }
     left.succeed("down");
     assert_eq!(left.state(), before);
+    other.succeed("up");
+    let Host { namespace, folder, .. } = other;
+    drop(namespace);
+    let other = Host { namespace: Namespace::new().unwrap(), folder, interface: left.interface.clone() };
+    wait_until("the name to be free", SOON, || other.attempt("up").status.success()).unwrap();
+    other.succeed("down");
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl Socket {
         self.answers(self.sequence, &mut take).map(drop)
     }
 
-    /// Asks for all that there is, again where it changed meanwhile; `begin` is called before each time.
+    /// Asks for all that there is, again where it changed meanwhile.
     pub(super) fn list<T>(
         &mut self,
         message: &RouteNetlinkMessage,

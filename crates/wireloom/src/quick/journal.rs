@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::QuickError;
 use super::engine::Engine;
+use super::home;
 use super::step::Step;
 
 /// Where the journals are.
@@ -95,7 +96,7 @@ fn make_folder() -> io::Result<()> {
 }
 
 impl Journal {
-    /// That of an interface, if there is one.
+    /// That of an interface, if there is one of a network namespace that there still is.
     ///
     /// # Errors
     /// [`QuickError::Journal`], [`QuickError::JournalText`].
@@ -105,7 +106,10 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(QuickError::Journal { path, source }),
             Ok(text) => {
-                serde_json::from_slice(&text).map(Some).map_err(|source| QuickError::JournalText { path, source })
+                let read = serde_json::from_slice::<Journal>(&text);
+                let journal = read.map_err(|source| QuickError::JournalText { path, source })?;
+                // With its namespace, all that it tells of has gone.
+                Ok(Some(journal).filter(|journal| home::lives(journal.home)))
             }
         }
     }

@@ -12,6 +12,7 @@ mod configure;
 pub mod down;
 mod engine;
 pub mod error;
+mod home;
 mod journal;
 mod link;
 mod machine;
