@@ -23,7 +23,7 @@ pub struct Options {
 }
 
 /// Programs that we use and the packages that hold them. What every Debian has (perl, setpriv, getconf) is not listed.
-const PROGRAMS: [(&str, &str); 17] = [
+const PROGRAMS: [(&str, &str); 18] = [
     ("wg", "wireguard-tools"),
     ("wireguard-go", "wireguard-go"),
     ("iperf3", "iperf3"),
@@ -38,6 +38,7 @@ const PROGRAMS: [(&str, &str); 17] = [
     ("zsh", "zsh"),
     ("fish", "fish"),
     ("nft", "nftables"),
+    ("dbus-daemon", "dbus-daemon"),
     ("debootstrap", "debootstrap"),
     ("tcpdump", "tcpdump"),
     ("cc", "gcc libc6-dev"),

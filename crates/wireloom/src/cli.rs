@@ -82,8 +82,7 @@ pub enum Command {
     Addconf(ConfArgs),
     /// Configure an interface as a file says, without disturbing the peers that stay
     Syncconf(ConfArgs),
-    /// Do for an interface what it does not do itself
-    #[command(hide = true)]
+    /// Attend to an interface while it is there: resolve the names of endpoints again, wipe keys before suspend
     Attend(AttendArgs),
     /// Write the packets of an interface into a file, for a while
     Capture(CaptureArgs),

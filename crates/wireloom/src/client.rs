@@ -51,6 +51,19 @@ pub fn watch(interface: &str, keys: &[PublicKey]) -> Result<Option<EventReader<U
     }
 }
 
+/// Has a device end all its sessions and wipe their keys, and keep still as long as the connection is open. Only ours do.
+pub fn wipe(interface: &str) -> Result<UnixStream, Error> {
+    let Some(stream) = request(interface, uapi::write_wipe())? else {
+        return Err(Error::NoInterface(interface.to_owned()));
+    };
+    ReplyReader::new(&stream).set().map_err(|error| match error {
+        // Others do not know the word.
+        ReplyError::CutOff => failed(interface, ReplyError::Malformed("no answer to a wipe")),
+        error => failed(interface, error),
+    })?;
+    Ok(stream)
+}
+
 /// What a device has dropped, by reason. Only ours tell.
 pub fn drops(interface: &str) -> Result<Vec<(String, u64)>, Error> {
     let Some(stream) = request(interface, uapi::write_get_drops())? else {

@@ -127,6 +127,42 @@ const PAGES: &[Page] = &[
         files: &[QUICK_FILES, JOURNAL],
     },
     Page {
+        name: "wireloom-attend",
+        notes: &[
+            "A process goes on in the background, which has no keys and no privileges (of an interface of the kernel: CAP_NET_ADMIN alone), and ends with the \
+             interface. Each interface has one: another takes its place, and without an option there is none.",
+            "With --file, the endpoints in the file that have names are looked after. A peer that has not answered three handshakes is tried at an address that its name \
+             has now and did not have before, then at one of the other family (IPv4 or IPv6), then at the others; a peer that answers is left alone, wherever \
+             it is. Names are looked up at most every 15 seconds, and ever less often, up to every five minutes. An interface of the kernel or of another \
+             program does not tell, and is looked at every 30 seconds.",
+            "It is the system's resolver that is asked. Where its name server is behind the very tunnel that does not work there is no answer, and the addresses \
+             that the name had before are all that is tried: have a name server that is reached without the tunnel, or the name in /etc/hosts.",
+            "With --wipe-on-suspend, which `wireloom run` has as well, the machine waits with its sleep (for five seconds at most, unless logind is configured otherwise) \
+             until the session keys are wiped; then nobody who has the sleeping machine can read what was recorded of its traffic. The private key stays. Sessions begin \
+             anew after it. The kernel's interfaces do so by themselves.",
+        ],
+        examples: &[
+            (
+                "wireloom attend wg0 --file /etc/wireguard/wg0.conf",
+                "finds the peers of an interface of wg-quick(8) again by their names",
+            ),
+            (
+                "PostUp = wireloom attend %i --file /etc/wireguard/%i.conf",
+                "does so for each time that it is brought up, in the file itself",
+            ),
+            ("wireloom attend wg0 --wipe-on-suspend", "wipes its session keys before the machine sleeps, instead"),
+            ("wireloom attend wg0", "ends it"),
+        ],
+        environment: &[
+            ("LOG_LEVEL", "what is logged, as with wireloom-run(1)"),
+            ("DBUS_SYSTEM_BUS_ADDRESS", "where logind is reached; /run/dbus/system_bus_socket if it is not set"),
+        ],
+        files: &[
+            SOCKETS,
+            ("/run/wireloom/INTERFACE.attendant", "the socket by which another attendant takes the place"),
+        ],
+    },
+    Page {
         name: "wireloom-show",
         notes: &[
             "The form for people sorts peers by their latest handshake. A FIELD is printed for scripts: one line for each peer, its key first, then tabs; \

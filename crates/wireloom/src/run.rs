@@ -25,6 +25,7 @@ use log::LevelFilter;
 use plane::DataPlane;
 use plane::userspace::{Helping, PlaneError, Userspace, UserspaceConfig};
 
+use crate::attend::{self, AttendError, Duties};
 use crate::interface::InterfaceName;
 use crate::quick::open_netns;
 
@@ -65,6 +66,9 @@ pub struct RunArgs {
     /// Keep all privileges and system calls, for debugging; else they are given up once the interface is there
     #[arg(long)]
     pub no_sandbox: bool,
+    /// Wipe session keys before the machine sleeps: logind tells, and waits for it
+    #[arg(long)]
+    pub wipe_on_suspend: bool,
     /// When threads help each other: auto, never or forced; for tests and measurements
     #[arg(long, hide = true, default_value = "auto", value_parser = helping)]
     pub helping: Helping,
@@ -146,6 +150,9 @@ pub enum RunError {
     /// The device could not be made.
     #[error("{}", Chain(.0))]
     Device(#[from] DeviceError),
+    /// What it wants besides cannot be had.
+    #[error(transparent)]
+    Attend(#[from] AttendError),
     /// The control thread failed.
     #[error("{}", Chain(.0))]
     Driver(#[from] DriverError),
@@ -331,6 +338,10 @@ impl Running {
         let driver = Driver::new(device.clone(), queue, offloads, signals, deletion)?;
         let server = Server::start(listener, device).map_err(os("serving the socket"))?;
         log::debug!("{workers} workers, {offloads:?}");
+        let duties = Duties { wipe_on_suspend: args.wipe_on_suspend, ..Duties::default() };
+        if !duties.is_empty() {
+            attend::start(&tun.name, &duties)?;
+        }
         Ok(Self { server, driver, plane, interface: args.interface.clone(), sandbox: !args.no_sandbox, stays })
     }
 

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 const COMMANDS: &[&str] = &[
     "doctor",
     "run",
+    "attend",
+    "up",
+    "down",
     "show",
     "showconf",
     "set",

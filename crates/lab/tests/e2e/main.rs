@@ -9,6 +9,7 @@
 // First in the alphabet and so the first to start: they take more than two minutes, in which the others run beside them.
 mod across_a_kernels_rekey;
 mod across_a_rekey;
+mod attend;
 mod capture;
 mod commands;
 mod common;
@@ -38,5 +39,6 @@ mod routing;
 mod scale;
 mod service;
 mod sizes;
+mod sleep;
 mod wg;
 mod wire;

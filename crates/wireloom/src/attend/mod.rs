@@ -11,6 +11,7 @@
 mod names;
 mod process;
 mod pursuit;
+mod sleep;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -24,13 +25,15 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use linux::process::DaemoniseError;
-use linux::unix::{ListenError, Listener};
+use linux::unix::{self, ListenError, Listener};
 use serde::{Deserialize, Serialize};
 
 use config::file;
 use config::key;
 use config::quick;
 use config::value::HostPort;
+
+use sleep::NoLogind;
 
 use crate::conf;
 use crate::error::Error;
@@ -51,6 +54,8 @@ const LONGEST: u64 = 128 << 20;
 pub struct Duties {
     /// Peers whose endpoints have names, which are resolved again when handshakes fail.
     pub names: Vec<Name>,
+    /// Whether session keys are wiped before the machine sleeps.
+    pub wipe_on_suspend: bool,
 }
 
 /// Where a peer is, by name.
@@ -94,6 +99,9 @@ pub struct AttendArgs {
     /// A file of wg-quick or wg: names in its endpoints are resolved again when handshakes with their peers fail
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Wipe session keys before the machine sleeps: logind tells, and waits for it
+    #[arg(long)]
+    pub wipe_on_suspend: bool,
     /// Read the duties from standard input
     #[arg(long, hide = true)]
     pub duties: bool,
@@ -117,6 +125,17 @@ pub enum AttendError {
     /// A peer's key is not one.
     #[error("the attendant's duties have a key that is not one")]
     Key,
+    /// Nobody tells when the machine sleeps.
+    #[error(
+        "--wipe-on-suspend takes systemd-logind or elogind, which cannot be asked ({0}); expected it on the system bus, or else no such option and \
+         a script that sets the interface down before the machine sleeps, which wipes the keys as well"
+    )]
+    NoLogind(#[from] NoLogind),
+    /// The device is another program's.
+    #[error(
+        "'{0}' is run by a program that does not wipe its keys when asked to, expected an interface of `wireloom run`"
+    )]
+    CannotWipe(String),
     /// The one that is there does not go.
     #[error("the attendant of '{0}' does not make room for another: end the process wl-attendant")]
     Stuck(String),
@@ -151,7 +170,7 @@ pub fn attend(args: &AttendArgs) -> Result<(), Error> {
         let duties = serde_json::from_slice(&text).map_err(AttendError::Duties)?;
         return Ok(process::run(args.interface.as_str(), duties)?);
     }
-    let mut duties = Duties::default();
+    let mut duties = Duties { wipe_on_suspend: args.wipe_on_suspend, ..Duties::default() };
     if let Some(path) = &args.file {
         // What else it holds ends with this process, before there is another.
         let text = conf::read(path)?;
@@ -177,10 +196,15 @@ impl quick::Tables for AnyTable {
 /// # Errors
 /// Why not: the process has told, or could not be started.
 pub fn start(interface: &str, duties: &Duties) -> Result<(), AttendError> {
+    let mut duties = duties.clone();
+    if duties.wipe_on_suspend && !unix::socket_path(interface).exists() {
+        eprintln!("wireloom: '{interface}' is the kernel's, which wipes session keys before suspend by itself");
+        duties.wipe_on_suspend = false;
+    }
     if duties.is_empty() {
         return end(interface);
     }
-    let text = serde_json::to_vec(duties)?;
+    let text = serde_json::to_vec(&duties)?;
     // Its standard output is where it is to write its log; standard error is ours until it is ready.
     let log = if crate::run::wants_log() { to_our_stderr() } else { Stdio::null() };
     let mut child = Command::new("/proc/self/exe")

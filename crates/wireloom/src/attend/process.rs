@@ -15,6 +15,7 @@ use linux::unix::Listener;
 use linux::{clock, memory, sandbox};
 
 use super::names::Names;
+use super::sleep::Sleep;
 use super::{AttendError, Duties, Name, os, take_place};
 use crate::client;
 use crate::interface::InterfaceName;
@@ -114,6 +115,14 @@ impl Link {
         Ok(Link::Followed(Box::new(Monitor::open(index).map_err(os("following the interface"))?)))
     }
 
+    /// What waits for the machine to sleep.
+    fn wiping(&self, interface: &str) -> Result<Sleep, AttendError> {
+        match self {
+            Link::Told(_) => Ok(Sleep::new(interface)?),
+            Link::Followed(_) => Err(AttendError::CannotWipe(interface.to_owned())),
+        }
+    }
+
     /// What it takes a privilege for.
     fn privileges(&self) -> CapabilitySet {
         match self {
@@ -161,6 +170,7 @@ struct Attendant {
     signals: SignalFd,
     place: Listener,
     duties: Vec<Box<dyn Duty>>,
+    sleep: Option<Sleep>,
 }
 
 impl Attendant {
@@ -181,11 +191,12 @@ impl Attendant {
         add(signals.as_fd(), token::SIGNAL)?;
         add(place.as_fd(), token::PLACE)?;
         add(timer.as_fd(), token::TIMER)?;
+        let sleep = duties.wipe_on_suspend.then(|| link.wiping(interface)).transpose()?;
         let duties = taken_up(interface, duties, matches!(link, Link::Told(_)), &epoll)?;
         process::no_dump().map_err(os("making the process undumpable"))?;
         capabilities::keep_only(link.privileges()).map_err(os("giving up privileges"))?;
         sandbox::enter(sandbox::Role::Attendant);
-        Ok(Attendant { interface: interface.to_owned(), epoll, timer, link, signals, place, duties })
+        Ok(Attendant { interface: interface.to_owned(), epoll, timer, link, signals, place, duties, sleep })
     }
 
     /// Hands on what the device tells.
@@ -202,6 +213,8 @@ impl Attendant {
     }
 
     fn run(mut self) -> Result<(), AttendError> {
+        // Here and not at the start, since it has a thread: that must be as unprivileged as this one.
+        self.sleep.take().map(Sleep::spawn).transpose().map_err(os("starting a thread"))?;
         let mut events = [Event::EMPTY; 16];
         loop {
             let deadline = self.duties.iter().filter_map(|duty| duty.deadline()).min();
@@ -252,7 +265,7 @@ impl Attendant {
 /// Makes the duties ready, for a device that tells what happens to its peers, or does not.
 fn taken_up(interface: &str, duties: Duties, tells: bool, epoll: &Epoll) -> Result<Vec<Box<dyn Duty>>, AttendError> {
     let mut all: Vec<Box<dyn Duty>> = Vec::new();
-    let Duties { names } = duties;
+    let Duties { names, wipe_on_suspend: _ } = duties;
     if !names.is_empty() {
         let watch = Watch::over(epoll, all.len() as u32);
         all.push(Box::new(Names::new(interface, names, tells, &watch)?));

@@ -9,6 +9,7 @@ use super::error::QuickError;
 use super::journal::Journal;
 use super::place::Place;
 use super::step::{Stage, Step, StepError};
+use crate::attend::Duties;
 use crate::error::Error;
 
 /// Gives the device of `journal` the keys and peers that its file has now, and the mark that it had. What belongs to the interface itself is left
@@ -21,12 +22,17 @@ pub fn configure_again(journal: &Journal) -> Result<(), Error> {
     let mut stage =
         Stage { interface: interface.clone(), home, interrupted: Arc::default(), endpoints: Vec::new(), mark: 0 };
     let again = |source: StepError| QuickError::Again { interface: interface.clone(), source: Box::new(source) };
+    let names = Duties::names(&quick.device);
     let mut configure = Configure::new(&interface, &journal.file.to_string_lossy(), quick.device);
     configure.apply(&mut stage).map_err(|error| again(error.into()))?;
     for step in &journal.steps {
-        if let Step::Mark(noted) = step {
-            let mut mark = Mark { interface: interface.clone(), mark: noted.mark };
-            mark.apply().map_err(|error| again(error.into()))?;
+        match step {
+            Step::Mark(noted) => {
+                let mut mark = Mark { interface: interface.clone(), mark: noted.mark };
+                mark.apply().map_err(|error| again(error.into()))?;
+            }
+            Step::Attend(noted) => noted.again(&stage, &names).map_err(|error| again(error.into()))?,
+            _ => {}
         }
     }
     Ok(())

@@ -8,6 +8,7 @@
 //! The steps: [`link`] and [`configure`] make the device, [`network`] gives it addresses, routes and rules.
 
 mod again;
+mod attend;
 mod configure;
 pub mod down;
 mod engine;

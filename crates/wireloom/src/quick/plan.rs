@@ -15,6 +15,7 @@ use config::quick::{Address, Quick, Table};
 use inet::Cidr;
 use linux::rt::{Family, MAIN};
 
+use super::attend::Attend;
 use super::configure::{Configure, Mark};
 use super::engine::Engine;
 use super::link::Link;
@@ -22,6 +23,7 @@ use super::machine::{Facts, IPV4_LEAST, IPV6_LEAST, inner_mtu};
 use super::network::{Activate, Addresses, Routes, Rule};
 use super::place::Place;
 use super::step::Step;
+use crate::attend::Duties;
 
 /// What was asked for besides the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Options {
     pub engine: Engine,
     /// The namespace that the interface is put into, as `ip netns` names it.
     pub netns: Option<String>,
+    /// Whether session keys are wiped before the machine sleeps.
+    pub wipe_on_suspend: bool,
 }
 
 /// What `up` does.
@@ -37,6 +41,7 @@ pub fn up(place: &Place, quick: Quick, options: &Options, facts: &Facts) -> Vec<
     let interface = place.interface.as_str();
     let networks = networks(&quick.device);
     let mark = quick.device.fwmark;
+    let duties = Duties { names: Duties::names(&quick.device), wipe_on_suspend: options.wipe_on_suspend };
     let mut steps = vec![Step::Link(Link::new(interface, options.engine, options.netns.as_deref()))];
     // PreUp
     let v6 = quick.addresses.iter().any(|address| address.ip.is_ipv6())
@@ -54,6 +59,7 @@ pub fn up(place: &Place, quick: Quick, options: &Options, facts: &Facts) -> Vec<
     // DNS
     let ways = Ways { interface, table: quick.table, mark, free_table: facts.free_table };
     steps.extend(ways.steps(&quick.addresses, &networks));
+    steps.extend(Attend::new(interface, &place.file.to_string_lossy(), options.engine, duties).map(Step::Attend));
     // PostUp
     steps
 }

@@ -12,9 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::attend::Attend;
 use super::configure::{Configure, ConfigureError, Mark};
 use super::link::{Link, LinkError};
 use super::network::{Activate, Addresses, NetworkError, Routes, Rule};
+use crate::attend::AttendError;
 
 /// A step.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,6 +36,8 @@ pub enum Step {
     Routes(Routes),
     /// A rule chooses among tables.
     Rule(Rule),
+    /// A process attends to it.
+    Attend(Attend),
 }
 
 /// Why a step failed.
@@ -46,6 +50,8 @@ pub enum StepError {
     Configure(#[from] ConfigureError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Attend(#[from] AttendError),
     #[error("cannot write the journal {path}: {source}", path = super::journal::FOLDER)]
     Journal { source: std::io::Error },
     #[error("interrupted")]
@@ -87,6 +93,7 @@ impl Step {
             Step::Mark(step) => vec![step.describe()],
             Step::Routes(step) => step.describe(),
             Step::Rule(step) => vec![step.describe()],
+            Step::Attend(step) => vec![step.describe()],
         }
     }
 
@@ -100,6 +107,7 @@ impl Step {
             Step::Mark(step) => step.apply()?,
             Step::Routes(step) => step.apply(stage)?,
             Step::Rule(step) => step.apply()?,
+            Step::Attend(step) => step.apply(stage)?,
         }
         Ok(())
     }
@@ -109,6 +117,7 @@ impl Step {
         match self {
             Step::Link(step) => step.undo(stage)?,
             Step::Rule(step) => step.undo()?,
+            Step::Attend(step) => step.undo()?,
             // They go with the interface.
             Step::Configure(_) | Step::Addresses(_) | Step::Activate(_) | Step::Mark(_) | Step::Routes(_) => {}
         }
@@ -117,7 +126,11 @@ impl Step {
 
     /// Whether it is done inside of the namespace that the interface is put into.
     pub fn is_inside(&self) -> bool {
-        !matches!(self, Step::Link(_))
+        match self {
+            Step::Link(_) => false,
+            Step::Attend(step) => step.is_inside(),
+            _ => true,
+        }
     }
 
     /// Whether `down` takes it back when the interface is gone: what keeps traffic from going astray stays until then.

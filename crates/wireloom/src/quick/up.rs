@@ -38,6 +38,9 @@ pub struct UpArgs {
     /// Stay, and take the interface down on SIGINT or SIGTERM; for service managers
     #[arg(short, long, conflicts_with = "dry_run")]
     pub foreground: bool,
+    /// Wipe session keys before the machine sleeps: logind tells, and waits for it
+    #[arg(long)]
+    pub wipe_on_suspend: bool,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -59,7 +62,7 @@ pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
     let home = netns::current().map_err(Error::Links)?;
     let inside = args.netns.as_deref().map(open).transpose()?;
     let choice = Choice::make(args.engine, engine::kernel_has_one)?;
-    let options = Options { engine: choice.engine, netns: args.netns.clone() };
+    let options = Options { engine: choice.engine, netns: args.netns.clone(), wipe_on_suspend: args.wipe_on_suspend };
     if args.dry_run {
         let facts = look(&quick, inside.as_ref(), true)?;
         println!("# {interface}: {choice}");

@@ -22,7 +22,7 @@ fn read(text: &str) -> Quick {
 
 fn planned(text: &str, facts: &Facts) -> Vec<Step> {
     let place = Place { interface: "wg0".parse().unwrap(), file: "/etc/wireguard/wg0.conf".into() };
-    up(&place, read(text), &Options { engine: Engine::Userspace, netns: None }, facts)
+    up(&place, read(text), &Options { engine: Engine::Userspace, netns: None, wipe_on_suspend: false }, facts)
 }
 
 fn lines(text: &str) -> Vec<String> {
