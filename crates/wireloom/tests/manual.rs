@@ -10,24 +10,16 @@ use std::process::{Command, Output};
 use common::{Host, WIRELOOM, said};
 use tempfile::TempDir;
 
-const COMMANDS: &[&str] = &[
-    "doctor",
-    "run",
-    "attend",
-    "up",
-    "down",
-    "show",
-    "showconf",
-    "set",
-    "setconf",
-    "addconf",
-    "syncconf",
-    "genkey",
-    "genpsk",
-    "pubkey",
-    "completions",
-    "capture",
-];
+/// The commands, as the help lists them.
+fn commands() -> Vec<String> {
+    let (_, help) = said(&run(WIRELOOM, &["--help"]));
+    let listed = help.split_once("\nCommands:\n").unwrap().1.lines().take_while(|line| !line.is_empty());
+    let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    assert!(names.len() > 10, "{names:?}");
+    names
+}
 
 fn run(program: &str, args: &[&str]) -> Output {
     let missing = |error| panic!("{program}: {error}; `cargo xtask setup` installs it");
@@ -39,7 +31,7 @@ fn every_command_has_a_page_without_faults() {
     let folder = TempDir::new().unwrap();
     let into = folder.path().join("made/man");
     assert!(run(WIRELOOM, &["man-pages", into.to_str().unwrap()]).status.success());
-    let mut names: Vec<String> = COMMANDS.iter().map(|command| format!("wireloom-{command}.1")).collect();
+    let mut names: Vec<String> = commands().iter().map(|command| format!("wireloom-{command}.1")).collect();
     names.push("wireloom.1".to_owned());
     assert_eq!(fs::read_dir(&into).unwrap().count(), names.len());
     for name in &names {
@@ -70,7 +62,8 @@ fn the_page_of_a_command_says_what_its_help_says() {
     let folder = TempDir::new().unwrap();
     assert!(run(WIRELOOM, &["man-pages", folder.path().to_str().unwrap()]).status.success());
     let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    for command in COMMANDS {
+    for command in &commands() {
+        let command = command.as_str();
         let help = said(&run(WIRELOOM, &[command, "--help"]));
         assert_eq!(said(&run(WIRELOOM, &["help", command])), help, "{command}");
         let path = folder.path().join(format!("wireloom-{command}.1"));

@@ -181,6 +181,24 @@ fn a_strict_filter_against_answers_is_found() {
 }
 
 #[test]
+fn an_interface_in_another_namespace_than_its_daemon_is_looked_at_from_either() {
+    let tunnel = our_tunnel();
+    let (left, right) = (&tunnel.left, &tunnel.right);
+    let (inside, interface) = (Namespace::new().unwrap(), &left.daemon.interface);
+    ip(left, &format!("link set {interface} netns {}", inside.name()));
+    inside.ip(&["address", "add", &format!("{}/24", left.v4), "dev", interface]).unwrap();
+    inside.ip(&["link", "set", interface, "up"]).unwrap();
+    left.daemon.set(&["peer", &right.keys.public, "allowed-ips", &format!("{}/32", right.v4)]).unwrap();
+    // There is no way to the endpoint there, and none is needed.
+    let told = doctor(&inside, interface);
+    assert_eq!(told.faults(), [""; 0], "{}", told.1.log());
+    assert!(told.text("endpoint-way").contains(&left.port.interface) && told.has("path-inside"), "{}", told.1.log());
+    let told = of(left);
+    assert_eq!(told.faults(), [""; 0], "{}", told.1.log());
+    assert!(told.text("unseen").contains("not in this network namespace") && told.has("endpoint-way"));
+}
+
+#[test]
 fn an_endpoint_that_cannot_be_reached_is_found() {
     let tunnel = healthy();
     let (left, right) = (&tunnel.left, &tunnel.right);

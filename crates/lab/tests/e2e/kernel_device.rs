@@ -73,6 +73,8 @@ compare show interfaces; compare show; compare show all
 for field in $fields; do [ $field = endpoints ] || compare show all $field; done
 [ "$(wg show interfaces)" = "bare key full many peers here us0" ] || echo "order: $(wg show interfaces)"
 wireloom show here | grep -q "latest handshake: " || echo "no handshake is shown"
+wireloom doctor --json here > told || { echo "doctor:"; cat told; }
+for id in endpoint-way path-inside handshake; do grep -q "\"id\":\"$id\",\"level\":\"ok\"" told || { echo "doctor: no $id"; cat told; }; done
 [ $(wireloom show many allowed-ips | wc -w) = 6001 ] || echo "allowed IPs are missing"
 [ $(wireloom show peers peers | wc -l) = 301 ] || echo "peers are missing"
 [ "$(wireloom show all endpoints | wc -l)" = 306 ] || echo "endpoints of all: $(wireloom show all endpoints | wc -l)"

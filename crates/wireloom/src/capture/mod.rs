@@ -193,7 +193,7 @@ fn outer(name: &InterfaceName) -> Result<PacketSocket, Error> {
         return Err(CaptureError::NoPort(name.clone()).into());
     }
     let open = || PacketSocket::open(Listen::Port(port), BUFFER);
-    match home(name) {
+    match home(name.as_str()) {
         Some(home) => netns::run_in(home.as_fd(), open),
         None => open(),
     }
@@ -202,8 +202,8 @@ fn outer(name: &InterfaceName) -> Result<PacketSocket, Error> {
 
 /// The network namespace of the daemon that runs the interface, if one does and we may look. The kernel's devices are taken to have their
 /// sockets here.
-fn home(name: &InterfaceName) -> Option<OwnedFd> {
-    let stream = std::os::unix::net::UnixStream::connect(linux::unix::socket_path(name.as_str())).ok()?;
+pub fn home(interface: &str) -> Option<OwnedFd> {
+    let stream = std::os::unix::net::UnixStream::connect(linux::unix::socket_path(interface)).ok()?;
     let pid = rustix::net::sockopt::socket_peercred(&stream).ok()?.pid;
     let file = std::fs::File::open(format!("/proc/{}/ns/net", pid.as_raw_nonzero())).ok()?;
     Some(file.into())

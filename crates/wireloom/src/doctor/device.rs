@@ -40,12 +40,14 @@ pub fn handshakes(subject: &Subject, report: &mut Report) {
         return;
     }
     let now = clock::wall();
+    // Of several peers some may be travelling, and not be there now.
+    let alone = subject.peers.iter().filter(|peer| peer.endpoint.is_some()).count() == 1;
     for peer in &subject.peers {
-        handshake(peer, now, report);
+        handshake(peer, alone, now, report);
     }
 }
 
-fn handshake(peer: &Peer, now: Duration, report: &mut Report) {
+fn handshake(peer: &Peer, alone: bool, now: Duration, report: &mut Report) {
     let name = &peer.name;
     let (_, sent) = peer.transfer;
     let age = match peer.handshake {
@@ -65,7 +67,7 @@ fn handshake(peer: &Peer, now: Duration, report: &mut Report) {
             report.ok(Kind::Handshake, format!("There is a session with peer {name}, from a handshake {} seconds ago.", age.as_secs()));
         }
         // Something waits to be sent, and so a handshake is being tried.
-        (Some(age), true) if peer.keepalive > 0 || sent > 0 => report.add(
+        (Some(age), true) if peer.keepalive > 0 || (alone && sent > 0) => report.add(
             Kind::HandshakeOld,
             format!("The last handshake with peer {name} was {} seconds ago, and no new one gets through.", age.as_secs()),
             "See whether the other end runs, and whether its address, port, and the keys of both ends are still the same.",
@@ -79,6 +81,11 @@ fn handshake(peer: &Peer, now: Duration, report: &mut Report) {
             Kind::HandshakeIdle,
             format!("There has never been a handshake with peer {name}, and nothing was sent to it."),
             "Send something to one of its allowed IPs.",
+        ),
+        (Some(age), true) => report.add(
+            Kind::HandshakeIdle,
+            format!("The last handshake with peer {name} was {} seconds ago.", age.as_secs()),
+            "Nothing, if it is not there now; otherwise send something to one of its allowed IPs.",
         ),
         (_, _) => report.add(
             Kind::HandshakeIdle,
@@ -118,6 +125,10 @@ mod tests {
     use noise::PublicKey;
 
     fn found(age: Option<i64>, endpoint: bool, keepalive: u16, sent: u64) -> &'static str {
+        found_beside(true, age, endpoint, keepalive, sent)
+    }
+
+    fn found_beside(alone: bool, age: Option<i64>, endpoint: bool, keepalive: u16, sent: u64) -> &'static str {
         let now = Duration::from_secs(1_000_000);
         let peer = Peer {
             endpoint: endpoint.then(|| "192.0.2.1:1".to_owned()),
@@ -127,7 +138,7 @@ mod tests {
             ..Peer::new(PublicKey::from_bytes([7; 32]))
         };
         let mut report = Report::default();
-        handshake(&peer, now, &mut report);
+        handshake(&peer, alone, now, &mut report);
         report.kinds().next().unwrap().id()
     }
 
@@ -138,6 +149,8 @@ mod tests {
         assert_eq!(found(Some(181), true, 0, 9), "handshake-old");
         assert_eq!(found(Some(181), true, 25, 0), "handshake-old");
         assert_eq!(found(Some(181), false, 0, 9), "handshake-idle");
+        assert_eq!(found_beside(false, Some(181), true, 0, 9), "handshake-idle");
+        assert_eq!(found_beside(false, Some(181), true, 25, 9), "handshake-old");
         assert_eq!(found(None, true, 0, 148), "handshake-none");
         assert_eq!(found(None, true, 0, 0), "handshake-idle");
         assert_eq!(found(None, false, 0, 0), "handshake-idle");

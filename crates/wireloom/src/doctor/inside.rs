@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use linux::probe::Pinger;
 
 use super::finding::{Kind, OneLine, Report};
+use super::routing::Progress;
 use super::subject::{Peer, Subject};
 
 /// Peers whose path is looked at.
@@ -28,7 +29,7 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(150);
 const ALL: Duration = Duration::from_secs(60);
 
 /// Looks at the paths to the first peers.
-pub fn examine(subject: &Subject, report: &mut Report, progress: &dyn Fn(&str)) {
+pub fn examine(subject: &Subject, report: &mut Report, progress: Progress<'_>) {
     let Some(link) = subject.link.as_ref().filter(|link| link.up && !subject.is_file()) else { return };
     let end = Instant::now() + ALL;
     for peer in subject.peers.iter().filter(|peer| peer.endpoint.is_some() && !peer.lost).take(MOST) {

@@ -73,15 +73,18 @@ pub fn doctor(args: &DoctorArgs) -> Result<(), Error> {
     if report.count(Level::Fault) == 0 { Ok(()) } else { Err(Error::Faults) }
 }
 
-fn examine(mut subject: Subject, rt: &mut Rt, report: &mut Report, progress: &dyn Fn(&str)) -> Result<(), Error> {
+fn examine(
+    mut subject: Subject,
+    rt: &mut Rt,
+    report: &mut Report,
+    progress: routing::Progress<'_>,
+) -> Result<(), Error> {
     if !subject.is_file() {
         device::state(&subject, report);
     }
     keys::examine(&subject, report);
     networks::examine(&subject, report);
-    if subject.is_file() || subject.link.is_some() {
-        routing::examine(&mut subject, rt, report, progress);
-    }
+    routing::examine(&mut subject, rt, report, progress);
     if subject.is_file() {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use super::subject::Subject;
 /// Looks at all of it.
 pub fn examine(subject: &Subject, report: &mut Report) {
     let name = &subject.name;
-    if subject.addresses.is_empty() {
+    if subject.addresses.is_empty() && (subject.is_file() || subject.link.is_some()) {
         report.add(
             Kind::NoAddress,
             format!("{name} has no address: programs have nothing to send from."),
@@ -120,7 +120,8 @@ fn own_addresses(subject: &Subject, report: &mut Report) {
         let family = if v6 { "IPv6" } else { "IPv4" };
         let is = |ip: IpAddr| ip.is_ipv6() == v6;
         if !subject.addresses.is_empty()
-            && subject.networks().any(|network| is(network.addr()))
+            // All of a family is also sent there for nothing of it to go past the tunnel.
+            && subject.networks().any(|network| is(network.addr()) && network.prefix_len() > 1)
             && !subject.addresses.iter().any(|(ip, _)| is(*ip))
         {
             report.add(

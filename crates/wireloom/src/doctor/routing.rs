@@ -5,17 +5,19 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use config::quick::Table;
 use inet::Cidr;
-use linux::probe;
 use linux::rt::{Family, Path, Route, RouteKind, Rt};
+use linux::{netns, probe};
 
 use super::finding::{Kind, OneLine, Report};
 use super::machine::{sysctl, sysctl_number};
 use super::networks::text;
 use super::subject::{Peer, Subject};
+use crate::capture;
 
 /// Endpoints and networks that are looked at; those of 100,000 peers would take minutes.
 const MOST: usize = 64;
@@ -26,15 +28,64 @@ const LONGEST_KEEPALIVE: u16 = 60;
 /// What a datagram of data has around the packet: IP, UDP, and WireGuard's 32 bytes.
 const AROUND: [u32; 2] = [60, 80];
 
+/// Tells what is being looked at.
+pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
+
 /// Looks at all of it.
-pub fn examine(subject: &mut Subject, rt: &mut Rt, report: &mut Report, progress: &dyn Fn(&str)) {
+pub fn examine(subject: &mut Subject, rt: &mut Rt, report: &mut Report, progress: Progress<'_>) {
+    let least = match elsewhere(subject) {
+        Some(home) => {
+            let inside = || Ok(ways(subject, None, &mut Rt::open()?, report, progress));
+            netns::run_in(home.as_fd(), inside).unwrap_or_else(|error| {
+                report.add(
+                    Kind::Unseen,
+                    format!(
+                        "The daemon is in another network namespace, which cannot be looked at: {}.",
+                        OneLine(error)
+                    ),
+                    "Run it as root.",
+                );
+                None
+            })
+        }
+        None => ways(subject, subject.link.as_ref().map(|link| link.index), rt, report, progress),
+    };
+    covered(subject, rt, report);
+    mtu(subject, least, report);
+    if let Some(link) = subject.link.as_ref().filter(|link| link.up && !subject.is_file()) {
+        routed(subject, link.index, rt, report);
+    }
+    if subject.is_file() || subject.link.is_some() {
+        clash(subject, rt, report);
+        families(subject, report);
+        forwarding(subject, report);
+    }
+}
+
+/// The network namespace that the device's datagrams leave in, if it is another one than its interface is looked at in. The kernel's devices do not
+/// tell theirs.
+fn elsewhere(subject: &Subject) -> Option<OwnedFd> {
+    let home = capture::home(&subject.name).filter(|_| !subject.is_file())?;
+    let here = netns::current().ok()?;
+    (!netns::same(home.as_fd(), here.as_fd()).ok()?).then_some(home)
+}
+
+/// Looks at the ways to the endpoints: the longest packet that fits all of them once it is sealed, and which of them it is that sets the bound.
+/// `own`: the interface, if it is in the same namespace.
+fn ways(
+    subject: &mut Subject,
+    own: Option<u32>,
+    rt: &mut Rt,
+    report: &mut Report,
+    progress: Progress<'_>,
+) -> Option<(u32, SocketAddr)> {
     let mut peers = std::mem::take(&mut subject.peers);
     let mut least: Option<(u32, SocketAddr)> = None;
     for peer in peers.iter_mut().filter(|peer| peer.endpoint.is_some()).take(MOST) {
         progress(&format!("the way to {}", peer.endpoint.as_deref().unwrap_or_default()));
         peer.resolve(report);
         let Some(at) = peer.at.first().copied() else { continue };
-        let Some(path) = way(subject, peer, at, rt, report) else { continue };
+        let Some(path) = way(subject, peer, at, own, rt, report) else { continue };
         if path.mtu > 0 {
             let inner = path.mtu.saturating_sub(AROUND[usize::from(at.is_ipv6())]);
             if least.is_none_or(|(before, _)| inner < before) {
@@ -44,18 +95,18 @@ pub fn examine(subject: &mut Subject, rt: &mut Rt, report: &mut Report, progress
         keepalive(peer, &path, at, report);
     }
     subject.peers = peers;
-    covered(subject, rt, report);
-    mtu(subject, least, report);
-    if let Some(link) = subject.link.as_ref().filter(|link| link.up && !subject.is_file()) {
-        routed(subject, link.index, rt, report);
-    }
-    clash(subject, rt, report);
-    families(subject, report);
-    forwarding(subject, report);
+    least
 }
 
 /// The way to an endpoint, unless it is none.
-fn way(subject: &Subject, peer: &mut Peer, at: SocketAddr, rt: &mut Rt, report: &mut Report) -> Option<Path> {
+fn way(
+    subject: &Subject,
+    peer: &mut Peer,
+    at: SocketAddr,
+    own: Option<u32>,
+    rt: &mut Rt,
+    report: &mut Report,
+) -> Option<Path> {
     let (name, who) = (&subject.name, peer.name.clone());
     peer.lost = true;
     let zone = match at {
@@ -74,7 +125,7 @@ fn way(subject: &Subject, peer: &mut Peer, at: SocketAddr, rt: &mut Rt, report: 
             return None;
         }
     };
-    if path.route.device.is_some() && path.route.device == subject.link.as_ref().map(|link| link.index) {
+    if path.route.device.is_some() && path.route.device == own {
         report.add(
             Kind::EndpointLoop,
             format!("The way to {at}, the endpoint of peer {who}, leads into {name} itself: what is sealed is to be sealed again, and never leaves."),

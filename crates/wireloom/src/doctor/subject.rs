@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::finding::{Kind, OneLine, Report};
 use crate::client;
 use crate::error::Error;
+use crate::quick::tables::SystemTables;
 use crate::resolve::SystemServices;
 
 /// A file longer than this is none.
@@ -120,7 +121,7 @@ impl Subject {
                 format!("`chmod 600 {}`.", path.display()),
             );
         }
-        let quick = match quick::parse(&text, &SystemServices, &quick::KernelTables) {
+        let quick = match quick::parse(&text, &SystemServices, &SystemTables) {
             Ok(quick) => quick,
             Err(error) => {
                 report.add(
