@@ -22,6 +22,9 @@ const FOLDER: &str = "/var/run/wireguard";
 /// How long a device may take for an answer. It is long because a hundred thousand peers take time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long it may take to answer that it is watched, which takes no time.
+const ATTENTION: Duration = Duration::from_secs(5);
+
 /// Everything about a device.
 pub fn get(interface: &str) -> Result<Device, Error> {
     let Some(stream) = request(interface, uapi::write_get())? else {
@@ -43,6 +46,7 @@ pub fn get_openly(interface: &str) -> Result<Device, Error> {
 /// A connection on which a device tells what happens to these peers; `None` if it is one that does not.
 pub fn watch(interface: &str, keys: &[PublicKey]) -> Result<Option<EventReader<UnixStream>>, Error> {
     let Some(stream) = request(interface, &uapi::write_watch(keys))? else { return Ok(None) };
+    stream.set_read_timeout(Some(ATTENTION)).map_err(|error| failed(interface, ReplyError::Io(error)))?;
     let mut events = EventReader::new(stream);
     match events.answer() {
         Ok(()) => Ok(Some(events)),

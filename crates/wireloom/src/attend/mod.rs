@@ -35,10 +35,10 @@ use config::value::HostPort;
 
 use sleep::NoLogind;
 
-use crate::conf;
 use crate::error::Error;
 use crate::interface::InterfaceName;
 use crate::resolve::SystemServices;
+use crate::{conf, kernel};
 
 /// Where the attendants' sockets are, and what else is ours to keep while an interface runs.
 pub const FOLDER: &str = "/run/wireloom";
@@ -177,6 +177,9 @@ pub fn attend(args: &AttendArgs) -> Result<(), Error> {
         let located =
             |error: file::FileError| Error::File { path: path.clone(), line: error.line, problem: error.problem };
         duties.names = Duties::names(&quick::parse(&text, &SystemServices, &AnyTable).map_err(located)?.device);
+        if duties.names.is_empty() {
+            eprintln!("wireloom: {}: no endpoint has a name, so there is none to resolve again", path.display());
+        }
     }
     Ok(start(args.interface.as_str(), &duties)?)
 }
@@ -198,6 +201,10 @@ impl quick::Tables for AnyTable {
 pub fn start(interface: &str, duties: &Duties) -> Result<(), AttendError> {
     let mut duties = duties.clone();
     if duties.wipe_on_suspend && !unix::socket_path(interface).exists() {
+        let kernels = kernel::interfaces().map_err(os("asking the kernel for its interfaces"))?;
+        if !kernels.iter().any(|name| name == interface) {
+            return Err(AttendError::NoInterface(interface.to_owned()));
+        }
         eprintln!("wireloom: '{interface}' is the kernel's, which wipes session keys before suspend by itself");
         duties.wipe_on_suspend = false;
     }

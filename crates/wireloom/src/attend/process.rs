@@ -171,6 +171,8 @@ struct Attendant {
     place: Listener,
     duties: Vec<Box<dyn Duty>>,
     sleep: Option<Sleep>,
+    /// Whom the device is watched for.
+    names: Vec<Name>,
 }
 
 impl Attendant {
@@ -192,11 +194,12 @@ impl Attendant {
         add(place.as_fd(), token::PLACE)?;
         add(timer.as_fd(), token::TIMER)?;
         let sleep = duties.wipe_on_suspend.then(|| link.wiping(interface)).transpose()?;
+        let names = duties.names.clone();
         let duties = taken_up(interface, duties, matches!(link, Link::Told(_)), &epoll)?;
         process::no_dump().map_err(os("making the process undumpable"))?;
         capabilities::keep_only(link.privileges()).map_err(os("giving up privileges"))?;
         sandbox::enter(sandbox::Role::Attendant);
-        Ok(Attendant { interface: interface.to_owned(), epoll, timer, link, signals, place, duties, sleep })
+        Ok(Attendant { interface: interface.to_owned(), epoll, timer, link, signals, place, duties, sleep, names })
     }
 
     /// Hands on what the device tells.
@@ -212,6 +215,18 @@ impl Attendant {
         Ok(())
     }
 
+    /// Watches the device again, if it is there: who was busy for too long is cut off, and so is everybody when a daemon hands over to another.
+    fn listens_again(&mut self) -> bool {
+        let Link::Told(_) = &self.link else { return false };
+        match Link::open(&self.interface, &self.names) {
+            Ok(Link::Told(events)) if self.epoll.add(events.stream(), token::LINK, Interest::READ).is_ok() => {
+                self.link = Link::Told(events);
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn run(mut self) -> Result<(), AttendError> {
         // Here and not at the start, since it has a thread: that must be as unprivileged as this one.
         self.sleep.take().map(Sleep::spawn).transpose().map_err(os("starting a thread"))?;
@@ -221,7 +236,9 @@ impl Attendant {
             self.timer.set(deadline).map_err(os("waiting"))?;
             let happened = self.epoll.wait(&mut events, None).map_err(os("waiting"))?;
             // First of all: whoever acts must not act on a peer that has just come back.
-            if let Err(why) = self.hear() {
+            if let Err(why) = self.hear()
+                && !self.listens_again()
+            {
                 log::debug!("the attendant of {} ends: {why}", self.interface);
                 return Ok(());
             }
