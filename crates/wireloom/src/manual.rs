@@ -103,11 +103,20 @@ const PAGES: &[Page] = &[
              the kernel's where it has one, else our own. One line tells which it is and why.",
             "With --netns the interface and all that belongs to it are put into that network namespace, hooks included; the encrypted datagrams \
              leave by the one in which the command is given, and endpoints are resolved there.",
+            "Name servers are told to whoever looks after name resolution here: `resolvconf`, as wg-quick does; else systemd-resolved, if it runs and \
+             /etc/resolv.conf leads to it, which gets all names, or only those in the tunnel's search domains where there are some and no default route; else \
+             nobody, and then /etc/resolv.conf is replaced, and comes back as it was unless somebody else has changed it meanwhile.",
+            "Hooks run by bash where there is one, otherwise by sh; $INTERFACE and $CONFIG_FILE are known to them.",
+            "With --kill-switch nothing leaves this machine, sent here or forwarded, by any other interface than NAME and the loopback, in either family; but for the \
+             tunnel's own datagrams, which are told by their mark, and what a link needs: DHCP, IPv6 neighbour discovery and multicast listener reports. So it stays when the \
+             daemon dies, and when the tunnel is brought up again in vain, until `wireloom down`. Endpoints should be addresses then: while it stands alone, no name can be resolved. \
+             Neither the local network nor bridges and containers are excepted. Programs that write frames by packet sockets are not held, as no firewall for packets holds them. It takes nft(8).",
             "Without an MTU in the file it is 80 less than the least that the ways to the endpoints take; with IPv6 in the tunnel at least 1280.",
         ],
         examples: &[
             ("wireloom up wg0", "brings wg0 up as /etc/wireguard/wg0.conf says"),
             ("wireloom up --dry-run ./office.conf", "prints what it would take to bring up `office`, and does nothing"),
+            ("wireloom up --kill-switch wg0", "brings wg0 up, and lets nothing leave this machine past it"),
             (
                 "wireloom up --netns web wg0",
                 "puts wg0 into the network namespace `web`, which then has no other way out",

@@ -19,8 +19,14 @@ pub fn configure_again(journal: &Journal) -> Result<(), Error> {
     let quick = place.read()?;
     let home = netns::current().map_err(Error::Links)?;
     let interface = journal.interface.clone();
-    let mut stage =
-        Stage { interface: interface.clone(), home, interrupted: Arc::default(), endpoints: Vec::new(), mark: 0 };
+    let mut stage = Stage {
+        interface: interface.clone(),
+        home,
+        interrupted: Arc::default(),
+        endpoints: Vec::new(),
+        mark: 0,
+        port: 0,
+    };
     let again = |source: StepError| QuickError::Again { interface: interface.clone(), source: Box::new(source) };
     let names = Duties::names(&quick.device);
     let mut configure = Configure::new(&interface, &journal.file.to_string_lossy(), quick.device);

@@ -69,6 +69,7 @@ impl Configure {
         client::set(&self.interface, &change)?;
         stage.endpoints = change.peers.iter().filter_map(|peer| peer.endpoint).collect::<Vec<SocketAddr>>();
         stage.mark = change.fwmark.unwrap_or(0);
+        stage.port = change.listen_port.unwrap_or(0);
         Ok(())
     }
 }

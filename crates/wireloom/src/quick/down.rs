@@ -4,19 +4,21 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use clap::Args;
-use config::quick::{Quick, Table};
+use config::quick::Quick;
 use inet::Cidr;
 use linux::netns;
 
 use super::engine::Engine;
 use super::error::QuickError;
+use super::firewall::KillSwitch;
+use super::hook::When;
 use super::journal::{self, Journal, Lock};
 use super::link::open_netns;
 use super::place::{self, Place};
 use super::plan;
-use super::step::Stage;
+use super::step::{Stage, Step};
 use super::undo::{self, Order};
-use super::up::{open, privileged};
+use super::up::{open, privileged, say};
 use crate::client;
 use crate::error::Error;
 
@@ -55,20 +57,27 @@ pub fn down(args: &DownArgs) -> Result<(), Error> {
         }
     }
     let device = client::get(&interface);
+    let is_there = device.is_ok();
     let mut journal = match (noted, device) {
         (Some(journal), _) => journal,
-        (None, Err(_)) => return Err(QuickError::NotUp(interface).into()),
+        (None, Err(_)) => return switch_off(interface),
         (None, Ok(device)) => {
             let networks: Vec<Cidr> = device.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied()).collect();
             let engine = if linux::unix::socket_path(&interface).exists() { Engine::Userspace } else { Engine::Kernel };
-            let table = quick.as_ref().map_or(Table::Auto, |quick| quick.table);
             Journal {
                 interface: interface.clone(),
                 file: place.as_ref().map(|place| place.file.clone()).unwrap_or_default(),
                 engine,
                 netns: put.clone(),
                 home: journal::numbers(&home).map_err(Error::Links)?,
-                steps: plan::derived(&interface, engine, put.as_deref(), table, device.fwmark, &networks),
+                steps: plan::derived(
+                    &interface,
+                    engine,
+                    put.as_deref(),
+                    quick.as_ref().unwrap_or(&Quick::default()),
+                    device.fwmark,
+                    &networks,
+                ),
             }
         }
     };
@@ -76,13 +85,46 @@ pub fn down(args: &DownArgs) -> Result<(), Error> {
         eprintln!("wireloom: {} is not there any more: no hooks are run", journal.file.display());
         Quick::default()
     });
-    // PreDown, SaveConfig
-    let _ = &quick.pre_down;
-    let stage =
-        Stage { interface: interface.clone(), home, interrupted: Arc::default(), endpoints: Vec::new(), mark: 0 };
+    let mut stage = Stage {
+        interface: interface.clone(),
+        home,
+        interrupted: Arc::default(),
+        endpoints: Vec::new(),
+        mark: 0,
+        port: 0,
+    };
+    // Without the interface its commands would fail, and what is left could not be taken down.
+    if is_there && let Some(place) = &place {
+        run(plan::hooks(place, When::PreDown, &quick.pre_down), &mut stage)?;
+    }
+    // SaveConfig
     let left = undo::all(&mut journal, &stage, Order::LinkFirst)?;
-    // PostDown
+    if let Some(place) = &place {
+        run(plan::hooks(place, When::PostDown, &quick.post_down), &mut stage)?;
+    }
     if left > 0 { Err(QuickError::Left { interface, left }.into()) } else { Ok(()) }
+}
+
+/// Runs hooks, up to one that fails.
+fn run(hooks: Vec<Step>, stage: &mut Stage) -> Result<(), QuickError> {
+    for mut hook in hooks {
+        say(&hook, None, |line| eprintln!("[#] {line}"));
+        let what = hook.describe().join("; ");
+        hook.apply(stage).map_err(|source| QuickError::Hook { what, source: Box::new(source) })?;
+    }
+    Ok(())
+}
+
+/// Of an interface of which nothing is known: there may still be its kill switch, which outlives everything else.
+fn switch_off(interface: String) -> Result<(), Error> {
+    // Where there is no nft there is none.
+    if !KillSwitch::stands(&interface).unwrap_or(false) {
+        return Err(QuickError::NotUp(interface).into());
+    }
+    let switch = KillSwitch::new(&interface, None).left_standing();
+    let what = switch.describe();
+    switch.undo().map_err(|source| QuickError::Hook { what, source: Box::new(source.into()) })?;
+    Ok(())
 }
 
 /// The file: the one that is meant, or the one that the interface was brought up from. None where that is gone.

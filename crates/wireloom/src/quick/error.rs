@@ -47,6 +47,8 @@ pub enum QuickError {
     Step { what: String, source: Box<StepError> },
     #[error("cannot configure '{interface}' again: {source}")]
     Again { interface: String, source: Box<StepError> },
+    #[error("{what}: {source}")]
+    Hook { what: String, source: Box<StepError> },
     #[error(
         "interface '{interface}' is down, but of what belonged to it {left} could not be undone; `wireloom down {interface}` tries again"
     )]

@@ -114,6 +114,18 @@ impl Journal {
         }
     }
 
+    /// Takes the kill switch out, as one that stands and is to stand on.
+    pub fn keep_kill_switch(&mut self) -> Option<Step> {
+        let mut kept = None;
+        for step in std::mem::take(&mut self.steps) {
+            match step {
+                Step::KillSwitch(switch) => kept = Some(Step::KillSwitch(switch.left_standing())),
+                other => self.steps.push(other),
+            }
+        }
+        kept
+    }
+
     /// Writes it in place of what was there.
     pub fn write(&self) -> io::Result<()> {
         make_folder()?;

@@ -5,23 +5,31 @@
 //! whatever happens, [`undo`] finds what there is to take back: at once, in reverse, when a step fails or somebody interrupts, or
 //! later by [`down`]. What wg-quick brought up has no journal: then the steps are derived from the file and the device.
 //!
-//! The steps: [`link`] and [`configure`] make the device, [`network`] gives it addresses, routes and rules.
+//! The steps: [`link`] and [`configure`] make the device, [`network`] gives it addresses, routes and rules. Around it [`dns`] sees to the
+//! name servers, with [`resolv_conf`] where nobody else does, [`firewall`] to the tables, [`sysctl`] to a setting, and [`hook`] runs the file's commands;
+//! other programs are run by [`program`].
 
 mod again;
 mod attend;
 mod configure;
+mod dns;
 pub mod down;
 mod engine;
 pub mod error;
+mod firewall;
 mod home;
+mod hook;
 mod journal;
 mod link;
 mod machine;
 mod network;
 pub mod place;
 mod plan;
+mod program;
+mod resolv_conf;
 mod save;
 mod step;
+mod sysctl;
 pub mod tables;
 mod undo;
 pub mod up;

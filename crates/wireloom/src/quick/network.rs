@@ -1,6 +1,7 @@
 //! The steps by which traffic finds the interface: addresses, MTU, routes and rules. The same as wg-quick has `ip` do.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
 use config::address::CidrText;
@@ -26,6 +27,8 @@ pub enum NetworkError {
     One { what: String, source: RtError },
     #[error("the interface has gone")]
     Gone,
+    #[error("UDP port {0} is in use by another program, expected another ListenPort, or none")]
+    Port(u16),
 }
 
 impl From<std::io::Error> for NetworkError {
@@ -99,10 +102,19 @@ impl Activate {
             };
             self.mtu = machine::inner_mtu(netns::run_in(stage.home.as_fd(), find)??, least);
         }
+        if netns::run_in(stage.home.as_fd(), || Ok(is_taken(stage.port)))? {
+            return Err(NetworkError::Port(stage.port));
+        }
         let (mut rt, index) = open(&self.interface)?;
         rt.set_mtu(index, self.mtu)?;
         Ok(rt.set_up(index, true)?)
     }
+}
+
+/// Whether somebody has the port, while the device does not: it takes it when it is set up, and nobody hears of it when our daemon cannot.
+fn is_taken(port: u16) -> bool {
+    let taken = |any: IpAddr| UdpSocket::bind((any, port)).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+    port != 0 && (taken(Ipv4Addr::UNSPECIFIED.into()) || taken(Ipv6Addr::UNSPECIFIED.into()))
 }
 
 /// The least MTU of the ways to these addresses in bytes; of the default route, where there is none of them.

@@ -1,6 +1,6 @@
 //! The plan: what `up` is going to do, in order. A pure function of the file, the options and what the machine is like.
 //!
-//! The order is wg-quick's: the link, PreUp, keys and peers, addresses, MTU and up, DNS, routes from the longest prefix to the shortest,
+//! The order is wg-quick's: PreUp, the link, keys and peers, addresses, MTU and up, DNS, routes from the longest prefix to the shortest,
 //! PostUp. With `Table = auto` a default route does not go into the main table, where it would catch the tunnel's own datagrams: it goes
 //! into a table of its own, which all packets look at but those that bear the tunnel's mark. The main table comes first, without its
 //! default routes, so that the local network stays what it is.
@@ -11,18 +11,22 @@ use std::net::IpAddr;
 
 use config::device::AllowedIpChange;
 use config::file::File;
-use config::quick::{Address, Quick, Table};
+use config::quick::{self, Address, Quick, Table};
 use inet::Cidr;
 use linux::rt::{Family, MAIN};
 
 use super::attend::Attend;
 use super::configure::{Configure, Mark};
+use super::dns::Dns;
 use super::engine::Engine;
+use super::firewall::{KillSwitch, LeakTable};
+use super::hook::{Hook, When};
 use super::link::Link;
 use super::machine::{Facts, IPV4_LEAST, IPV6_LEAST, inner_mtu};
 use super::network::{Activate, Addresses, Routes, Rule};
 use super::place::Place;
 use super::step::Step;
+use super::sysctl::SourceValidMark;
 use crate::attend::Duties;
 
 /// What was asked for besides the file.
@@ -34,19 +38,30 @@ pub struct Options {
     pub netns: Option<String>,
     /// Whether session keys are wiped before the machine sleeps.
     pub wipe_on_suspend: bool,
+    /// Whether nothing may leave but by the tunnel.
+    pub kill_switch: bool,
 }
 
 /// What `up` does.
 pub fn up(place: &Place, quick: Quick, options: &Options, facts: &Facts) -> Vec<Step> {
     let interface = place.interface.as_str();
     let networks = networks(&quick.device);
-    let mark = quick.device.fwmark;
     let duties = Duties { names: Duties::names(&quick.device), wipe_on_suspend: options.wipe_on_suspend };
-    let mut steps = vec![Step::Link(Link::new(interface, options.engine, options.netns.as_deref()))];
-    // PreUp
+    let mut mark = quick.device.fwmark.filter(|mark| *mark != 0);
+    let mut steps = hooks(place, When::PreUp, &quick.pre_up);
+    steps.push(Step::Link(Link::new(interface, options.engine, options.netns.as_deref())));
     let v6 = quick.addresses.iter().any(|address| address.ip.is_ipv6())
         || networks.iter().any(|network| network.addr().is_ipv6());
     steps.push(Step::Configure(Configure::new(interface, &place.file.to_string_lossy(), quick.device)));
+    if options.kill_switch {
+        // In another namespace none of its datagrams come by.
+        let outside = options.netns.is_none();
+        if outside && mark.is_none() {
+            mark = Some(facts.free_table);
+            steps.push(Step::Mark(Mark { interface: interface.to_owned(), mark: facts.free_table }));
+        }
+        steps.push(Step::KillSwitch(KillSwitch::new(interface, mark.filter(|_| outside))));
+    }
     for address in &quick.addresses {
         steps.push(Step::Addresses(Addresses::new(interface, *address)));
     }
@@ -56,12 +71,30 @@ pub fn up(place: &Place, quick: Quick, options: &Options, facts: &Facts) -> Vec<
         mtu: quick.mtu.unwrap_or_else(|| inner_mtu(facts.path_mtu, least)),
         least: quick.mtu.is_none().then_some(least),
     }));
-    // DNS
+    let names = Dns::plan(interface, &quick.dns, &quick.search, leads_everywhere(&networks), options.netns.as_deref());
+    steps.extend(names.map(Step::Dns));
     let ways = Ways { interface, table: quick.table, mark, free_table: facts.free_table };
     steps.extend(ways.steps(&quick.addresses, &networks));
     steps.extend(Attend::new(interface, &place.file.to_string_lossy(), options.engine, duties).map(Step::Attend));
-    // PostUp
+    steps.extend(hooks(place, When::PostUp, &quick.post_up));
     steps
+}
+
+/// The commands of one kind.
+pub fn hooks(place: &Place, when: When, commands: &[String]) -> Vec<Step> {
+    let interface = place.interface.as_str();
+    let hook = |command: &String| Hook {
+        when,
+        command: quick::expand(command, interface),
+        interface: interface.to_owned(),
+        file: place.file.clone(),
+    };
+    commands.iter().map(|command| Step::Hook(hook(command))).collect()
+}
+
+/// Whether all traffic goes there: by a default route, or by two halves of one.
+fn leads_everywhere(networks: &[Cidr]) -> bool {
+    networks.iter().any(|network| network.prefix_len() <= 1)
 }
 
 /// What wg-quick did and nobody has noted, as far as it does not go with the interface: what it would be for a device that has this mark and these allowed
@@ -70,12 +103,14 @@ pub fn derived(
     interface: &str,
     engine: Engine,
     netns: Option<&str>,
-    table: Table,
+    quick: &Quick,
     mark: u32,
     networks: &[Cidr],
 ) -> Vec<Step> {
     let mut steps = vec![Step::Link(Link { made: true, ..Link::new(interface, engine, netns) })];
-    if table != Table::Auto || mark == 0 {
+    let names = Dns::plan(interface, &quick.dns, &quick.search, leads_everywhere(networks), netns);
+    steps.extend(names.map(Step::Dns));
+    if quick.table != Table::Auto || mark == 0 {
         return steps;
     }
     for family in Family::ALL {
@@ -83,6 +118,7 @@ pub fn derived(
             let derived = Some(mark);
             steps.push(Step::Rule(Rule { derived, ..Rule::marked(family, mark) }));
             steps.push(Step::Rule(Rule { derived, ..Rule::main(family) }));
+            steps.push(Step::LeakTable(LeakTable::new(interface, family, mark).made()));
         }
     }
     steps
@@ -126,8 +162,8 @@ impl Ways<'_> {
             return steps;
         }
         let mark = match self.mark {
-            Some(mark) if mark != 0 => mark,
-            _ => {
+            Some(mark) => mark,
+            None => {
                 steps.push(Step::Mark(Mark { interface: self.interface.to_owned(), mark: self.free_table }));
                 self.free_table
             }
@@ -137,7 +173,10 @@ impl Ways<'_> {
             steps.extend(self.routes(mark, vec![end]));
             steps.push(Step::Rule(Rule::marked(family, mark)));
             steps.push(Step::Rule(Rule::main(family)));
-            // Then, for IPv4, src_valid_mark, and the firewall.
+            if family == Family::V4 {
+                steps.push(Step::SourceValidMark(SourceValidMark::new(self.interface)));
+            }
+            steps.push(Step::LeakTable(LeakTable::new(self.interface, family, mark)));
         }
         steps
     }

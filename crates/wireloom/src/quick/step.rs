@@ -14,8 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use super::attend::Attend;
 use super::configure::{Configure, ConfigureError, Mark};
+use super::dns::{Dns, DnsError};
+use super::firewall::{FirewallError, KillSwitch, LeakTable};
+use super::hook::{Hook, HookError, When};
 use super::link::{Link, LinkError};
 use super::network::{Activate, Addresses, NetworkError, Routes, Rule};
+use super::sysctl::{SourceValidMark, SysctlError};
 use crate::attend::AttendError;
 
 /// A step.
@@ -38,6 +42,16 @@ pub enum Step {
     Rule(Rule),
     /// A process attends to it.
     Attend(Attend),
+    /// Names are asked of its servers.
+    Dns(Dns),
+    /// The mark of a datagram counts when its answer is looked at.
+    SourceValidMark(SourceValidMark),
+    /// Its addresses are out of others' reach, and its mark is kept.
+    LeakTable(LeakTable),
+    /// Nothing leaves by another way.
+    KillSwitch(KillSwitch),
+    /// A command of the file's is run.
+    Hook(Hook),
 }
 
 /// Why a step failed.
@@ -52,8 +66,17 @@ pub enum StepError {
     Network(#[from] NetworkError),
     #[error(transparent)]
     Attend(#[from] AttendError),
+    Dns(#[from] DnsError),
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+    #[error(transparent)]
+    Hook(#[from] HookError),
     #[error("cannot write the journal {path}: {source}", path = super::journal::FOLDER)]
-    Journal { source: std::io::Error },
+    Journal {
+        source: std::io::Error,
+    },
     #[error("interrupted")]
     Interrupted,
     #[error("it was to fail here")]
@@ -73,6 +96,8 @@ pub struct Stage {
     pub endpoints: Vec<SocketAddr>,
     /// The mark of the device's own datagrams; 0 for none.
     pub mark: u32,
+    /// The UDP port that the file has; 0 for any.
+    pub port: u16,
 }
 
 impl Stage {
@@ -94,6 +119,11 @@ impl Step {
             Step::Routes(step) => step.describe(),
             Step::Rule(step) => vec![step.describe()],
             Step::Attend(step) => vec![step.describe()],
+            Step::Dns(step) => vec![step.describe()],
+            Step::SourceValidMark(step) => vec![step.describe()],
+            Step::LeakTable(step) => vec![step.describe()],
+            Step::KillSwitch(step) => vec![step.describe()],
+            Step::Hook(step) => vec![step.describe()],
         }
     }
 
@@ -108,6 +138,11 @@ impl Step {
             Step::Routes(step) => step.apply(stage)?,
             Step::Rule(step) => step.apply()?,
             Step::Attend(step) => step.apply(stage)?,
+            Step::Dns(step) => step.apply()?,
+            Step::SourceValidMark(step) => step.apply()?,
+            Step::LeakTable(step) => step.apply()?,
+            Step::KillSwitch(step) => step.apply()?,
+            Step::Hook(step) => step.apply()?,
         }
         Ok(())
     }
@@ -118,6 +153,12 @@ impl Step {
             Step::Link(step) => step.undo(stage)?,
             Step::Rule(step) => step.undo()?,
             Step::Attend(step) => step.undo()?,
+            Step::Dns(step) => step.undo()?,
+            Step::SourceValidMark(step) => step.undo()?,
+            Step::LeakTable(step) => step.undo()?,
+            Step::KillSwitch(step) => step.undo()?,
+            // What it has done is for another hook to undo.
+            Step::Hook(_) => {}
             // They go with the interface.
             Step::Configure(_) | Step::Addresses(_) | Step::Activate(_) | Step::Mark(_) | Step::Routes(_) => {}
         }
@@ -129,12 +170,21 @@ impl Step {
         match self {
             Step::Link(_) => false,
             Step::Attend(step) => step.is_inside(),
+            // There is no interface yet, which could be anywhere.
+            Step::Hook(hook) => hook.when != When::PreUp,
+            // The file is in a folder that has the namespace's name.
+            Step::Dns(_) => false,
             _ => true,
         }
     }
 
     /// Whether `down` takes it back when the interface is gone: what keeps traffic from going astray stays until then.
     pub fn outlives_link(&self) -> bool {
-        false
+        matches!(self, Step::LeakTable(_) | Step::KillSwitch(_))
+    }
+
+    /// Whether a failure does not take it back: it was there before.
+    pub fn outlives_failure(&self) -> bool {
+        matches!(self, Step::KillSwitch(switch) if switch.stood())
     }
 }

@@ -11,6 +11,10 @@ pub fn all(journal: &mut Journal, stage: &Stage, order: Order) -> Result<usize, 
     let (late, early): (Vec<Step>, Vec<Step>) =
         steps.into_iter().partition(|step| order == Order::LinkFirst && step.outlives_link());
     for step in early.into_iter().rev().chain(late.into_iter().rev()) {
+        if order == Order::Reverse && step.outlives_failure() {
+            left.push(step);
+            continue;
+        }
         if let Err(error) = step.undo(stage) {
             eprintln!("wireloom: cannot undo '{}': {error}", step.describe().join("; "));
             left.push(step);

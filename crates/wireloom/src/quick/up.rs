@@ -41,6 +41,9 @@ pub struct UpArgs {
     /// Wipe session keys before the machine sleeps: logind tells, and waits for it
     #[arg(long)]
     pub wipe_on_suspend: bool,
+    /// Let nothing leave this machine but through the tunnel, until `wireloom down`, even if the tunnel ends
+    #[arg(long)]
+    pub kill_switch: bool,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -62,7 +65,12 @@ pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
     let home = netns::current().map_err(Error::Links)?;
     let inside = args.netns.as_deref().map(open).transpose()?;
     let choice = Choice::make(args.engine, engine::kernel_has_one)?;
-    let options = Options { engine: choice.engine, netns: args.netns.clone(), wipe_on_suspend: args.wipe_on_suspend };
+    let options = Options {
+        engine: choice.engine,
+        netns: args.netns.clone(),
+        wipe_on_suspend: args.wipe_on_suspend,
+        kill_switch: args.kill_switch,
+    };
     if args.dry_run {
         let facts = look(&quick, inside.as_ref(), true)?;
         println!("# {interface}: {choice}");
@@ -74,7 +82,7 @@ pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
     privileged("up")?;
     let interrupted = watch()?;
     let _lock = Lock::take(&interface)?;
-    clear(&interface, &home, inside.as_ref())?;
+    let kept = clear(&interface, &home, inside.as_ref(), args.kill_switch)?;
     let facts = look(&quick, inside.as_ref(), false)?;
     eprintln!("wireloom: {interface}: {choice}");
     let mut steps = plan::up(&place, quick, &options, &facts);
@@ -84,14 +92,14 @@ pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
         }
     }
     let home_numbers = journal::numbers(&home).map_err(Error::Links)?;
-    let mut stage = Stage { interface: interface.clone(), home, interrupted, endpoints: Vec::new(), mark: 0 };
+    let mut stage = Stage { interface: interface.clone(), home, interrupted, endpoints: Vec::new(), mark: 0, port: 0 };
     let mut journal = Journal {
         interface,
         file: place.file,
         engine: choice.engine,
         netns: options.netns,
         home: home_numbers,
-        steps: Vec::new(),
+        steps: kept.into_iter().collect(),
     };
     apply(steps, &mut journal, &mut stage, args.fail_at)
 }
@@ -165,8 +173,9 @@ fn watch() -> Result<Arc<AtomicBool>, QuickError> {
     Ok(interrupted)
 }
 
-/// Sees to it that nothing is there of that name: what an interface has left that ended otherwise is taken back.
-fn clear(interface: &str, home: &OwnedFd, inside: Option<&OwnedFd>) -> Result<(), Error> {
+/// Sees to it that nothing is there of that name: what an interface has left that ended otherwise is taken back, but for a kill switch where there is to be one
+/// again, so that there is no moment without it.
+fn clear(interface: &str, home: &OwnedFd, inside: Option<&OwnedFd>, kill_switch: bool) -> Result<Option<Step>, Error> {
     let journal = Journal::read(interface)?;
     let here = journal::numbers(home).map_err(Error::Links)?;
     if journal.as_ref().is_some_and(|journal| journal.home != here) {
@@ -183,6 +192,7 @@ fn clear(interface: &str, home: &OwnedFd, inside: Option<&OwnedFd>) -> Result<()
             .into());
         }
     }
+    let mut kept = None;
     if let Some(mut journal) = journal {
         eprintln!("wireloom: {interface} has ended without `wireloom down`: what it has left is taken back first");
         let mut stage = Stage {
@@ -191,10 +201,20 @@ fn clear(interface: &str, home: &OwnedFd, inside: Option<&OwnedFd>) -> Result<()
             interrupted: Arc::default(),
             endpoints: Vec::new(),
             mark: 0,
+            port: 0,
         };
+        if kill_switch {
+            kept = journal.keep_kill_switch();
+        }
         undo_there(&mut journal, &mut stage)?;
+        if let Some(step) = kept {
+            journal.steps = vec![step];
+            let failed = |source| QuickError::Journal { path: journal::FOLDER.into(), source };
+            journal.write().map_err(failed)?;
+            kept = journal.steps.pop();
+        }
     }
-    Ok(())
+    Ok(kept)
 }
 
 /// Takes a journal back from inside of its namespace, in a thread of its own. A namespace that is gone took all with it.

@@ -22,7 +22,8 @@ fn read(text: &str) -> Quick {
 
 fn planned(text: &str, facts: &Facts) -> Vec<Step> {
     let place = Place { interface: "wg0".parse().unwrap(), file: "/etc/wireguard/wg0.conf".into() };
-    up(&place, read(text), &Options { engine: Engine::Userspace, netns: None, wipe_on_suspend: false }, facts)
+    let options = Options { engine: Engine::Userspace, netns: None, wipe_on_suspend: false, kill_switch: false };
+    up(&place, read(text), &options, facts)
 }
 
 fn lines(text: &str) -> Vec<String> {
@@ -61,6 +62,45 @@ fn the_order_is_wg_quicks() {
     let core = |line: &String| ["wireloom ", "ip "].iter().any(|program| line.starts_with(program));
     let found: Vec<String> = lines(&text).into_iter().filter(core).collect();
     assert_eq!(found, expected.lines().map(str::trim).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_around_has_its_place() {
+    let text = format!(
+        "[Interface]\nAddress = 10.0.0.1/24\nPreUp = first %i\nPostUp = last %i\nPostUp = very last\nPreDown = no\n{}",
+        peer("0.0.0.0/0, ::/0, 10.3.0.0/16")
+    );
+    let place = Place { interface: "wg0".parse().unwrap(), file: "/etc/wireguard/wg0.conf".into() };
+    let options =
+        |netns: Option<&str>| Options { engine: Engine::Userspace, netns: netns.map(str::to_owned), kill_switch: true };
+    let facts = Facts { free_table: 51822, path_mtu: None };
+    let kinds = |netns, text: &str| -> Vec<&str> {
+        let steps = up(&place, read(text), &options(netns), &facts);
+        let kind = |step: &Step| match step {
+            Step::Link(_) => "link",
+            Step::Configure(_) => "configure",
+            Step::Addresses(_) => "address",
+            Step::Activate(_) => "activate",
+            Step::Mark(_) => "mark",
+            Step::Routes(_) => "routes",
+            Step::Rule(_) => "rule",
+            Step::Dns(_) => "dns",
+            Step::SourceValidMark(_) => "setting",
+            Step::LeakTable(_) => "table",
+            Step::KillSwitch(_) => "switch",
+            Step::Hook(_) => "hook",
+        };
+        steps.iter().map(kind).collect()
+    };
+    let end = ["routes", "rule", "rule", "table", "routes", "rule", "rule", "setting", "table", "hook", "hook"];
+    let start = ["hook", "link", "configure", "mark", "switch", "address", "activate", "routes"];
+    assert_eq!(kinds(None, &text), [&start[..], &end].concat());
+    // Elsewhere the switch needs no mark, and names are asked in a file of the namespace's, whoever looks after those of this machine.
+    let start = ["hook", "link", "configure", "switch", "address", "activate", "dns", "routes", "mark"];
+    let named = text.replace("PreDown = no", "DNS = 10.0.0.53");
+    assert_eq!(kinds(Some("blue"), &named), [&start[..], &end].concat());
+    let hooks = lines(&text).into_iter().filter(|line| line.contains("first") || line.contains("last"));
+    assert_eq!(hooks.collect::<Vec<_>>(), ["first wg0", "last wg0", "very last"]);
 }
 
 #[test]
