@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
-use lab::{Debian, Image, Kernel, LabError, System, peers_folder};
+use lab::{Debian, Image, Kernel, LabError, System, Unpacked, peers_folder};
 
 use crate::cargo::{root, show};
 use crate::error::Failure;
@@ -23,7 +23,7 @@ pub struct Options {
 }
 
 /// Programs that we use and the packages that hold them. What every Debian has (perl, setpriv, getconf) is not listed.
-const PROGRAMS: [(&str, &str); 18] = [
+const PROGRAMS: &[(&str, &str)] = &[
     ("wg", "wireguard-tools"),
     ("wireguard-go", "wireguard-go"),
     ("iperf3", "iperf3"),
@@ -38,6 +38,7 @@ const PROGRAMS: [(&str, &str); 18] = [
     ("zsh", "zsh"),
     ("fish", "fish"),
     ("nft", "nftables"),
+    ("iptables-restore", "iptables"),
     ("dbus-daemon", "dbus-daemon"),
     ("debootstrap", "debootstrap"),
     ("tcpdump", "tcpdump"),
@@ -88,12 +89,34 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         install_kernel(kernel)?;
     }
     install_debian()?;
+    for package in Unpacked::ALL {
+        unpack(package)?;
+    }
     println!("Set up; these can be driven:");
     for system in System::peers() {
         println!("  {:<13} {}", system.name(), system.program()?.display());
     }
     for kernel in Kernel::ALL {
         println!("  {:<13} {}", "kernel", kernel.image()?.release);
+    }
+    Ok(())
+}
+
+/// A package into the cache, to be unpacked and not installed.
+fn unpack(package: Unpacked) -> Result<(), Failure> {
+    if package.folder().is_ok() {
+        return Ok(());
+    }
+    println!("Downloading the package {} (to unpack and not to install) …", package.name());
+    match package.fetch() {
+        Err(failure) if !matches!(failure, LabError::Interrupted) && lab::require_root().is_ok() => {
+            println!("{failure}\nOnce more, with new lists: old ones may tell of a package that is no more …");
+            apt(&["update"])?;
+            package.fetch()?;
+        }
+        fetched => {
+            fetched?;
+        }
     }
     Ok(())
 }

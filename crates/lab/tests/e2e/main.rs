@@ -10,6 +10,7 @@
 mod across_a_kernels_rekey;
 mod across_a_rekey;
 mod attend;
+mod bed;
 mod capture;
 mod commands;
 mod common;
@@ -34,6 +35,10 @@ mod nat;
 mod onion;
 mod paper;
 mod privileges;
+mod quick_dns;
+mod quick_failures;
+mod quick_kill_switch;
+mod quick_reference;
 mod quick_up;
 mod routing;
 mod scale;
