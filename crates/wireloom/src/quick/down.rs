@@ -16,6 +16,7 @@ use super::journal::{self, Journal, Lock};
 use super::link::open_netns;
 use super::place::{self, Place};
 use super::plan;
+use super::save;
 use super::step::{Stage, Step};
 use super::undo::{self, Order};
 use super::up::{open, privileged, say};
@@ -96,8 +97,11 @@ pub fn down(args: &DownArgs) -> Result<(), Error> {
     // Without the interface its commands would fail, and what is left could not be taken down.
     if is_there && let Some(place) = &place {
         run(plan::hooks(place, When::PreDown, &quick.pre_down), &mut stage)?;
+        if quick.save_config {
+            eprintln!("[#] wireloom save {}", place.file.display());
+            save::save_here(place, &quick)?;
+        }
     }
-    // SaveConfig
     let left = undo::all(&mut journal, &stage, Order::LinkFirst)?;
     if let Some(place) = &place {
         run(plan::hooks(place, When::PostDown, &quick.post_down), &mut stage)?;
