@@ -1,11 +1,18 @@
 //! The service: `wireloom@.service` under systemd as the first process of a Debian, in a guest, with its peer on the host.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use lab::wg::KeyPair;
-use lab::{Debian, End, Guest, GuestSpec, Kernel, Namespace, Outer, ping, socket_path, wait_until};
+use lab::{
+    Debian, End, Guest, GuestSpec, Kernel, Namespace, Outer, Process, ping, socket_path, unique_interface, wait_until,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 use crate::common::{LIMIT, wireloom};
 
@@ -22,10 +29,24 @@ fn packaging(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging").join(name)
 }
 
+/// The tunnel's file.
+fn file(keys: &KeyPair, peer: &KeyPair, endpoint: Option<SocketAddr>) -> String {
+    let private = fs::read_to_string(keys.private.path()).unwrap();
+    let endpoint = endpoint.map_or_else(String::new, |endpoint| format!("Endpoint = {endpoint}\n"));
+    format!(
+        "[Interface]\nPrivateKey = {}\nListenPort = 51820\nAddress = 10.9.0.2/24, fd09::2/64\n\n\
+         [Peer]\nPublicKey = {}\nAllowedIPs = 10.9.0.0/24, fd09::/64, 10.77.0.0/16\n{endpoint}",
+        private.trim(),
+        peer.public
+    )
+}
+
 /// A Debian with the program and its unit where the package puts them, booted, and a peer on its host.
 struct Machine {
     guest: Guest,
     peer: End,
+    /// The guest's.
+    keys: KeyPair,
 }
 
 impl Machine {
@@ -34,24 +55,31 @@ impl Machine {
         debian.copy(&wireloom().program().unwrap(), "/usr/bin/wireloom").unwrap();
         debian.copy(&packaging("systemd/wireloom@.service"), "/lib/systemd/system/wireloom@.service").unwrap();
         debian.copy(&packaging("systemd/hardened.conf"), "/root/hardened.conf").unwrap();
+        // Enabled, and so started at boot.
+        let wants = debian.root().join("etc/systemd/system/multi-user.target.wants");
+        fs::create_dir_all(&wants).unwrap();
+        symlink("/lib/systemd/system/wireloom@.service", wants.join(UNIT)).unwrap();
+        let keys = KeyPair::generate().unwrap();
+        let peer_keys = KeyPair::generate().unwrap();
+        let folder = debian.root().join("etc/wireguard");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("wg0.conf"), file(&keys, &peer_keys, None)).unwrap();
         let spec = GuestSpec { processors: 2, ..GuestSpec::new(Kernel::V6_1) };
         let guest = spec.boot_system(&debian, &Namespace::new().unwrap()).unwrap();
         let mut peer = End::new(wireloom().start(&guest.host.namespace).unwrap(), &guest.host, 1).unwrap();
         (peer.v4, peer.v6) = ("10.9.0.1".parse().unwrap(), "fd09::1".parse().unwrap());
+        peer.keys = peer_keys;
         peer.bring_up(1420).unwrap();
-        let keys = KeyPair::generate().unwrap();
-        peer.daemon.set(&["peer", &keys.public, "allowed-ips", "10.9.0.2/32,fd09::2/128"]).unwrap();
-        let private = fs::read_to_string(keys.private.path()).unwrap();
-        let file = format!(
-            "[Interface]\nPrivateKey = {}\nListenPort = 51820\nAddress = 10.9.0.2/24, fd09::2/64\n\n\
-             [Peer]\nPublicKey = {}\nAllowedIPs = 10.9.0.0/24, fd09::/64, 10.77.0.0/16\nEndpoint = {}\n",
-            private.trim(),
-            peer.keys.public,
-            peer.endpoint(Outer::V4),
-        );
-        guest.run("umask 077; mkdir -p /etc/wireguard /run/wireguard /run/wireloom").unwrap();
-        guest.write("/etc/wireguard/wg0.conf", file.as_bytes()).unwrap();
-        Machine { guest, peer }
+        let allowed = "10.9.0.2/32,fd09::2/128";
+        let endpoint = format!("{}:51820", guest.v4);
+        peer.daemon.set(&["peer", &keys.public, "allowed-ips", allowed, "endpoint", &endpoint]).unwrap();
+        Machine { guest, peer, keys }
+    }
+
+    /// With the peer's endpoint, so that either end may begin.
+    fn write_file(&self) {
+        let file = file(&self.keys, &self.peer.keys, Some(self.peer.endpoint(Outer::V4)));
+        self.guest.write("/etc/wireguard/wg0.conf", file.as_bytes()).unwrap();
     }
 
     #[track_caller]
@@ -135,6 +163,124 @@ fn run_tells_its_manager_that_it_is_ready() {
     assert!(manager.recv(&mut [0; 10]).is_err());
 }
 
+/// A service in the foreground of nobody, with the file that it runs.
+struct Foreground {
+    service: Process,
+    namespace: Namespace,
+    interface: String,
+    file: PathBuf,
+    _folder: TempDir,
+}
+
+impl Foreground {
+    fn start(adjust: impl FnOnce(&mut Command)) -> Foreground {
+        let folder = tempfile::tempdir().unwrap();
+        let (namespace, interface) = (Namespace::new().unwrap(), unique_interface());
+        let file = folder.path().join(format!("{interface}.conf"));
+        let text = "[Interface]\nAddress = 10.98.0.1/24\nFwMark = 7\n[Peer]\n\
+            PublicKey = xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\nAllowedIPs = 10.99.0.0/16\n";
+        fs::write(&file, text).unwrap();
+        let mut command = namespace.command(wireloom().program().unwrap());
+        command.args(["up", "--foreground"]).arg(&file);
+        adjust(&mut command);
+        let service = Process::spawn(&mut command).unwrap();
+        Foreground { service, namespace, interface, file, _folder: folder }
+    }
+
+    /// Waits until its route is there: the last step.
+    fn wait_until_up(&mut self) {
+        let (namespace, interface) = (&self.namespace, &self.interface);
+        let up = || namespace.ip(&["route", "show", "dev", interface]).is_ok_and(|routes| routes.contains("10.99.0.0"));
+        wait_until("the interface to be up", LIMIT, up).unwrap();
+    }
+
+    /// The process that has the keys.
+    fn daemon(&self) -> Pid {
+        let id = self.service.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        Pid::from_raw(children.trim().parse().unwrap()).unwrap()
+    }
+
+    /// It ends with this exit code, and nothing is left.
+    #[track_caller]
+    fn ends(mut self, code: i32) {
+        let status = self.service.wait(LIMIT).unwrap();
+        assert_eq!(status.code(), Some(code), "{}", self.service.log());
+        assert!(self.namespace.ip(&["link", "show", "dev", &self.interface]).is_err(), "the interface is there");
+        let journal = format!("/run/wireloom/{}.json", self.interface);
+        assert!(!socket_path(&self.interface).exists() && !Path::new(&journal).exists(), "{}", self.service.log());
+    }
+}
+
+#[test]
+fn without_a_manager_a_service_leaves_nothing_however_it_ends() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut told = Foreground::start(|_| ());
+        told.wait_until_up();
+        told.service.signal(signal);
+        told.ends(0);
+    }
+
+    let mut crashed = Foreground::start(|_| ());
+    crashed.wait_until_up();
+    kill_process(crashed.daemon(), Signal::KILL).unwrap();
+    crashed.ends(1);
+
+    let mut deleted = Foreground::start(|_| ());
+    deleted.wait_until_up();
+    deleted.namespace.ip(&["link", "delete", &deleted.interface]).unwrap();
+    deleted.ends(1);
+
+    let mut taken_down = Foreground::start(|_| ());
+    taken_down.wait_until_up();
+    let program = wireloom().program().unwrap();
+    taken_down.namespace.run(program.to_str().unwrap(), &["down", taken_down.file.to_str().unwrap()]).unwrap();
+    taken_down.ends(0);
+
+    // What cannot be brought up leaves nothing either.
+    let failed = Foreground::start(|command| {
+        command.args(["--fail-at", "4"]);
+    });
+    failed.ends(1);
+}
+
+#[test]
+fn a_service_is_well_only_while_its_daemon_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let mut it = Foreground::start(|command| {
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "800000");
+    });
+    let said = std::iter::repeat_with(|| hear(&manager))
+        .find(|said| !said.starts_with("FDSTORE=1\nFDPOLL=0\nFDNAME="))
+        .unwrap();
+    assert!(said.starts_with("READY=1\nSTATUS="), "{said}");
+    it.wait_until_up();
+    assert_eq!(hear(&manager), "WATCHDOG=1");
+    assert_eq!(hear(&manager), "WATCHDOG=1");
+
+    let complaints = |it: &Foreground| it.service.stderr().matches("does not answer").count();
+    let daemon = it.daemon();
+    kill_process(daemon, Signal::STOP).unwrap();
+    wait_until("a complaint", LIMIT, || complaints(&it) > 0).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    while manager.recv(&mut [0; 100]).is_ok() {}
+    wait_until("another complaint", LIMIT, || complaints(&it) > 1).unwrap();
+    assert!(manager.recv(&mut [0; 100]).is_err(), "it says that all is well");
+    manager.set_nonblocking(false).unwrap();
+    kill_process(daemon, Signal::CONT).unwrap();
+    assert_eq!(hear(&manager), "WATCHDOG=1");
+
+    it.service.signal(Signal::TERM);
+    let said: Vec<String> = std::iter::repeat_with(|| hear(&manager)).take_while(|said| said != "STOPPING=1").collect();
+    assert!(said.iter().all(|said| said == "WATCHDOG=1"), "{said:?}");
+    // Nothing is kept any longer.
+    let said = hear(&manager);
+    assert!(said.starts_with("FDSTOREREMOVE=1\nFDNAME="), "{said}");
+    it.ends(0);
+}
+
 #[test]
 fn a_tunnel_under_systemd() {
     let machine = Machine::boot();
@@ -144,8 +290,13 @@ fn a_tunnel_under_systemd() {
         "mkdir -p /etc/systemd/system/{UNIT}.d; printf '[Service]\nWatchdogSec=15\n' > /etc/systemd/system/{UNIT}.d/test.conf
         systemctl daemon-reload"
     ));
+    // It was started at boot, and knows its peer by what came from there.
+    assert_eq!(machine.property("ActiveState"), "active");
+    ping::once(machine.peer.namespace(), "10.9.0.2".parse().unwrap(), &["-W", "20"]).unwrap().checked().unwrap();
+    machine.run(&format!("systemctl stop {UNIT}"));
     let before = machine.run(STATE);
 
+    machine.write_file();
     machine.run(&format!("systemctl start {UNIT}"));
     machine.check_pings();
     assert!(machine.property("StatusText").starts_with("wg0 is up"), "{}", machine.property("StatusText"));
@@ -185,6 +336,20 @@ fn a_tunnel_under_systemd() {
 
     machine.run(&format!("systemctl stop {UNIT}"));
     assert_eq!(machine.property("ActiveState"), "inactive");
+    assert_eq!(machine.run(STATE).replace("wg0.lock\n", ""), before);
+
+    // The kernel's own WireGuard, which no daemon runs.
+    machine.run(&format!(
+        "printf '[Service]\\nExecStart=\\nExecStart=/usr/bin/wireloom up -f --engine kernel %%i\\n' > /etc/systemd/system/{UNIT}.d/kernel.conf
+        systemctl daemon-reload; systemctl start {UNIT}"
+    ));
+    machine.check_pings();
+    let interface = machine.interface();
+    assert_eq!(machine.daemon(), "");
+    machine.run(&format!("systemctl restart {UNIT}"));
+    machine.check_pings();
+    assert_eq!(machine.interface(), interface);
+    machine.run(&format!("systemctl stop {UNIT}; rm /etc/systemd/system/{UNIT}.d/kernel.conf"));
     assert_eq!(machine.run(STATE).replace("wg0.lock\n", ""), before);
 
     // With next to nothing, for files without hooks.
