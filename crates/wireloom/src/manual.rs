@@ -33,6 +33,10 @@ const RETRIES: (&str, &str) = (
     "WG_ENDPOINT_RESOLUTION_RETRIES",
     "how often a name that cannot be resolved now is tried again: a number, or `infinity`; 15 if it is not set",
 );
+const NOTIFY_SOCKET: (&str, &str) = (
+    "NOTIFY_SOCKET",
+    "where a service manager hears that the interface is ready, if the command stays in the foreground",
+);
 const CONF_NOTE: &str = "The file has the sections [Interface] (PrivateKey, ListenPort, FwMark) and [Peer] (PublicKey, PresharedKey, \
     AllowedIPs, Endpoint, PersistentKeepalive), as in wg(8); what only wg-quick(8) knows is an error, and so is every line that makes no sense. \
     A comment starts with #. Nothing is changed unless the whole file could be read.";
@@ -88,6 +92,7 @@ const PAGES: &[Page] = &[
             ),
             ("WG_TUN_FD", "the number of an open descriptor of a TUN device, to be used instead of making one"),
             ("WG_UAPI_FD", "the number of an open descriptor of a listening socket, to be used instead of making one"),
+            NOTIFY_SOCKET,
         ],
         files: &[SOCKETS, ("/dev/net/tun", "makes the interface")],
     },
@@ -111,6 +116,9 @@ const PAGES: &[Page] = &[
              tunnel's own datagrams, which are told by their mark, and what a link needs: DHCP, IPv6 neighbour discovery and multicast listener reports. So it stays when the \
              daemon dies, and when the tunnel is brought up again in vain, until `wireloom down`. Endpoints should be addresses then: while it stands alone, no name can be resolved. \
              Neither the local network nor bridges and containers are excepted. Programs that write frames by packet sockets are not held, as no firewall for packets holds them. It takes nft(8).",
+            "With --foreground the command stays, as the service wireloom@NAME does it (service.md in the documents of the package): it tells a service manager \
+             that the interface is up, and as often as that wants to hear it that the daemon answers; SIGHUP has the file read again, SIGINT and SIGTERM take the \
+             interface down. The manager keeps the interface while a daemon that has crashed, or a restart, is replaced.",
             "Without an MTU in the file it is 80 less than the least that the ways to the endpoints take; with IPv6 in the tunnel at least 1280.",
         ],
         examples: &[
@@ -121,8 +129,9 @@ const PAGES: &[Page] = &[
                 "wireloom up --netns web wg0",
                 "puts wg0 into the network namespace `web`, which then has no other way out",
             ),
+            ("systemctl enable --now wireloom@wg0", "brings wg0 up now and at each boot, as a service"),
         ],
-        environment: &[RETRIES],
+        environment: &[RETRIES, NOTIFY_SOCKET],
         files: &[QUICK_FILES, JOURNAL, SOCKETS],
     },
     Page {
