@@ -4,9 +4,11 @@
 //! - `aead`: what does the cryptography cost, each back end for itself? ([`aead`])
 //! - `scale`: what do more workers bring, without the kernel? ([`scaling`])
 //! - `peers`: what do very many peers cost? ([`peers`])
+//! - `size`: what do `up`, `show` and `down` take with very many peers, or networks? ([`size`])
 //! - `flood`: what does a flood cost those who are served? ([`flood`])
 
 mod aead;
+mod figures;
 mod flood;
 mod machine;
 mod measure;
@@ -16,6 +18,7 @@ mod plot;
 mod report;
 mod sample;
 mod scaling;
+mod size;
 mod stats;
 mod subject;
 
@@ -47,6 +50,8 @@ enum Question {
     Scale(scaling::Options),
     /// A device with very many peers, ours beside wireguard-go
     Peers(peers::Options),
+    /// `up`, `show` and `down` with very many peers, and with very many networks
+    Size(size::Options),
     /// What floods do to a stream through our tunnel
     Flood(flood::Options),
 }
@@ -77,6 +82,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         Some(Question::Aead(options)) => aead::run(options),
         Some(Question::Scale(options)) => scaling::run(options),
         Some(Question::Peers(options)) => peers::run(options),
+        Some(Question::Size(options)) => size::run(options),
         Some(Question::Flood(options)) => flood::run(options),
     }
 }

@@ -5,8 +5,6 @@
 //! beginning. As in the other benchmarks everything runs on this machine at once, the crowd of peers included, which takes
 //! more of it than the daemon does: the daemon's CPU time says what it could do with a machine of its own.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -17,10 +15,9 @@ use lab::crowd::{self, Outcome, Role};
 use lab::{Daemon, End, Gso, LabError, Link, Namespace, Process, System, Tunnel, TunnelSpec};
 use lab::{iperf, ping, run_checked, usage, wait_until};
 use rustix::process::Signal;
-use serde_json::json;
 
+use super::figures::{Figures, mib, seconds};
 use super::stats::median;
-use crate::cargo::target_folder;
 use crate::error::Failure;
 
 /// A tool that takes longer is ended; so is a crowd.
@@ -50,31 +47,6 @@ struct Plan {
     peers: u32,
     seconds: u32,
     rounds: u32,
-}
-
-/// What was measured, by what it is and of whom.
-#[derive(Default)]
-struct Figures(Vec<(String, BTreeMap<&'static str, String>)>);
-
-impl Figures {
-    fn enter(&mut self, system: &'static str, what: impl Into<String>, value: String) {
-        let what = what.into();
-        println!("    {system}: {what}: {value}");
-        match self.0.iter_mut().find(|(name, _)| *name == what) {
-            Some((_, values)) => drop(values.insert(system, value)),
-            None => self.0.push((what, BTreeMap::from([(system, value)]))),
-        }
-    }
-
-    fn markdown(&self, systems: &[&'static str]) -> String {
-        let mut out = format!("| | {} |\n|---|{}\n", systems.join(" | "), "--:|".repeat(systems.len()));
-        for (what, values) in &self.0 {
-            let cells: Vec<_> = systems.iter().map(|system| values.get(system).map_or("–", String::as_str)).collect();
-            // Writing to a string cannot fail.
-            let _ = writeln!(out, "| {what} | {} |", cells.join(" | "));
-        }
-        out
-    }
 }
 
 /// Measures, prints and saves.
@@ -108,22 +80,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
     let names = systems.each_ref().map(System::name);
     println!("\n{} peers\n\n{}", plan.peers, figures.markdown(&names));
-    let folder = target_folder()?.join("bench");
-    fs::create_dir_all(&folder).map_err(Failure::io(folder.display().to_string()))?;
-    let path = folder.join("peers.json");
-    let figures: BTreeMap<_, _> = figures.0.into_iter().collect();
-    let document = json!({ "machine": super::machine::describe(), "peers": plan.peers, "figures": figures });
-    fs::write(&path, format!("{document:#}\n")).map_err(Failure::io(path.display().to_string()))?;
-    println!("The numbers are in {}", path.display());
-    Ok(())
-}
-
-fn seconds(time: Duration) -> String {
-    format!("{:.2} s", time.as_secs_f64())
-}
-
-fn mib(kib: u64) -> String {
-    format!("{:.0} MiB", kib as f64 / 1024.0)
+    figures.save("peers", plan.peers)
 }
 
 fn resident(daemon: &Daemon) -> Result<u64, LabError> {
