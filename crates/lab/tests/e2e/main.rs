@@ -32,6 +32,7 @@ mod lifecycle;
 mod links;
 mod moves;
 mod nat;
+mod netns;
 mod onion;
 mod paper;
 mod privileges;

@@ -225,3 +225,65 @@ fn peers_that_are_called_all_at_once_all_answer() {
     let outcome = hub.finish(crowd);
     assert_eq!(outcome.agreed, MEMBERS, "{outcome:?}");
 }
+
+/// A file by the name of an interface that nobody has, in a folder that goes with it, and a namespace to bring it up in.
+fn file_for_up(text: &str) -> (Namespace, tempfile::TempDir, String, String) {
+    let (folder, interface) = (tempfile::tempdir().unwrap(), lab::unique_interface());
+    let path = folder.path().join(format!("{interface}.conf"));
+    std::fs::write(&path, text).unwrap();
+    (Namespace::new().unwrap(), folder, interface, path.to_str().unwrap().to_owned())
+}
+
+fn inside(namespace: &Namespace, args: &[&str]) -> String {
+    run_checked(namespace.command(wireloom().program().unwrap()).args(args), LIMIT).unwrap()
+}
+
+#[test]
+fn a_hundred_thousand_peers_come_up_with_their_routes_and_go() {
+    let text = std::fs::read_to_string(configuration(PEERS, false).path()).unwrap();
+    let text = text.replacen("ListenPort = 50031\n", "Address = 10.9.0.1/24, fd09::1/64\n", 1);
+    let (namespace, _folder, interface, file) = file_for_up(&text);
+    inside(&namespace, &["up", &file]);
+    let dump = inside(&namespace, &["show", &interface, "dump"]);
+    assert_eq!(dump.lines().count(), PEERS as usize + 1);
+    // A route to each, of each family, as the kernel has them.
+    for (family, own) in [("-4", 1), ("-6", 1)] {
+        let routes = namespace.ip(&[family, "route", "show", "dev", &interface, "table", "main"]).unwrap();
+        assert_eq!(routes.lines().count(), PEERS as usize + own, "{family}");
+    }
+    let (v4, v6) = crowd::inside(PEERS - 1);
+    for address in [v4.to_string(), v6.to_string()] {
+        let way = namespace.ip(&["route", "get", &address]).unwrap();
+        assert!(way.contains(&interface), "{way}");
+    }
+    inside(&namespace, &["down", &file]);
+    assert!(!lab::socket_path(&interface).exists());
+    assert_eq!(namespace.ip(&["-4", "route", "show"]).unwrap(), "");
+}
+
+#[test]
+fn one_peer_comes_up_with_routes_to_130_560_networks() {
+    // None of them is a default route; that of the tunnel's own address is left to the kernel.
+    let pairs = (0..255).flat_map(|a| (0..256).map(move |b| format!("{a}.{b}.0.0/24, {a:x}:{b:x}::/64")));
+    let list = pairs.collect::<Vec<_>>().join(", ");
+    let key = number_key(1);
+    let text = format!(
+        "[Interface]\nPrivateKey = {KEY}\nAddress = 10.9.0.1/32\n\n[Peer]\nPublicKey = {key}\nAllowedIPs = {list}\n"
+    );
+    let (namespace, _folder, interface, file) = file_for_up(&text);
+    inside(&namespace, &["up", &file]);
+    let told = inside(&namespace, &["show", &interface, "allowed-ips"]);
+    assert_eq!(told.split_whitespace().count(), 130_560 + 1);
+    for (family, network) in [("-4", "10.9.0.0/24"), ("-6", "fe:ff::/64")] {
+        let routes = namespace.ip(&[family, "route", "show", "dev", &interface, "table", "main"]).unwrap();
+        assert_eq!(routes.lines().count(), 65_280, "{family}");
+        assert!(routes.contains(network), "{family} {network}");
+    }
+    // Beside them, the same without.
+    inside(&namespace, &["down", &file]);
+    std::fs::write(&file, text.replacen("Address", "Table = off\nAddress", 1)).unwrap();
+    inside(&namespace, &["up", &file]);
+    assert_eq!(namespace.ip(&["route", "show", "dev", &interface]).unwrap(), "");
+    assert_eq!(inside(&namespace, &["show", &interface, "allowed-ips"]), told);
+    inside(&namespace, &["down", &file]);
+}
