@@ -8,7 +8,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -176,6 +176,17 @@ impl Drop for Listener {
         // There is no steward, or the start failed before it was entrusted with the file.
         self.file.iter().for_each(SocketFile::remove);
     }
+}
+
+/// The process that made the socket at the other end, by its number here; `None` where it has none.
+pub fn peer_process(stream: &UnixStream) -> Option<u32> {
+    let mut told = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, which is what `told` has; zero stands for a process of another namespace.
+    let done = unsafe {
+        libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut told).cast(), &mut len)
+    };
+    u32::try_from(told.pid).ok().filter(|pid| done == 0 && *pid != 0)
 }
 
 fn make_folder(folder: &Path) -> io::Result<()> {

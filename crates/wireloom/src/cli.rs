@@ -15,6 +15,7 @@ use crate::interface::InterfaceName;
 use crate::manual;
 use crate::quick::{DownArgs, UpArgs};
 use crate::run::RunArgs;
+use crate::top::TopArgs;
 
 const ABOUT: &str = "WireGuard for Linux at line rate, with no kernel module";
 
@@ -59,6 +60,8 @@ pub enum Command {
     Down(DownArgs),
     /// Show interfaces: all of them, or one, or one field of it
     Show(ShowArgs),
+    /// Watch interfaces: their peers, what moves and what is lost, and how busy the workers are
+    Top(TopArgs),
     /// Print the configuration of an interface as a file that setconf takes
     Showconf {
         /// The interface
@@ -136,6 +139,9 @@ pub struct ShowArgs {
     /// One field, for scripts
     #[arg(value_parser = field_parser())]
     pub field: Option<Shown>,
+    /// Print all that is known, as JSON
+    #[arg(long, conflicts_with = "field")]
+    pub json: bool,
 }
 
 /// One field of `show`.

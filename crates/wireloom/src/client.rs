@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::device::{AllowedIpChange, Device, DeviceChange};
+use config::stats::Stats;
 use config::uapi::{self, EventReader, ReplyError, ReplyReader};
 use noise::PublicKey;
 
@@ -80,6 +81,54 @@ pub fn drops(interface: &str) -> Result<Vec<(String, u64)>, Error> {
         ReplyError::Refused(_) | ReplyError::CutOff => Error::NoDrops(interface.to_owned()),
         error => failed(interface, error),
     })
+}
+
+/// What a device tells of its work; `None` if it is the kernel's, or another program's.
+pub fn stats(interface: &str) -> Result<Option<(Stats, Engine)>, Error> {
+    let Some(stream) = request(interface, uapi::write_get_stats())? else { return Ok(None) };
+    let from = linux::unix::peer_process(&stream);
+    match ReplyReader::new(stream).stats() {
+        // One that answers everything alike.
+        Ok(stats) if stats.version.is_empty() => Ok(None),
+        Ok(stats) => {
+            // Only where both mean the same process is its number one of ours: else it lives in another namespace, or was handed its socket.
+            let process = from.filter(|from| *from == stats.process);
+            Ok(Some((stats, Engine::Wireloom { process })))
+        }
+        // Others refuse the request, or hang up at once.
+        Err(ReplyError::Refused(_) | ReplyError::CutOff) => Ok(None),
+        Err(error) => Err(failed(interface, error)),
+    }
+}
+
+/// What runs a device that tells nothing of its work.
+pub fn engine_of(interface: &str) -> Engine {
+    if is_socket(&PathBuf::from(format!("{FOLDER}/{interface}.sock"))) { Engine::Userspace } else { Engine::Kernel }
+}
+
+/// What runs a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// We do.
+    Wireloom {
+        /// The number of the process, where it is one here.
+        process: Option<u32>,
+    },
+    /// Another program in user space.
+    Userspace,
+    /// The kernel.
+    Kernel,
+}
+
+impl Engine {
+    /// In a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Wireloom { .. } => "wireloom",
+            Engine::Userspace => "userspace",
+            Engine::Kernel => "kernel",
+        }
+    }
 }
 
 /// Changes a device.

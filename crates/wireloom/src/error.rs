@@ -15,6 +15,7 @@ use crate::interface::NotAName;
 use crate::quick::QuickError;
 use crate::run::RunError;
 use crate::service::ServiceError;
+use crate::top::TopError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,8 @@ pub enum Error {
     #[error("show interfaces takes no field, expected `show all` or `show INTERFACE` before '{0}'")]
     FieldOfInterfaces(&'static str),
 
+    #[error("show interfaces has no form in JSON, expected `show all --json`")]
+    JsonOfInterfaces,
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} is longer than {limit} bytes", path.display())]
@@ -101,4 +104,6 @@ pub enum Error {
     Service(#[from] ServiceError),
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
+    #[error(transparent)]
+    Top(#[from] TopError),
 }

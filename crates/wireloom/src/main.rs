@@ -22,15 +22,19 @@ mod error;
 mod exchange;
 mod files;
 mod interface;
+mod json;
 mod kernel;
 mod keys;
 mod manual;
+mod metrics;
 mod quick;
 mod resolve;
 mod run;
 mod service;
 mod set;
 mod show;
+mod top;
+mod watch;
 mod zones;
 
 use std::process::ExitCode;
@@ -72,6 +76,7 @@ fn execute(command: Command) -> Result<(), Error> {
         Command::Down(args) => quick::down(&args),
         Command::Attend(args) => attend::attend(&args),
         Command::Show(args) => show::show(&args),
+        Command::Top(args) => Ok(top::top(&args)?),
         Command::Showconf { interface } => show::showconf(&interface),
         Command::Set { interface, settings } => set::set(&interface, &settings),
         Command::Setconf(args) => conf::apply(&args, conf::Mode::Set),

@@ -73,6 +73,8 @@ const PAGES: &[Page] = &[
     Page {
         name: "wireloom-run",
         notes: &[
+            "With --metrics, which can be given several times, another process serves what `wireloom show --json` tells but for keys, over HTTP, under the names that other \
+             exporters have too. A port alone is that of 127.0.0.1 and ::1; another address has to be written out. A UNIX socket is open to its owner and group.",
             "The interface ends, and everything of it, on SIGINT or SIGTERM, when it is deleted (`ip link delete`), and when its socket is deleted.",
         ],
         examples: &[
@@ -81,6 +83,7 @@ const PAGES: &[Page] = &[
                 "wireloom run --netns web wg0",
                 "creates wg0 in the network namespace `web`; its encrypted datagrams leave by this one",
             ),
+            ("wireloom run --metrics 9586 wg0", "serves metrics at http://localhost:9586/metrics"),
             ("LOG_LEVEL=verbose wireloom run -f wg0", "stays in the foreground and tells what happens"),
         ],
         environment: &[
@@ -185,6 +188,14 @@ const PAGES: &[Page] = &[
         notes: &[
             "The form for people sorts peers by their latest handshake. A FIELD is printed for scripts: one line for each peer, its key first, then tabs; \
              with `all`, the interface's name stands first. `dump` prints all fields.",
+            "With --json, all that is known is printed as one object: `schema` (1; fields may be added to it), and `interfaces`, one or `all`, each with `name`, `engine` \
+             (wireloom, kernel or userspace, for other programs), `public_key`, `private_key`, `listen_port`, `fwmark` and `peers`: `public_key`, `preshared_key`, `endpoint`, \
+             `allowed_ips` (a list), `latest_handshake` (seconds since 1970), `rx_bytes`, `tx_bytes` and `persistent_keepalive` (seconds). What is not set is null. Keys other than \
+             public ones are `(hidden)`, unless WG_HIDE_KEYS is `never`.",
+            "Interfaces of wireloom tell more: each peer's `rx_packets` and `rx_expected_packets` (data messages that arrived, and that it had sent by then, as its counters \
+             tell), and `version`, `process`, `uptime_seconds`, `resident_bytes`, `handshakes` and `drops` (counts by name), and `workers`: `busy_seconds` of processor time, `wakeups`, \
+             `helped` (steps for others), and `sent` and `received` with `packets`, `bytes` and `batches`, which counts batches by their number of packets: `up_to` so many, \
+             and more than in the entry before.",
         ],
         examples: &[
             ("wireloom show", "shows all interfaces"),
@@ -193,11 +204,31 @@ const PAGES: &[Page] = &[
                 "prints each peer's key and the time of its latest handshake, in seconds since 1970",
             ),
             ("wireloom show interfaces", "prints the names of all interfaces"),
+            (
+                "wireloom show all --json | jq '.interfaces[].peers[].endpoint'",
+                "prints all endpoints, by the help of jq(1)",
+            ),
         ],
         environment: &[
             ("WG_COLOR_MODE", "`always` or `never`; otherwise there are colours on a terminal"),
             ("WG_HIDE_KEYS", "`never` shows private and preshared keys also in the form for people"),
         ],
+        files: &[SOCKETS],
+    },
+    Page {
+        name: "wireloom-top",
+        notes: &[
+            "Above are the workers, the threads that move packets, with a bar that is full where one takes all of a processor, and how many packets they move together; \
+             below are the peers, with what moved within the last interval. LOSS is how much of the peer's data messages did not come, as the gaps in its counters \
+             tell: what is late is taken for lost until it comes. Interfaces of the kernel and of other programs tell of their peers alone, and of no losses.",
+            "q, Escape or Ctrl-C leave. s sorts by the next: traffic, handshake, loss, name. p or Space hold the picture. Up, Down, PageUp, PageDown, Home and End scroll, Tab goes to \
+             the next interface, and h or ? tell all this. Where there is no terminal, --once is needed.",
+        ],
+        examples: &[
+            ("wireloom top wg0", "watches wg0"),
+            ("wireloom top --interval 10 --once", "prints what moved within ten seconds, on all interfaces"),
+        ],
+        environment: &[],
         files: &[SOCKETS],
     },
     Page {

@@ -27,6 +27,7 @@ use plane::userspace::{Helping, PlaneError, Userspace, UserspaceConfig};
 
 use crate::attend::{self, AttendError, Duties};
 use crate::interface::InterfaceName;
+use crate::metrics::Place;
 use crate::quick::open_netns;
 
 /// The MTU of an interface that we make, in bytes: 1500 less IPv6, UDP and what WireGuard adds, as the kernel's WireGuard has it.
@@ -69,6 +70,9 @@ pub struct RunArgs {
     /// Wipe session keys before the machine sleeps: logind tells, and waits for it
     #[arg(long)]
     pub wipe_on_suspend: bool,
+    /// Serve metrics for Prometheus, at a port of the loopback (9586), an address (192.0.2.1:9586) or a socket (unix:/PATH)
+    #[arg(long, value_name = "PORT|ADDRESS|unix:PATH")]
+    pub metrics: Vec<Place>,
     /// When threads help each other: auto, never or forced; for tests and measurements
     #[arg(long, hide = true, default_value = "auto", value_parser = helping)]
     pub helping: Helping,
@@ -338,7 +342,8 @@ impl Running {
         let driver = Driver::new(device.clone(), queue, offloads, signals, deletion)?;
         let server = Server::start(listener, device).map_err(os("serving the socket"))?;
         log::debug!("{workers} workers, {offloads:?}");
-        let duties = Duties { wipe_on_suspend: args.wipe_on_suspend, ..Duties::default() };
+        let (wipe_on_suspend, metrics) = (args.wipe_on_suspend, args.metrics.clone());
+        let duties = Duties { wipe_on_suspend, metrics, ..Duties::default() };
         if !duties.is_empty() {
             attend::start(&tun.name, &duties)?;
         }

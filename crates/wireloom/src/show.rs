@@ -10,11 +10,15 @@ use crate::cli::{ShowArgs, Shown};
 use crate::client;
 use crate::error::Error;
 use crate::interface::InterfaceName;
+use crate::json;
 use crate::zones::SystemZones;
 
 /// Shows one interface, all, or their names.
 pub fn show(args: &ShowArgs) -> Result<(), Error> {
     let mut out = BufWriter::new(io::stdout().lock());
+    if args.json {
+        return show_json(&mut out, &args.what);
+    }
     match (args.what.as_str(), args.field) {
         ("interfaces", None) => {
             let names = client::interfaces()?;
@@ -56,6 +60,38 @@ fn show_all(out: &mut impl Write, args: &ShowArgs) -> Result<(), Error> {
     if shown { Ok(()) } else { Err(Error::NothingShown) }
 }
 
+/// Shows one interface, or all, as JSON.
+fn show_json(out: &mut impl Write, what: &str) -> Result<(), Error> {
+    let names = match what {
+        "interfaces" => return Err(Error::JsonOfInterfaces),
+        "all" => client::interfaces()?,
+        name => {
+            let name: InterfaceName = name.parse().map_err(|error| Error::Name(Quoted::new(name), error))?;
+            vec![name.as_str().to_owned()]
+        }
+    };
+    let (mut told, mut failed) = (Vec::new(), None);
+    for name in &names {
+        match json::Told::ask(name, show_keys()) {
+            Ok(interface) => told.push(interface),
+            Err(error) if what == "all" => {
+                eprintln!("wireloom: {error}");
+                failed = Some(Error::NothingShown);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match failed.filter(|_| told.is_empty()) {
+        Some(error) => Err(error),
+        None => json::write(out, &told).and_then(|()| out.flush()).map_err(Error::Output),
+    }
+}
+
+/// Whether private and preshared keys are shown also where people look.
+fn show_keys() -> bool {
+    std::env::var_os("WG_HIDE_KEYS").is_some_and(|mode| mode == "never")
+}
+
 fn show_one(out: &mut impl Write, args: &ShowArgs, name: &str, prefix: Option<&str>) -> Result<(), Error> {
     if args.field == Some(Shown::Drops) {
         return show_drops(out, name, prefix);
@@ -66,8 +102,7 @@ fn show_one(out: &mut impl Write, args: &ShowArgs, name: &str, prefix: Option<&s
         Some(Shown::Field(field)) => show::field(out, prefix, &device, field, &zones),
         _ => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let show_keys = std::env::var_os("WG_HIDE_KEYS").is_some_and(|mode| mode == "never");
-            show::pretty(out, name, &device, &Style { colour: colour(), show_keys, now, zones: &zones })
+            show::pretty(out, name, &device, &Style { colour: colour(), show_keys: show_keys(), now, zones: &zones })
         }
     }
     .map_err(Error::Output)

@@ -215,3 +215,95 @@ fn what_cannot_be_shown_is_told_in_one_line() {
     assert_eq!((all.status.code(), String::from_utf8(all.stderr).unwrap().lines().count()), (Some(0), 2));
     assert!(String::from_utf8(all.stdout).unwrap().contains("interface: alive\n"));
 }
+
+/// What `--json` prints, read.
+fn json(host: &Host, env: &[(&str, &str)], words: &[&str]) -> serde_json::Value {
+    let (code, text) = said(&host.run(env, &[&[WIRELOOM], words].concat(), ""));
+    assert_eq!(code, Some(0));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn json_tells_what_the_other_forms_tell_and_hides_keys() {
+    let host = Host::new();
+    host.serve("wg-busy", &busy(), "errno=0\n\n");
+    host.serve("wg-new", "errno=0\n\n", "");
+    let dump = said(&host.wireloom(&["show", "wg-busy", "dump"])).1;
+    let hidden = json(&host, &[], &["show", "wg-busy", "--json"]);
+    let open = json(&host, &[("WG_HIDE_KEYS", "never")], &["show", "wg-busy", "--json"]);
+    for (told, keys) in [(&hidden, false), (&open, true)] {
+        assert_eq!(told["schema"], 1);
+        let interface = &told["interfaces"][0];
+        let text = |value: &serde_json::Value| match value {
+            serde_json::Value::Null => "(none)".to_owned(),
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let shown = |secret: &str| if keys || secret == "(none)" { secret.to_owned() } else { "(hidden)".to_owned() };
+        let mut lines = dump.lines();
+        let own: Vec<_> = lines.next().unwrap().split('\t').collect();
+        assert_eq!(text(&interface["private_key"]), shown(own[0]));
+        assert_eq!((text(&interface["public_key"]), text(&interface["listen_port"])), (own[1].into(), own[2].into()));
+        assert_eq!(interface["fwmark"], 51820);
+        let peers = interface["peers"].as_array().unwrap();
+        assert_eq!(peers.len(), 24);
+        for (peer, line) in peers.iter().zip(lines) {
+            let fields: Vec<_> = line.split('\t').collect();
+            assert_eq!((text(&peer["public_key"]), text(&peer["preshared_key"])), (fields[0].into(), shown(fields[1])));
+            assert_eq!(text(&peer["endpoint"]), fields[2]);
+            let networks: Vec<_> = peer["allowed_ips"].as_array().unwrap().iter().map(text).collect();
+            assert_eq!(if networks.is_empty() { "(none)".to_owned() } else { networks.join(",") }, fields[3]);
+            assert_eq!(peer["latest_handshake"].as_u64().unwrap_or(0).to_string(), fields[4]);
+            assert_eq!((text(&peer["rx_bytes"]), text(&peer["tx_bytes"])), (fields[5].into(), fields[6].into()));
+            assert_eq!(text(&peer["persistent_keepalive"]).replace("(none)", "off"), fields[7]);
+        }
+        let secrets: Vec<_> = dump.split_whitespace().filter(|word| word.ends_with('=')).collect();
+        let private = secrets[0];
+        assert_eq!(told.to_string().contains(private), keys);
+    }
+    let all = json(&host, &[], &["show", "all", "--json"]);
+    let all = all["interfaces"].as_array().unwrap();
+    let of = |name: &str| all.iter().find(|interface| interface["name"] == name).unwrap();
+    // A handshake that is told as an age was at another second by then.
+    assert_eq!((all.len(), of("wg-busy")["peers"].as_array().unwrap().len()), (2, 24));
+    assert!(of("wg-new")["private_key"].is_null());
+    assert_eq!(json(&Host::new(), &[], &["show", "--json"])["interfaces"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn json_is_refused_where_it_is_not_there() {
+    let host = Host::new();
+    assert_eq!(
+        complaint(&host.wireloom(&["show", "interfaces", "--json"])),
+        "show interfaces has no form in JSON, expected `show all --json`"
+    );
+    let both = complaint(&host.wireloom(&["show", "wg0", "dump", "--json"]));
+    assert!(both.starts_with("the argument '[FIELD]' cannot be used with '--json'"), "{both}");
+    assert_eq!(
+        complaint(&host.wireloom(&["show", "wg0", "--json"])),
+        "no interface 'wg0' runs here, expected one that `wireloom show interfaces` lists"
+    );
+}
+
+#[test]
+fn top_without_a_terminal_says_what_takes_none() {
+    let host = Host::new();
+    assert_eq!(complaint(&host.wireloom(&["top"])), "no interface runs here, expected one that `wireloom run` makes");
+    host.serve("wg-busy", &busy(), "errno=0\n\n");
+    assert_eq!(
+        complaint(&host.wireloom(&["top", "wg-busy"])),
+        "there is no terminal here, expected one on standard input and output, or `wireloom top --once`"
+    );
+    let once = said(&host.wireloom(&["top", "--interval", "0.1", "--once"]));
+    assert_eq!(once.0, Some(0));
+    assert!(
+        once.1.starts_with("wg-busy · run by another program · port 51820 · 24 peers\nin 0 b/s, out 0 b/s\n"),
+        "{}",
+        once.1
+    );
+    assert_eq!(once.1.lines().count(), 2 + 1 + 25);
+    for bad in ["0", "0.09", "3601", "NaN", "-1", "x"] {
+        let told = complaint(&host.wireloom(&["top", &format!("--interval={bad}")]));
+        assert!(told.contains("expected a number of seconds from 0.1 to 3600"), "{told}");
+    }
+}

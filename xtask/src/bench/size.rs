@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use lab::crowd;
-use lab::{LabError, Namespace, System, run_checked, unique_interface, usage};
+use lab::{LabError, Namespace, run_checked, unique_interface, usage};
 
 use super::figures::{Figures, mib, seconds};
 use crate::error::Failure;

@@ -77,6 +77,12 @@ wireloom doctor --json here > told || { echo "doctor:"; cat told; }
 for id in endpoint-way path-inside handshake; do grep -q "\"id\":\"$id\",\"level\":\"ok\"" told || { echo "doctor: no $id"; cat told; }; done
 [ $(wireloom show many allowed-ips | wc -w) = 6001 ] || echo "allowed IPs are missing"
 [ $(wireloom show peers peers | wc -l) = 301 ] || echo "peers are missing"
+wireloom show all --json > json || echo "no JSON"
+[ "$(grep -c '"engine": "kernel"' json) $(grep -c '"engine": "wireloom"' json)" = "6 1" ] || echo "engines: $(grep '"engine"' json)"
+[ "$(grep -c '"public_key"' json)" = 313 ] || echo "keys: $(grep -c '"public_key"' json)"
+grep -q -F -f secret json && echo "a private key is shown"; grep -q -F -f psk json && echo "a preshared key is shown"
+WG_HIDE_KEYS=never wireloom show full --json | grep -q -F -f psk || echo "no preshared key is shown"
+wireloom top --once --interval 0.1 here | grep -q "10.9.0.2/32" || echo "top: $(wireloom top --once here)"
 [ "$(wireloom show all endpoints | wc -l)" = 306 ] || echo "endpoints of all: $(wireloom show all endpoints | wc -l)"
 "#;
 

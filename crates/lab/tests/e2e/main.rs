@@ -46,5 +46,6 @@ mod scale;
 mod service;
 mod sizes;
 mod sleep;
+mod telling;
 mod wg;
 mod wire;

@@ -122,7 +122,7 @@ fn systemd_resolved_is_told_itself_where_there_is_no_resolvconf() {
         assert!(said.contains("resolvectl dns wg0 10.9.0.53 fd09::53 && resolvectl domain wg0"), "{said}");
         let now = names(&bed);
         assert!(now.contains("(wg0): 10.9.0.53 fd09::53\n"), "{now}");
-        let line = now.lines().filter(|line| line.contains("(wg0):")).next_back().unwrap();
+        let line = now.lines().rfind(|line| line.contains("(wg0):")).unwrap();
         let mut words: Vec<&str> = line.split_once(": ").unwrap().1.split(' ').collect();
         words.sort_unstable();
         assert_eq!(words.join(" "), expected);

@@ -11,8 +11,10 @@
 mod names;
 mod process;
 mod pursuit;
+mod scrapes;
 mod sleep;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -37,6 +39,7 @@ use sleep::NoLogind;
 
 use crate::error::Error;
 use crate::interface::InterfaceName;
+use crate::metrics::{MetricsError, Place};
 use crate::resolve::SystemServices;
 use crate::{conf, kernel};
 
@@ -56,6 +59,12 @@ pub struct Duties {
     pub names: Vec<Name>,
     /// Whether session keys are wiped before the machine sleeps.
     pub wipe_on_suspend: bool,
+    /// Where metrics are served.
+    #[serde(default)]
+    pub metrics: Vec<Place>,
+    /// What people call the peers, by their keys in base64, for the metrics.
+    #[serde(default)]
+    pub friendly: BTreeMap<String, String>,
 }
 
 /// Where a peer is, by name.
@@ -102,6 +111,9 @@ pub struct AttendArgs {
     /// Wipe session keys before the machine sleeps: logind tells, and waits for it
     #[arg(long)]
     pub wipe_on_suspend: bool,
+    /// Serve metrics for Prometheus, at a port of the loopback (9586), an address (192.0.2.1:9586) or a socket (unix:/PATH)
+    #[arg(long, value_name = "PORT|ADDRESS|unix:PATH")]
+    pub metrics: Vec<Place>,
     /// Read the duties from standard input
     #[arg(long, hide = true)]
     pub duties: bool,
@@ -122,6 +134,9 @@ pub enum AttendError {
     /// What it is to do makes no sense.
     #[error("the attendant's duties cannot be read: {0}")]
     Duties(#[from] serde_json::Error),
+    /// The metrics cannot be served.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// A peer's key is not one.
     #[error("the attendant's duties have a key that is not one")]
     Key,
@@ -170,7 +185,8 @@ pub fn attend(args: &AttendArgs) -> Result<(), Error> {
         let duties = serde_json::from_slice(&text).map_err(AttendError::Duties)?;
         return Ok(process::run(args.interface.as_str(), duties)?);
     }
-    let mut duties = Duties { wipe_on_suspend: args.wipe_on_suspend, ..Duties::default() };
+    let mut duties =
+        Duties { wipe_on_suspend: args.wipe_on_suspend, metrics: args.metrics.clone(), ..Duties::default() };
     if let Some(path) = &args.file {
         // What else it holds ends with this process, before there is another.
         let text = conf::read(path)?;

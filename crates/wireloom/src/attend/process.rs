@@ -15,10 +15,12 @@ use linux::unix::Listener;
 use linux::{clock, memory, sandbox};
 
 use super::names::Names;
+use super::scrapes::Scrapes;
 use super::sleep::Sleep;
 use super::{AttendError, Duties, Name, os, take_place};
 use crate::client;
 use crate::interface::InterfaceName;
+use crate::metrics::Metrics;
 use crate::run;
 use crate::zones::SystemZones;
 use config::address::Zones;
@@ -282,10 +284,14 @@ impl Attendant {
 /// Makes the duties ready, for a device that tells what happens to its peers, or does not.
 fn taken_up(interface: &str, duties: Duties, tells: bool, epoll: &Epoll) -> Result<Vec<Box<dyn Duty>>, AttendError> {
     let mut all: Vec<Box<dyn Duty>> = Vec::new();
-    let Duties { names, wipe_on_suspend: _ } = duties;
+    let Duties { names, wipe_on_suspend: _, metrics, friendly } = duties;
     if !names.is_empty() {
         let watch = Watch::over(epoll, all.len() as u32);
         all.push(Box::new(Names::new(interface, names, tells, &watch)?));
+    }
+    if !metrics.is_empty() {
+        let watch = Watch::over(epoll, all.len() as u32);
+        all.push(Box::new(Scrapes::new(Metrics::open(interface, &metrics, friendly)?, &watch)?));
     }
     Ok(all)
 }

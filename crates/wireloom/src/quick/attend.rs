@@ -1,4 +1,4 @@
-//! The attendant of the interface: its peers' names resolved again, its keys wiped before suspend.
+//! The attendant of the interface: its peers' names resolved again, its keys wiped before suspend, its metrics served.
 //!
 //! Where nothing of that is wanted there is no such step. It is one of the last, so that it finds the interface as it will be. Our own
 //! interfaces are attended to from home, where their datagrams leave and names are resolved; the kernel's are spoken to where they are, and
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::engine::Engine;
 use super::step::Stage;
 use crate::attend::{self, AttendError, Duties, Name};
+use crate::metrics::Place;
 
 /// The step.
 #[derive(Debug, Serialize, Deserialize)]
@@ -23,6 +24,8 @@ pub struct Attend {
     inside: bool,
     /// Whether session keys are wiped before the machine sleeps.
     wipe_on_suspend: bool,
+    /// Where metrics are served.
+    metrics: Vec<Place>,
     /// Not in the journal: whoever takes it back needs none of them.
     #[serde(skip)]
     names: Vec<Name>,
@@ -33,15 +36,16 @@ impl Attend {
     pub fn new(interface: &str, file: &str, engine: Engine, duties: Duties) -> Option<Attend> {
         let (interface, file, inside) = (interface.to_owned(), file.to_owned(), engine == Engine::Kernel);
         let is_wanted = !duties.is_empty();
-        let Duties { names, wipe_on_suspend } = duties;
-        is_wanted.then_some(Attend { interface, file, inside, wipe_on_suspend, names })
+        let Duties { names, wipe_on_suspend, metrics, .. } = duties;
+        is_wanted.then_some(Attend { interface, file, inside, wipe_on_suspend, metrics, names })
     }
 
     /// As a person would type it.
     pub fn describe(&self) -> String {
         let names = if self.names.is_empty() { String::new() } else { format!(" --file {}", self.file) };
         let wipe = if self.wipe_on_suspend { " --wipe-on-suspend" } else { "" };
-        format!("wireloom attend {}{names}{wipe}", self.interface)
+        let metrics: String = self.metrics.iter().map(|place| format!(" --metrics {place}")).collect();
+        format!("wireloom attend {}{names}{wipe}{metrics}", self.interface)
     }
 
     /// Whether it is done inside of the namespace that the interface was put into.
@@ -66,7 +70,8 @@ impl Attend {
     }
 
     fn start(&self, stage: &Stage, names: Vec<Name>) -> Result<(), AttendError> {
-        let duties = Duties { names, wipe_on_suspend: self.wipe_on_suspend };
+        let (wipe_on_suspend, metrics) = (self.wipe_on_suspend, self.metrics.clone());
+        let duties = Duties { names, wipe_on_suspend, metrics, ..Duties::default() };
         if self.inside {
             return attend::start(&self.interface, &duties);
         }

@@ -330,9 +330,8 @@ fn remove_iptables(interface: &str, family: Family) -> Result<(), FirewallError>
     };
     // One that cannot be asked has no rules.
     let rules = program::run::<&str>(&save, &[], "").unwrap_or_default();
-    match deletions(&rules, interface) {
-        Some(text) => program::run(&restore, &["-n"], &text).map(drop)?,
-        None => {}
+    if let Some(text) = deletions(&rules, interface) {
+        program::run(&restore, &["-n"], &text)?;
     }
     Ok(())
 }

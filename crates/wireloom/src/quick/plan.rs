@@ -38,6 +38,8 @@ pub struct Options {
     pub netns: Option<String>,
     /// Whether session keys are wiped before the machine sleeps.
     pub wipe_on_suspend: bool,
+    /// Where metrics are served.
+    pub metrics: Vec<crate::metrics::Place>,
     /// Whether nothing may leave but by the tunnel.
     pub kill_switch: bool,
 }
@@ -46,7 +48,12 @@ pub struct Options {
 pub fn up(place: &Place, quick: Quick, options: &Options, facts: &Facts) -> Vec<Step> {
     let interface = place.interface.as_str();
     let networks = networks(&quick.device);
-    let duties = Duties { names: Duties::names(&quick.device), wipe_on_suspend: options.wipe_on_suspend };
+    let duties = Duties {
+        names: Duties::names(&quick.device),
+        wipe_on_suspend: options.wipe_on_suspend,
+        metrics: options.metrics.clone(),
+        ..Duties::default()
+    };
     let mut mark = quick.device.fwmark.filter(|mark| *mark != 0);
     let mut steps = hooks(place, When::PreUp, &quick.pre_up);
     steps.push(Step::Link(Link::new(interface, options.engine, options.netns.as_deref())));

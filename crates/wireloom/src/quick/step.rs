@@ -66,6 +66,7 @@ pub enum StepError {
     Network(#[from] NetworkError),
     #[error(transparent)]
     Attend(#[from] AttendError),
+    #[error(transparent)]
     Dns(#[from] DnsError),
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
@@ -74,9 +75,7 @@ pub enum StepError {
     #[error(transparent)]
     Hook(#[from] HookError),
     #[error("cannot write the journal {path}: {source}", path = super::journal::FOLDER)]
-    Journal {
-        source: std::io::Error,
-    },
+    Journal { source: std::io::Error },
     #[error("interrupted")]
     Interrupted,
     #[error("it was to fail here")]

@@ -20,6 +20,7 @@ use super::plan::{self, Options};
 use super::step::{Stage, Step, StepError};
 use super::undo::{self, Order};
 use crate::error::Error;
+use crate::metrics::Place as Metrics;
 use crate::resolve::{Resolver, resolve_once};
 use crate::service;
 
@@ -41,6 +42,9 @@ pub struct UpArgs {
     /// Wipe session keys before the machine sleeps: logind tells, and waits for it
     #[arg(long)]
     pub wipe_on_suspend: bool,
+    /// Serve metrics for Prometheus, at a port of the loopback (9586), an address (192.0.2.1:9586) or a socket (unix:/PATH)
+    #[arg(long, value_name = "PORT|ADDRESS|unix:PATH")]
+    pub metrics: Vec<Metrics>,
     /// Let nothing leave this machine but through the tunnel, until `wireloom down`, even if the tunnel ends
     #[arg(long)]
     pub kill_switch: bool,
@@ -69,6 +73,7 @@ pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
         engine: choice.engine,
         netns: args.netns.clone(),
         wipe_on_suspend: args.wipe_on_suspend,
+        metrics: args.metrics.clone(),
         kill_switch: args.kill_switch,
     };
     if args.dry_run {

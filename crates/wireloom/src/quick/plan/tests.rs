@@ -22,8 +22,17 @@ fn read(text: &str) -> Quick {
 
 fn planned(text: &str, facts: &Facts) -> Vec<Step> {
     let place = Place { interface: "wg0".parse().unwrap(), file: "/etc/wireguard/wg0.conf".into() };
-    let options = Options { engine: Engine::Userspace, netns: None, wipe_on_suspend: false, kill_switch: false };
-    up(&place, read(text), &options, facts)
+    up(&place, read(text), &options(None, false), facts)
+}
+
+fn options(netns: Option<&str>, kill_switch: bool) -> Options {
+    Options {
+        engine: Engine::Userspace,
+        netns: netns.map(str::to_owned),
+        wipe_on_suspend: false,
+        metrics: Vec::new(),
+        kill_switch,
+    }
 }
 
 fn lines(text: &str) -> Vec<String> {
@@ -71,8 +80,7 @@ fn what_is_around_has_its_place() {
         peer("0.0.0.0/0, ::/0, 10.3.0.0/16")
     );
     let place = Place { interface: "wg0".parse().unwrap(), file: "/etc/wireguard/wg0.conf".into() };
-    let options =
-        |netns: Option<&str>| Options { engine: Engine::Userspace, netns: netns.map(str::to_owned), kill_switch: true };
+    let options = |netns| options(netns, true);
     let facts = Facts { free_table: 51822, path_mtu: None };
     let kinds = |netns, text: &str| -> Vec<&str> {
         let steps = up(&place, read(text), &options(netns), &facts);
@@ -89,6 +97,7 @@ fn what_is_around_has_its_place() {
             Step::LeakTable(_) => "table",
             Step::KillSwitch(_) => "switch",
             Step::Hook(_) => "hook",
+            Step::Attend(_) => "attend",
         };
         steps.iter().map(kind).collect()
     };
