@@ -170,6 +170,7 @@ fn exchange(ends: &[End; 2], amount: Amount, watch: bool) {
     let run = &|traffic: &dyn Fn()| {
         EXEMPT.set(true);
         ready.wait();
+        ready.wait();
         traffic();
     };
     thread::scope(|scope| {
@@ -188,6 +189,8 @@ fn exchange(ends: &[End; 2], amount: Amount, watch: bool) {
             threads.push(scope.spawn(move || run(&|| answer(&echo, amount.rounds))));
             threads.push(scope.spawn(move || run(&|| ask(&asking, amount.rounds))));
         }
+        // Once all of them have started, and so are exempt: the start of a thread allocates.
+        ready.wait();
         WATCHED.store(watch, Relaxed);
         ready.wait();
         while threads.iter().any(|thread| !thread.is_finished()) {

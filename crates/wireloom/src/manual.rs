@@ -206,7 +206,7 @@ const PAGES: &[Page] = &[
             ("wireloom show interfaces", "prints the names of all interfaces"),
             (
                 "wireloom show all --json | jq '.interfaces[].peers[].endpoint'",
-                "prints all endpoints, by the help of jq(1)",
+                "prints all endpoints, by the help of jq",
             ),
         ],
         environment: &[
