@@ -334,6 +334,14 @@ fn a_tunnel_under_systemd() {
     let log = machine.run(&format!("journalctl --no-pager -o cat -u {UNIT}"));
     assert!(log.contains("watchdog") && log.contains("does not answer"), "{log}");
 
+    // A file that makes no sense any more: what was kept goes, and the next start makes it anew.
+    machine.guest.write("/etc/wireguard/wg0.conf", b"[Interface]\nNonsense = 1\n").unwrap();
+    machine.guest.attempt(&format!("systemctl restart {UNIT}; systemctl stop {UNIT}"), LIMIT).unwrap();
+    machine.run(&format!("until ! ip link show {INTERFACE} > /dev/null 2>&1; do sleep 0.05; done"));
+    machine.write_file();
+    machine.run(&format!("systemctl reset-failed {UNIT}; systemctl start {UNIT}"));
+    machine.check_pings();
+
     machine.run(&format!("systemctl stop {UNIT}"));
     assert_eq!(machine.property("ActiveState"), "inactive");
     assert_eq!(machine.run(STATE).replace("wg0.lock\n", ""), before);

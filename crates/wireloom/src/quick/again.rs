@@ -1,6 +1,7 @@
 //! Keys and peers once more: for a daemon that has taken over an interface which is up.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use linux::netns;
 
@@ -13,8 +14,8 @@ use crate::attend::Duties;
 use crate::error::Error;
 
 /// Gives the device of `journal` the keys and peers that its file has now, and the mark that it had. What belongs to the interface itself is left
-/// as it is.
-pub fn configure_again(journal: &Journal) -> Result<(), Error> {
+/// as it is. Names that cannot be resolved are tried again until it is `interrupted`.
+pub fn configure_again(journal: &Journal, interrupted: &Arc<AtomicBool>) -> Result<(), Error> {
     let place = Place { interface: super::interface_of_word(&journal.interface)?, file: journal.file.clone() };
     let quick = place.read()?;
     let home = netns::current().map_err(Error::Links)?;
@@ -22,7 +23,7 @@ pub fn configure_again(journal: &Journal) -> Result<(), Error> {
     let mut stage = Stage {
         interface: interface.clone(),
         home,
-        interrupted: Arc::default(),
+        interrupted: Arc::clone(interrupted),
         endpoints: Vec::new(),
         mark: 0,
         port: 0,

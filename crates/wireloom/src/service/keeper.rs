@@ -90,15 +90,24 @@ impl Keeper {
 
     /// Gives up what was kept, with the interface that it is of.
     pub fn give_up(&mut self, args: &UpArgs) -> Result<(), Error> {
-        if self.kept.is_empty() {
+        if self.names.is_empty() {
             return Ok(());
         }
         self.kept.clear();
+        self.remove_socket();
         let down = quick::down(&DownArgs { what: args.what.clone(), netns: None });
         self.let_go();
         match down {
             Err(Error::Quick(QuickError::NotUp(_))) => Ok(()),
             down => down,
+        }
+    }
+
+    /// Removes the socket's file, if there is no daemon that would when its interface is deleted.
+    pub fn remove_socket(&mut self) {
+        if self.daemon.is_none() || self.ended().is_some() {
+            // There is none of the kernel's interfaces, and none that was removed already.
+            let _ = std::fs::remove_file(unix::socket_path(&self.interface));
         }
     }
 
@@ -207,20 +216,26 @@ impl Keeper {
 
     /// Ends the daemon, if it has not.
     pub fn end_daemon(&mut self) {
-        let Some(mut daemon) = self.daemon.take() else { return };
-        let start = Instant::now();
-        let mut told = false;
-        while let Ok(None) = daemon.try_wait() {
-            if !told {
-                told = true;
-                let _ = kill_process(Pid::from_child(&daemon), Signal::TERM);
-            }
-            if start.elapsed() > PATIENCE {
-                let _ = daemon.kill();
-                let _ = daemon.wait();
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        if let Some(daemon) = self.daemon.take() {
+            end_child(daemon);
         }
+    }
+}
+
+/// Tells a child to end, if it has not, waits a while, and then ends it.
+pub fn end_child(mut child: Child) {
+    let start = Instant::now();
+    let mut told = false;
+    while let Ok(None) = child.try_wait() {
+        if !told {
+            told = true;
+            let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+        }
+        if start.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -3,11 +3,12 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use linux::unix;
 
+use super::keeper::end_child;
 use super::this_program;
 
 /// How long systemd may take to answer.
@@ -60,13 +61,34 @@ pub fn answers(interface: &str, within: Duration) -> bool {
     ask().unwrap_or(false)
 }
 
-/// Applies what differs between the file and the interface. What goes wrong is told by the command itself.
-pub fn reload(what: &str) {
-    if !crate::cli::is_command("reload") {
-        return;
+/// `wireloom reload` beside us: names that have to be resolved may take it as long as they like. What goes wrong it tells itself.
+#[derive(Default)]
+pub struct Reload(Option<Child>);
+
+impl Reload {
+    /// Applies what differs between the file and the interface.
+    pub fn start(&mut self, what: &str) {
+        if !crate::cli::is_command("reload") {
+            return;
+        }
+        self.end();
+        match this_program().args(["reload", what]).stdin(Stdio::null()).spawn() {
+            Ok(child) => self.0 = Some(child),
+            Err(error) => eprintln!("wireloom: cannot look at the file again: {error}"),
+        }
     }
-    if let Err(error) = this_program().args(["reload", what]).stdin(Stdio::null()).status() {
-        eprintln!("wireloom: cannot look at the file again: {error}");
+
+    /// Ends one that is still at it.
+    fn end(&mut self) {
+        if let Some(child) = self.0.take() {
+            end_child(child);
+        }
+    }
+}
+
+impl Drop for Reload {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

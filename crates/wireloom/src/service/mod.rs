@@ -22,6 +22,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitStatus};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,7 @@ use crate::error::Error;
 use crate::quick::{self, DownArgs, Engine, Journal, Lock, QuickError, Starter, UpArgs};
 use crate::run::RunError;
 use keeper::Keeper;
+use manager::Reload;
 
 /// How long another command may be at work on the interface when its daemon has ended.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -81,7 +83,7 @@ pub fn run(args: &UpArgs) -> Result<(), Error> {
     let mut keeper = Keeper::new(&interface, told.manager, kept);
     let journal = Journal::read(&interface)?;
     let resumed = match journal {
-        Some(journal) if keeper.is_whole(&journal) => resume(&mut keeper, &journal, args)?,
+        Some(journal) if keeper.is_whole(&journal) => resume(&mut keeper, &journal, &signals.told)?,
         _ => false,
     };
     let keeper = Arc::new(Mutex::new(keeper));
@@ -105,24 +107,30 @@ pub fn run(args: &UpArgs) -> Result<(), Error> {
     if engine == Some(Engine::Kernel) {
         lock(&keeper).keep_kernels().map_err(os("handing a sign to the service manager"))?;
     }
-    let mut service = Service { args, interface, engine, keeper, signals, watchdog: told.watchdog };
+    let mut service =
+        Service { args, interface, engine, keeper, signals, watchdog: told.watchdog, reload: Reload::default() };
+    if resumed {
+        // What has changed in the file meanwhile.
+        service.reload.start(&args.what);
+    }
     let end = service.watch(elsewhere.as_fd())?;
     service.finish(end)
 }
 
 /// Has a new daemon carry on with what was kept. False where that fails: then everything is made anew.
-fn resume(keeper: &mut Keeper, journal: &Journal, args: &UpArgs) -> Result<bool, Error> {
+fn resume(keeper: &mut Keeper, journal: &Journal, told: &Arc<AtomicBool>) -> Result<bool, Error> {
     let lock = Lock::take(&journal.interface)?;
     let resumed = match journal.engine {
         // It has never ended.
         Engine::Kernel => Ok(()),
-        Engine::Userspace => keeper.start(None).map_err(Error::from).and_then(|()| quick::configure_again(journal)),
+        Engine::Userspace => {
+            keeper.start(None).map_err(Error::from).and_then(|()| quick::configure_again(journal, told))
+        }
     };
     drop(lock);
     match resumed {
         Ok(()) => {
             eprintln!("wireloom: {}: carries on with the interface that was kept", journal.interface);
-            manager::reload(&args.what);
             Ok(true)
         }
         Err(error) => {
@@ -151,6 +159,7 @@ struct Service<'a> {
     keeper: Arc<Mutex<Keeper>>,
     signals: Signals,
     watchdog: Option<Duration>,
+    reload: Reload,
 }
 
 impl Service<'_> {
@@ -191,7 +200,7 @@ impl Service<'_> {
             }
             if ready[1] {
                 self.signals.reload_seen();
-                manager::reload(&self.args.what);
+                self.reload.start(&self.args.what);
             }
             if let Some(status) = lock(&self.keeper).ended() {
                 return Ok(End::Daemon(status));
@@ -233,6 +242,7 @@ impl Service<'_> {
                     keeper.end_daemon();
                     return Ok(());
                 }
+                keeper.remove_socket();
                 let down = down(self.args);
                 keeper.end_daemon();
                 keeper.let_go();
@@ -241,6 +251,7 @@ impl Service<'_> {
             End::Daemon(status) if !status.success() => {
                 // What is kept is for the next one.
                 if !keeper.has_manager() {
+                    keeper.remove_socket();
                     down(self.args)?;
                 }
                 Err(ServiceError::Crashed { interface, status }.into())
@@ -262,6 +273,7 @@ impl Service<'_> {
                     return Ok(());
                 }
                 drop(lock);
+                keeper.remove_socket();
                 down(self.args)?;
                 Err(ServiceError::Gone(interface).into())
             }
@@ -291,6 +303,8 @@ impl Followed {
 struct Signals {
     /// To end.
     end: UnixStream,
+    /// The same, for who is at work and looks now and then.
+    told: Arc<AtomicBool>,
     /// To look at the file again.
     reload: UnixStream,
 }
@@ -299,12 +313,14 @@ impl Signals {
     fn new() -> io::Result<Signals> {
         let (end, end_in) = UnixStream::pair()?;
         let (reload, reload_in) = UnixStream::pair()?;
+        let told = Arc::default();
         for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&told))?;
             signal_hook::low_level::pipe::register(signal, end_in.try_clone()?)?;
         }
         signal_hook::low_level::pipe::register(SIGHUP, reload_in)?;
         reload.set_nonblocking(true)?;
-        Ok(Signals { end, reload })
+        Ok(Signals { end, told, reload })
     }
 
     /// Makes it quiet until the next one.
