@@ -72,6 +72,8 @@ impl Bus {
 struct Logind {
     announce: Option<Sender<bool>>,
     inhibitors: Arc<Mutex<Vec<UnixStream>>>,
+    /// The connection that asked last for an inhibitor.
+    asker: Arc<Mutex<String>>,
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -84,11 +86,12 @@ impl Logind {
         bus.wait_response(serial, Timeout::Duration(SOON)).unwrap();
         let (announce, announced) = channel();
         let (inhibitors, ending) = (Arc::<Mutex<Vec<UnixStream>>>::default(), Arc::<AtomicBool>::default());
+        let asker = Arc::<Mutex<String>>::default();
         let thread = thread::spawn({
-            let (inhibitors, ending) = (inhibitors.clone(), ending.clone());
-            move || serve(&mut bus, &announced, &inhibitors, &ending)
+            let (inhibitors, asker, ending) = (inhibitors.clone(), asker.clone(), ending.clone());
+            move || serve(&mut bus, &announced, (&inhibitors, &asker), &ending)
         });
-        Logind { announce: Some(announce), inhibitors, ending, thread: Some(thread) }
+        Logind { announce: Some(announce), inhibitors, asker, ending, thread: Some(thread) }
     }
 
     fn say(&self, asleep: bool) {
@@ -112,12 +115,15 @@ impl Drop for Logind {
     }
 }
 
-fn serve(bus: &mut RpcConn, announced: &Receiver<bool>, inhibitors: &Mutex<Vec<UnixStream>>, ending: &AtomicBool) {
+fn serve(
+    bus: &mut RpcConn,
+    announced: &Receiver<bool>,
+    (inhibitors, asker): (&Mutex<Vec<UnixStream>>, &Mutex<String>),
+    ending: &AtomicBool,
+) {
     while !ending.load(Ordering::Relaxed) {
         if let Ok(asleep) = announced.try_recv() {
-            let mut signal = MessageBuilder::new().signal(MANAGER, "PrepareForSleep", PATH).build();
-            signal.body.push_param(asleep).unwrap();
-            bus.send_message(&mut signal).unwrap().write_all().map_err(force_finish_on_error).unwrap();
+            announce(bus, asleep, None);
         }
         let Ok(call) = bus.wait_call(Timeout::Duration(Duration::from_millis(20))) else { continue };
         let head = &call.dynheader;
@@ -132,7 +138,19 @@ fn serve(bus: &mut RpcConn, announced: &Receiver<bool>, inhibitors: &Mutex<Vec<U
         // Theirs is closed here with the answer.
         drop(answer);
         inhibitors.lock().unwrap().push(ours);
+        *asker.lock().unwrap() = head.sender.clone().unwrap();
     }
+}
+
+/// Says on the bus that there is sleep, to all who listen or to one.
+fn announce(bus: &mut RpcConn, asleep: bool, to: Option<&str>) {
+    let mut signal = MessageBuilder::new().signal(MANAGER, "PrepareForSleep", PATH);
+    if let Some(to) = to {
+        signal = signal.to(to);
+    }
+    let mut signal = signal.build();
+    signal.body.push_param(asleep).unwrap();
+    bus.send_message(&mut signal).unwrap().write_all().map_err(force_finish_on_error).unwrap();
 }
 
 /// The reasons for which something was dropped since `before`, when there are any.
@@ -191,6 +209,19 @@ fn keys_are_wiped_before_the_machine_sleeps_and_made_anew_after_it() {
     let (before, received) = (left.daemon.drops().unwrap(), left.peer(&right).unwrap().received);
     send(&left, &unseen);
     let with_keys = refused_for(&left, &before);
+
+    // Somebody else's word puts nobody to sleep, whether it is said to all or to the attendant alone.
+    let (mut forger, asker) = (bus.connect(), logind.asker.lock().unwrap().clone());
+    announce(&mut forger, true, None);
+    announce(&mut forger, true, Some(&asker));
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(logind.held(), 1, "somebody else's signal was taken for logind's");
+    check_pings(&left, &right);
+
+    // Another logind is asked to be waited for as the one before was.
+    drop(logind);
+    let logind = Logind::new(&bus);
+    wait_until("the new logind to be asked for an inhibitor", SOON, || logind.held() == 1).unwrap();
 
     // The device does not answer, so the machine has to wait for it.
     left.daemon.process.signal(Signal::STOP);

@@ -8,6 +8,9 @@
 //! are new keys before the sleep. The private key stays: without it the device could not begin anew without whoever has it. What was recorded of
 //! its traffic it does not open.
 //!
+//! Everybody on the bus can send a signal of any name to anybody, so the one that counts is logind's: it comes from whoever owns its name, which the
+//! bus itself tells. A logind that comes in place of another has heard of no inhibitor yet, and is asked for one.
+//!
 //! All this happens in a thread of its own, which sleeps in between.
 
 use std::os::unix::net::UnixStream;
@@ -31,6 +34,10 @@ const NAME: &str = "org.freedesktop.login1";
 const PATH: &str = "/org/freedesktop/login1";
 const MANAGER: &str = "org.freedesktop.login1.Manager";
 const SIGNAL: &str = "PrepareForSleep";
+/// The bus itself. Nobody else can send by this name.
+const BUS_NAME: &str = "org.freedesktop.DBus";
+const BUS_PATH: &str = "/org/freedesktop/DBus";
+const OWNER_CHANGED: &str = "NameOwnerChanged";
 
 /// How long an answer of the bus may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,7 +48,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum NoLogind {
     /// There is no bus, or it is lost.
-    #[error("{0}")]
+    #[error("{}", said(.0))]
     Bus(#[from] connection::Error),
     /// What the bus was told, or tells, is no message.
     #[error("{0}")]
@@ -57,10 +64,21 @@ pub enum NoLogind {
     Address(Quoted),
 }
 
+/// What has happened, without the names of whose errors they are.
+fn said(error: &connection::Error) -> String {
+    match error {
+        connection::Error::IoError(error) => error.to_string(),
+        connection::Error::NixError(errno) => errno.desc().to_owned(),
+        error => error.to_string(),
+    }
+}
+
 /// The duty, taken up: it holds an inhibitor.
 pub(super) struct Sleep {
     interface: String,
     bus: RpcConn,
+    /// The connection that is logind's, by the name that the bus gave it; empty while there is none.
+    logind: String,
     inhibitor: Option<UnixFd>,
     /// While this is open the device keeps still.
     still: Option<UnixStream>,
@@ -70,11 +88,20 @@ impl Sleep {
     /// Asks logind to be waited for.
     pub(super) fn new(interface: &str) -> Result<Sleep, NoLogind> {
         let mut bus = RpcConn::connect_to_path(address()?, Timeout::Duration(PATIENCE))?;
-        let rule = format!("type='signal',sender='{NAME}',path='{PATH}',interface='{MANAGER}',member='{SIGNAL}'");
         // Before the inhibitor is had, so that no signal is missed that it delays.
-        call(&mut bus, &mut standard_messages::add_match(&rule))?;
+        for rule in [
+            format!("type='signal',sender='{NAME}',path='{PATH}',interface='{MANAGER}',member='{SIGNAL}'"),
+            format!("type='signal',sender='{BUS_NAME}',path='{BUS_PATH}',member='{OWNER_CHANGED}',arg0='{NAME}'"),
+        ] {
+            call(&mut bus, &mut standard_messages::add_match(&rule))?;
+        }
+        // It also starts logind, if that has not been needed yet.
         let inhibitor = Some(inhibit(&mut bus, interface)?);
-        Ok(Sleep { interface: interface.to_owned(), bus, inhibitor, still: None })
+        let mut whose =
+            MessageBuilder::new().call("GetNameOwner").on(BUS_PATH).with_interface(BUS_NAME).at(BUS_NAME).build();
+        whose.body.push_param(NAME)?;
+        let logind = call(&mut bus, &mut whose)?.body.parser().get()?;
+        Ok(Sleep { interface: interface.to_owned(), bus, logind, inhibitor, still: None })
     }
 
     /// Waits in a thread for the machine to sleep, and again, until the process ends.
@@ -82,6 +109,8 @@ impl Sleep {
         thread::Builder::new().name("sleep".into()).spawn(move || {
             loop {
                 let error = self.serve();
+                // Nobody would tell that the sleep is over.
+                self.still = None;
                 log::error!(
                     "{}: keys are not wiped before suspend until there is logind again: {error}",
                     self.interface
@@ -104,18 +133,17 @@ impl Sleep {
                 Ok(signal) => signal,
                 Err(error) => return error.into(),
             };
-            let head = &signal.dynheader;
-            if head.interface.as_deref() != Some(MANAGER) || head.member.as_deref() != Some(SIGNAL) {
-                continue;
-            }
-            match signal.body.parser().get::<bool>() {
-                Ok(true) => self.fall_asleep(),
-                Ok(false) => {
-                    if let Err(error) = self.wake_up() {
-                        return error;
-                    }
+            let done = match Heard::of(&signal, &self.logind) {
+                Some(Heard::Sleep(true)) => {
+                    self.fall_asleep();
+                    Ok(())
                 }
-                Err(error) => log::debug!("a signal of logind was not understood: {error:?}"),
+                Some(Heard::Sleep(false)) => self.wake_up(),
+                Some(Heard::Logind(owner)) => self.follow(owner),
+                None => Ok(()),
+            };
+            if let Err(error) = done {
+                return error;
             }
         }
     }
@@ -137,6 +165,41 @@ impl Sleep {
             self.inhibitor = Some(inhibit(&mut self.bus, &self.interface)?);
         }
         Ok(())
+    }
+
+    /// Another is logind, or nobody is for now: what was announced by the one that has gone is over.
+    fn follow(&mut self, owner: String) -> Result<(), NoLogind> {
+        self.logind = owner;
+        self.inhibitor = None;
+        self.still = None;
+        if self.logind.is_empty() { Ok(()) } else { self.wake_up() }
+    }
+}
+
+/// What a signal tells.
+enum Heard {
+    /// The machine is about to sleep, or no longer.
+    Sleep(bool),
+    /// Which connection is logind's from now on; empty for none.
+    Logind(String),
+}
+
+impl Heard {
+    /// `None` for what does not come from whom it would have to, whatever it says.
+    fn of(signal: &MarshalledMessage, logind: &str) -> Option<Heard> {
+        let head = &signal.dynheader;
+        let word = |word: &Option<String>| word.clone().unwrap_or_default();
+        let (sender, path) = (word(&head.sender), word(&head.object));
+        match (word(&head.interface).as_str(), word(&head.member).as_str()) {
+            (MANAGER, SIGNAL) if path == PATH && sender == logind && !logind.is_empty() => {
+                Some(Heard::Sleep(signal.body.parser().get().ok()?))
+            }
+            (BUS_NAME, OWNER_CHANGED) if sender == BUS_NAME => {
+                let (name, _, owner) = signal.body.parser().get3::<&str, &str, String>().ok()?;
+                (name == NAME).then_some(Heard::Logind(owner))
+            }
+            _ => None,
+        }
     }
 }
 
