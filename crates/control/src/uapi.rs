@@ -32,6 +32,8 @@ use std::{
 
 /// Connections at a time.
 const CONNECTIONS: usize = 32;
+/// Of these, how many may keep a wiped device still and for that be as silent as they like. Who comes to hold it beyond them goes like any other.
+const HOLDERS: usize = 4;
 /// How long a client may be silent in the middle of a request, or take nothing of what it asked for.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it is waited for that a client who has to go has gone, and how long one counts as moving since it last did.
@@ -85,13 +87,15 @@ struct Client {
 }
 
 /// Where the phase lies in [`Client::active`]. First of all: nothing of a request has come.
-const PHASE: u32 = 62;
+const PHASE: u32 = 61;
 /// Part of a request has come.
 const BEGUN: u64 = 1 << PHASE;
 /// A reply is on its way.
 const REPLYING: u64 = 2 << PHASE;
 /// A change is made, and the client must be told of it.
 const APPLYING: u64 = 3 << PHASE;
+/// Nothing of a request has come, but as long as it is there the device keeps still.
+const HOLDING: u64 = 4 << PHASE;
 /// It has to go, and nothing more is done for it. Later than any time.
 const EVICTED: u64 = u64::MAX;
 
@@ -109,13 +113,29 @@ impl Client {
 
 /// Who goes first, of clients that were seen so: the longest silent, but who is in the middle of a request last; `None` must not go.
 fn rank(seen: u64, now: Instant) -> Option<(bool, u64)> {
+    if seen == EVICTED {
+        return None;
+    }
     let at = seen & (BEGUN - 1);
     let moves = now.saturating_since(Instant::from_nanos(at)) < EVICTION;
     match seen & !(BEGUN - 1) {
-        APPLYING => None,
+        APPLYING | HOLDING => None,
         REPLYING if moves => None,
         phase => Some((phase == BEGUN && moves, at)),
     }
+}
+
+/// Who goes first of these, and as what it was seen.
+fn first(served: &[Arc<Client>], now: Instant) -> Option<(u64, Arc<Client>)> {
+    let mut holders = 0;
+    let look = |client: &Arc<Client>| {
+        let seen = client.active.load(Ordering::Relaxed);
+        let holds = seen != EVICTED && seen & !(BEGUN - 1) == HOLDING;
+        holders += usize::from(holds);
+        let rank = rank(if holds && holders > HOLDERS { seen & !HOLDING } else { seen }, now)?;
+        Some((rank, seen, client.clone()))
+    };
+    served.iter().filter_map(look).min_by_key(|found| found.0).map(|(_, seen, client)| (seen, client))
 }
 
 /// The connections that there are.
@@ -132,11 +152,7 @@ impl Clients {
         let mut served = lock(&self.served);
         if served.len() >= CONNECTIONS {
             let now = boot();
-            let look = |client: &Arc<Client>| {
-                let seen = client.active.load(Ordering::Relaxed);
-                Some((rank(seen, now)?, seen, client.clone()))
-            };
-            while let Some((_, seen, silent)) = served.iter().filter_map(look).min_by_key(|found| found.0) {
+            while let Some((seen, silent)) = first(&served, now) {
                 // Unless it has moved meanwhile: then another look. From here on nothing is done for it.
                 if silent.active.compare_exchange(seen, EVICTED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                     log::debug!("a configuration client that is silent makes room for another");
@@ -179,8 +195,8 @@ struct Watched<'a> {
 
 impl Watched<'_> {
     /// Waits for the next request, for as long as the client likes.
-    fn rest(&self) -> io::Result<()> {
-        self.client.note(0)?;
+    fn rest(&self, holds: bool) -> io::Result<()> {
+        self.client.note(if holds { HOLDING } else { 0 })?;
         self.begun.set(false);
         self.client.stream.set_read_timeout(None)
     }
@@ -258,9 +274,9 @@ fn serve(client: &Client, budget: Arc<Budget>, device: &Device) -> io::Result<()
     let stream = &Watched { client, begun: Cell::new(false) };
     let mut requests = RequestReader::sharing(stream, budget);
     // Whoever asks for it has it until the connection ends, however that comes about.
-    let mut _stillness = None;
+    let mut stillness = None;
     loop {
-        stream.rest()?;
+        stream.rest(stillness.is_some())?;
         let mut out = stream;
         let reply = match requests.read(&SystemZones) {
             Ok(None) => return Ok(()),
@@ -298,10 +314,10 @@ fn serve(client: &Client, budget: Arc<Budget>, device: &Device) -> io::Result<()
             }
             Ok(Some(Request::Wipe)) => {
                 client.note(APPLYING)?;
-                if _stillness.is_none() {
+                if stillness.is_none() {
                     match device.wipe() {
-                        Ok(stillness) => {
-                            _stillness = Some(stillness);
+                        Ok(still) => {
+                            stillness = Some(still);
                             reply_to_get(Ok(()))
                         }
                         Err(errno) => reply_to_get(Err(errno)),
@@ -346,6 +362,24 @@ mod tests {
         assert_eq!(first(&[ago(500, BEGUN), ago(5000, APPLYING)]), Some(0));
         assert_eq!(first(&[ago(500, REPLYING), ago(5000, APPLYING), EVICTED]), None);
         assert_eq!(first(&[ago(5000, REPLYING), ago(200, 0)]), Some(0), "who takes nothing of its reply");
+    }
+
+    #[test]
+    fn who_keeps_the_device_still_does_not_make_room_unless_there_are_many() {
+        let clients = Arc::new(Clients::default());
+        let join = |phase| {
+            let place = clients.take(UnixStream::pair().unwrap().0)?;
+            // Before all others.
+            place.client.active.store(phase | 1, Ordering::Relaxed);
+            Some(place)
+        };
+        let holders: Vec<Place> = (0..=HOLDERS).map(|_| join(HOLDING).unwrap()).collect();
+        let _others: Vec<Place> = (holders.len()..CONNECTIONS).map(|_| join(2).unwrap()).collect();
+        // Nobody hangs up here, so nobody comes in.
+        assert!(join(2).is_none());
+        let gone: Vec<bool> =
+            holders.iter().map(|place| place.client.active.load(Ordering::Relaxed) == EVICTED).collect();
+        assert_eq!(gone, [false, false, false, false, true]);
     }
 
     #[test]
