@@ -109,6 +109,11 @@ impl SocketFile {
 impl Listener {
     /// Listens at the path, of which the folder is made (0755) if it is missing. The socket is for its owner only (0700).
     pub fn bind(path: &Path) -> Result<Listener, ListenError> {
+        Listener::bind_as(path, 0o700)
+    }
+
+    /// The same with these rights, of which the umask takes away what it does of any file's.
+    pub fn bind_as(path: &Path, mode: u32) -> Result<Listener, ListenError> {
         let os = |what: &'static str, path: &Path| {
             let path = path.to_owned();
             move |source: io::Error| ListenError::Os { what, path, source }
@@ -118,7 +123,7 @@ impl Listener {
         let lock = File::open(folder).map_err(os("opening the folder", folder))?;
         flock(&lock, FlockOperation::LockExclusive).map_err(|e| os("locking the folder", folder)(e.into()))?;
         clear(path)?;
-        let listener = listen(path).map_err(os("listening at", path))?;
+        let listener = listen(path, Mode::from_raw_mode(mode)).map_err(os("listening at", path))?;
         let file = SocketFile::new(path.to_owned()).map_err(os("looking at", path))?;
         Ok(Listener { listener, file: Some(file), stays: Stays::default() })
     }
@@ -132,6 +137,8 @@ impl Listener {
         // Fails for a socket of another family.
         let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
+        // Callers are told which process listened last. That is us from here on, and not whoever made the socket and may have gone.
+        rustix::net::listen(&listener, BACKLOG)?;
         // A file that has gone, or a name that is relative to somebody else's folder, is nobody's to watch.
         let path = address.as_pathname().filter(|path| path.is_absolute());
         let file = path.and_then(|path| SocketFile::new(path.to_owned()).ok());
@@ -178,7 +185,7 @@ impl Drop for Listener {
     }
 }
 
-/// The process that made the socket at the other end, by its number here; `None` where it has none.
+/// The process that was the last to listen on the socket at the other end, by its number here; `None` where it has none.
 pub fn peer_process(stream: &UnixStream) -> Option<u32> {
     let mut told = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
@@ -230,12 +237,12 @@ fn dial(path: &Path) -> Result<(), Errno> {
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
 }
 
-fn listen(path: &Path) -> io::Result<UnixListener> {
+fn listen(path: &Path, mode: Mode) -> io::Result<UnixListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     // The file gets the mode of the socket at the time of binding, less the umask. So it is private from the first moment,
     // without a change of the umask, which would be the whole process's.
-    rustix::fs::fchmod(&socket, Mode::RWXU)?;
+    rustix::fs::fchmod(&socket, mode)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())

@@ -343,7 +343,7 @@ impl Running {
         let server = Server::start(listener, device).map_err(os("serving the socket"))?;
         log::debug!("{workers} workers, {offloads:?}");
         let (wipe_on_suspend, metrics) = (args.wipe_on_suspend, args.metrics.clone());
-        let duties = Duties { wipe_on_suspend, metrics, ..Duties::default() };
+        let duties = Duties { names: Vec::new(), wipe_on_suspend, metrics };
         if !duties.is_empty() {
             attend::start(&tun.name, &duties)?;
         }

@@ -122,10 +122,14 @@ fn it_has_no_privilege_and_ends_with_the_interface() {
     wait_until("it to end with the interface", SOON, || attendant(interface).is_none() && !place(interface).exists())
         .unwrap();
     // Where there is no such interface it says so, and of one of another kind as well.
-    for interface in ["wl-none0", "lo"] {
-        let told = attend(left.namespace(), &[interface, "--wipe-on-suspend"]);
-        let expected = format!("wireloom: there is no interface '{interface}' to attend to");
-        assert_eq!((told.status.code(), told.log().trim()), (Some(1), expected.as_str()));
+    for (interface, expected) in [
+        ("wl-none0", "wireloom: there is no interface 'wl-none0' to attend to"),
+        ("lo", "wireloom: interface 'lo' is not WireGuard's, expected one that `wireloom show interfaces` lists"),
+    ] {
+        for duty in [&["--wipe-on-suspend"][..], &["--metrics", "9586"]] {
+            let told = attend(left.namespace(), &[&[interface], duty].concat());
+            assert_eq!((told.status.code(), told.log().trim()), (Some(1), expected));
+        }
     }
     let told =
         attend(left.namespace(), &["wl-none0", "--file", names.folder.path().join("peers.conf").to_str().unwrap()]);

@@ -14,6 +14,7 @@ use lab::{End, Hook, Namespace, Outer, Tap, wait_until};
 use serde_json::Value;
 
 use crate::common::{LIMIT, SOON, check_pings, spec, wait_for_ping, wireloom};
+use crate::lifecycle::WITH_SOCKET;
 
 fn program() -> String {
     wireloom().program().unwrap().display().to_string()
@@ -248,6 +249,18 @@ fn what_is_told_is_what_happened_and_holds_no_keys() {
     assert!(secret.len() == 44 && ![&all, &text, &json.to_string()].iter().any(|it| it.contains(secret)));
     assert_eq!(json["private_key"], "(hidden)");
 
+    // Where others may write, somebody else's file could come to stand in its place.
+    for mode in [0o777, 0o1777, 0o775] {
+        let shared = folder.path().join(format!("{mode:o}"));
+        std::fs::create_dir(&shared).unwrap();
+        std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(mode)).unwrap();
+        let place = format!("unix:{}/socket", shared.display());
+        let mut command = left.namespace().command(program());
+        let refused = lab::run(command.args(["attend", interface, "--metrics", &place]), LIMIT).unwrap();
+        assert_eq!((refused.status.code(), refused.stderr.lines().count()), (Some(1), 1), "{}", refused.log());
+        assert!(refused.stderr.contains("which others may write to"), "{}", refused.stderr);
+    }
+    said(left, &["attend", interface, "--metrics", &PORT.to_string(), "--metrics", &place]);
     // The socket: for its group, too. It ends with the interface, and so does the process.
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     assert_eq!(names(&answer(UnixStream::connect(&path).unwrap(), SCRAPE).1), names(&text));
@@ -309,6 +322,20 @@ fn whoever_stalls_holds_up_no_scrape_and_only_this_host_is_served() {
     })
     .unwrap();
     drop(daemon);
+}
+
+#[test]
+fn memory_is_told_of_who_runs_the_interface_and_not_of_who_made_its_socket() {
+    let (namespace, interface) = (Namespace::new().unwrap(), lab::unique_interface());
+    std::fs::create_dir_all("/var/run/wireguard").unwrap();
+    let mut command = namespace.command("perl");
+    // Who made it has gone.
+    let script = WITH_SOCKET.replace("listen($socket, 16)", "fork() ? wait : do { listen($socket, 16); exit }");
+    command.args(["-e", &script]).arg(lab::socket_path(&interface)).arg(program()).args(["run", "-f", &interface]);
+    let _daemon = lab::Daemon::start(&mut command, &namespace, &interface).unwrap();
+    let text = namespace.run(&program(), &["show", &interface, "--json"]).unwrap();
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert!(json["interfaces"][0]["resident_bytes"].as_u64().is_some_and(|bytes| bytes > 1_000_000), "{text}");
 }
 
 #[test]

@@ -14,7 +14,6 @@ mod pursuit;
 mod scrapes;
 mod sleep;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -62,9 +61,6 @@ pub struct Duties {
     /// Where metrics are served.
     #[serde(default)]
     pub metrics: Vec<Place>,
-    /// What people call the peers, by their keys in base64, for the metrics.
-    #[serde(default)]
-    pub friendly: BTreeMap<String, String>,
 }
 
 /// Where a peer is, by name.
@@ -157,6 +153,12 @@ pub enum AttendError {
     /// There is no such interface.
     #[error("there is no interface '{0}' to attend to")]
     NoInterface(String),
+    /// It is another kind of interface.
+    #[error("interface '{0}' is not WireGuard's, expected one that `wireloom show interfaces` lists")]
+    NotOurs(String),
+    /// Who calls may not keep anything in the folder.
+    #[error("this takes root, expected `sudo wireloom attend {0} …`")]
+    NotRoot(String),
     /// Its socket could not be made.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -185,8 +187,7 @@ pub fn attend(args: &AttendArgs) -> Result<(), Error> {
         let duties = serde_json::from_slice(&text).map_err(AttendError::Duties)?;
         return Ok(process::run(args.interface.as_str(), duties)?);
     }
-    let mut duties =
-        Duties { wipe_on_suspend: args.wipe_on_suspend, metrics: args.metrics.clone(), ..Duties::default() };
+    let mut duties = Duties { names: Vec::new(), wipe_on_suspend: args.wipe_on_suspend, metrics: args.metrics.clone() };
     if let Some(path) = &args.file {
         // What else it holds ends with this process, before there is another.
         let text = conf::read(path)?;
@@ -216,11 +217,16 @@ impl quick::Tables for AnyTable {
 /// Why not: the process has told, or could not be started.
 pub fn start(interface: &str, duties: &Duties) -> Result<(), AttendError> {
     let mut duties = duties.clone();
-    if duties.wipe_on_suspend && !unix::socket_path(interface).exists() {
+    let is_kernels = !duties.is_empty() && !unix::socket_path(interface).exists();
+    if is_kernels {
         let kernels = kernel::interfaces().map_err(os("asking the kernel for its interfaces"))?;
         if !kernels.iter().any(|name| name == interface) {
-            return Err(AttendError::NoInterface(interface.to_owned()));
+            let is_there = Path::new("/sys/class/net").join(interface).exists();
+            let error = if is_there { AttendError::NotOurs } else { AttendError::NoInterface };
+            return Err(error(interface.to_owned()));
         }
+    }
+    if is_kernels && duties.wipe_on_suspend {
         eprintln!("wireloom: '{interface}' is the kernel's, which wipes session keys before suspend by itself");
         duties.wipe_on_suspend = false;
     }
@@ -274,7 +280,10 @@ pub fn end(interface: &str) -> Result<(), AttendError> {
 fn take_place(interface: &str) -> Result<Listener, AttendError> {
     if !Path::new(FOLDER).is_dir() {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(FOLDER);
-        made.map_err(os("making the folder /run/wireloom"))?;
+        made.map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => AttendError::NotRoot(interface.to_owned()),
+            _ => AttendError::Os { what: "making the folder /run/wireloom", source },
+        })?;
     }
     let start = Instant::now();
     loop {
@@ -282,6 +291,9 @@ fn take_place(interface: &str) -> Result<Listener, AttendError> {
         match Listener::bind(&socket(interface)) {
             // Its process has hung up, and is about to remove the file; or another one is quicker.
             Err(ListenError::InUse(_)) if start.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(5)),
+            Err(ListenError::Os { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(AttendError::NotRoot(interface.to_owned()));
+            }
             result => return Ok(result?),
         }
     }

@@ -60,7 +60,6 @@ pub(super) struct Watch<'a> {
     duty: u32,
 }
 
-#[allow(dead_code, reason = "the duties that use all of it come with what they are for")]
 impl<'a> Watch<'a> {
     /// For the duty of this number.
     pub(super) fn over(epoll: &'a Epoll, duty: u32) -> Watch<'a> {
@@ -74,16 +73,6 @@ impl<'a> Watch<'a> {
     /// Watches a descriptor. It is watched no longer when it is closed.
     pub(super) fn add(&self, fd: impl AsFd, which: u32, interest: Interest) -> std::io::Result<()> {
         self.epoll.add(fd, self.token(which), interest)
-    }
-
-    /// Watches it for something else.
-    pub(super) fn modify(&self, fd: impl AsFd, which: u32, interest: Interest) -> std::io::Result<()> {
-        self.epoll.modify(fd, self.token(which), interest)
-    }
-
-    /// Watches it no longer.
-    pub(super) fn remove(&self, fd: impl AsFd) -> std::io::Result<()> {
-        self.epoll.remove(fd)
     }
 }
 
@@ -284,14 +273,14 @@ impl Attendant {
 /// Makes the duties ready, for a device that tells what happens to its peers, or does not.
 fn taken_up(interface: &str, duties: Duties, tells: bool, epoll: &Epoll) -> Result<Vec<Box<dyn Duty>>, AttendError> {
     let mut all: Vec<Box<dyn Duty>> = Vec::new();
-    let Duties { names, wipe_on_suspend: _, metrics, friendly } = duties;
+    let Duties { names, wipe_on_suspend: _, metrics } = duties;
     if !names.is_empty() {
         let watch = Watch::over(epoll, all.len() as u32);
         all.push(Box::new(Names::new(interface, names, tells, &watch)?));
     }
     if !metrics.is_empty() {
         let watch = Watch::over(epoll, all.len() as u32);
-        all.push(Box::new(Scrapes::new(Metrics::open(interface, &metrics, friendly)?, &watch)?));
+        all.push(Box::new(Scrapes::new(Metrics::open(interface, &metrics)?, &watch)?));
     }
     Ok(all)
 }

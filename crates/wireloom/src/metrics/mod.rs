@@ -8,18 +8,19 @@ pub mod http;
 pub mod place;
 pub mod text;
 
-use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use linux::unix::{ListenError, Listener};
+use rustix::fs::Mode;
 
 use crate::watch::Seen;
 use http::{Request, Status};
@@ -44,9 +45,14 @@ pub enum MetricsError {
     /// The socket cannot be made.
     #[error("cannot serve metrics: {0}")]
     Path(#[from] ListenError),
-    /// The socket cannot be opened to its group.
-    #[error("cannot open {0} to its group: {1}")]
-    Mode(std::path::PathBuf, io::Error),
+    /// Its folder cannot be made, or looked at.
+    #[error("cannot serve metrics in the folder {0}: {1}")]
+    Folder(std::path::PathBuf, io::Error),
+    /// Others could put something else in its place.
+    #[error(
+        "cannot serve metrics in the folder {0}, which others may write to, expected one that is its owner's alone, such as /run/wireloom-metrics"
+    )]
+    Shared(std::path::PathBuf),
 }
 
 enum Door {
@@ -63,7 +69,6 @@ pub struct Metrics {
 /// What is served.
 struct Subject {
     interface: String,
-    names: BTreeMap<String, String>,
     serving: AtomicUsize,
 }
 
@@ -72,15 +77,17 @@ impl Metrics {
     ///
     /// # Errors
     /// One of them is not to be had.
-    pub fn open(interface: &str, places: &[Place], names: BTreeMap<String, String>) -> Result<Metrics, MetricsError> {
+    pub fn open(interface: &str, places: &[Place]) -> Result<Metrics, MetricsError> {
         let mut doors = Vec::new();
         for place in places {
             if let Place::Path(path) = place {
-                // For its owner alone, up to here.
-                let listener = Listener::bind(path)?;
-                let mode = std::fs::Permissions::from_mode(0o660);
-                std::fs::set_permissions(path, mode).map_err(|error| MetricsError::Mode(path.clone(), error))?;
-                doors.push(Door::Unix(listener));
+                private_folder(path.parent().unwrap_or(Path::new("/")))?;
+                // Its mode is there with the file, so that nothing is changed later that may be another file by then. No thread runs yet that
+                // could make one meanwhile.
+                let umask = rustix::process::umask(Mode::empty());
+                let listener = Listener::bind_as(path, 0o660);
+                rustix::process::umask(umask);
+                doors.push(Door::Unix(listener?));
             }
             let mut failed = None;
             let before = doors.len();
@@ -99,7 +106,7 @@ impl Metrics {
             }
         }
         let serving = AtomicUsize::new(0);
-        Ok(Metrics { doors, subject: Arc::new(Subject { interface: interface.to_owned(), names, serving }) })
+        Ok(Metrics { doors, subject: Arc::new(Subject { interface: interface.to_owned(), serving }) })
     }
 
     /// What is to be waited for, each by its number.
@@ -145,6 +152,15 @@ impl Metrics {
             log::debug!("a client of the metrics cannot be served: {error}");
         }
     }
+}
+
+/// Makes a folder, and sees that nobody else may write to it: who could, could also have us remove or open another's files.
+fn private_folder(folder: &Path) -> Result<(), MetricsError> {
+    let failed = |error| MetricsError::Folder(folder.to_owned(), error);
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(failed)?;
+    let meta = std::fs::metadata(folder).map_err(failed)?;
+    let is_ours = meta.uid() == 0 || meta.uid() == rustix::process::geteuid().as_raw();
+    if is_ours && meta.mode() & 0o022 == 0 { Ok(()) } else { Err(MetricsError::Shared(folder.to_owned())) }
 }
 
 /// Whether an address is none of this host's, or of no family that it has.
@@ -197,7 +213,7 @@ impl Subject {
         };
         let mdlayher = request.query.split('&').any(|word| word == "names=mdlayher");
         let body = http::answer(stream, request, text::CONTENT_TYPE)?;
-        Exposition::write(body, &seen, &self.names, mdlayher)?.finish()
+        Exposition::write(body, &seen, mdlayher)?.finish()
     }
 }
 

@@ -4,7 +4,6 @@
 //! (`?names=mdlayher`) also those of mdlayher's wireguard_exporter: dashboards are there that use them. What only we know begins with `wireloom_`. No
 //! key is told but public ones. The text is written as it is made, for there may be 100,000 peers, and each name has its lines in one place.
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::io::{self, Write};
 
@@ -22,8 +21,6 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Exposition<'a, W> {
     out: W,
     seen: &'a Seen,
-    /// What people call the peers, by their keys in base64.
-    names: &'a BTreeMap<String, String>,
 }
 
 /// A value of a label, as it has to be written.
@@ -70,8 +67,8 @@ impl<'a, W: Write> Exposition<'a, W> {
     ///
     /// # Errors
     /// Those of the writer.
-    pub fn write(out: W, seen: &'a Seen, names: &'a BTreeMap<String, String>, mdlayher: bool) -> io::Result<W> {
-        let mut it = Exposition { out, seen, names };
+    pub fn write(out: W, seen: &'a Seen, mdlayher: bool) -> io::Result<W> {
+        let mut it = Exposition { out, seen };
         it.peers()?;
         if mdlayher {
             it.mdlayher()?;
@@ -98,15 +95,12 @@ impl<'a, W: Write> Exposition<'a, W> {
         self.head(name, kind, help)?;
         for peer in &self.seen.device.peers {
             let (interface, key) = (Escaped(&self.seen.name), key::to_base64(&peer.public_key));
-            write!(
+            writeln!(
                 self.out,
-                "{name}{{interface=\"{interface}\",public_key=\"{key}\",allowed_ips=\"{}\"",
-                Networks(peer)
+                "{name}{{interface=\"{interface}\",public_key=\"{key}\",allowed_ips=\"{}\"}} {}",
+                Networks(peer),
+                value(peer)
             )?;
-            if let Some(friendly) = self.names.get(key.as_str()) {
-                write!(self.out, ",friendly_name=\"{}\"", Escaped(friendly))?;
-            }
-            writeln!(self.out, "}} {}", value(peer))?;
         }
         Ok(())
     }

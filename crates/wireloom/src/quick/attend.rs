@@ -36,7 +36,7 @@ impl Attend {
     pub fn new(interface: &str, file: &str, engine: Engine, duties: Duties) -> Option<Attend> {
         let (interface, file, inside) = (interface.to_owned(), file.to_owned(), engine == Engine::Kernel);
         let is_wanted = !duties.is_empty();
-        let Duties { names, wipe_on_suspend, metrics, .. } = duties;
+        let Duties { names, wipe_on_suspend, metrics } = duties;
         is_wanted.then_some(Attend { interface, file, inside, wipe_on_suspend, metrics, names })
     }
 
@@ -71,7 +71,7 @@ impl Attend {
 
     fn start(&self, stage: &Stage, names: Vec<Name>) -> Result<(), AttendError> {
         let (wipe_on_suspend, metrics) = (self.wipe_on_suspend, self.metrics.clone());
-        let duties = Duties { names, wipe_on_suspend, metrics, ..Duties::default() };
+        let duties = Duties { names, wipe_on_suspend, metrics };
         if self.inside {
             return attend::start(&self.interface, &duties);
         }

@@ -52,7 +52,6 @@ pub fn up(place: &Place, quick: Quick, options: &Options, facts: &Facts) -> Vec<
         names: Duties::names(&quick.device),
         wipe_on_suspend: options.wipe_on_suspend,
         metrics: options.metrics.clone(),
-        ..Duties::default()
     };
     let mut mark = quick.device.fwmark.filter(|mark| *mark != 0);
     let mut steps = hooks(place, When::PreUp, &quick.pre_up);
