@@ -292,7 +292,8 @@ const PAGES: &[Page] = &[
              the interface being set down. How many packets the kernel had to drop meanwhile is told in the end.",
             "Packets begin with their IP header, and each says whether this host sent it. Super-packets are cut into the packets that are on the wire, but \
              before Linux 6.2 they appear whole. Of an outer datagram in fragments only the first is there. With --outer, a datagram that passes several \
-             interfaces of this host appears once for each.",
+             interfaces of this host appears once for each. Datagrams that this host forwards for others appear as well, if they are sent from the \
+             same port number.",
             "With --plain the file holds what the tunnel protects, in the clear. It holds keys only with --include-keys: then those with which anybody can pass for this \
              interface, so that it has to be kept as they are, and never sent to anybody. The keys of sessions are not among them: data stays sealed.",
             "It must be called in the network namespace that the interface is in (`ip netns exec NAME wireloom capture …`). The sockets of an interface that runs in user space are \

@@ -302,7 +302,7 @@ fn no_file_of_another_is_written_to() {
     assert_eq!(fs::read(&file).unwrap(), b"precious");
     assert!(!folder.path().join("nothing").exists());
     refuses(&["--plain"], &folder.path().join("no/such/folder"), "cannot make");
-    refuses(&[], &folder.path().join("new"), "--plain");
+    refuses(&[], &folder.path().join("new"), "<--plain|--outer>");
     refuses(&["--plain", "--outer"], &folder.path().join("new"), "cannot be used with");
     refuses(&["--plain", "--count", "0"], &folder.path().join("new"), "--count");
     refuses(&["--plain", "--size", "12"], &folder.path().join("new"), "at least 4096");
@@ -342,6 +342,15 @@ fn keys_are_in_it_when_they_are_asked_for_aloud() {
     );
     assert_eq!(read(&file).keys, [expected]);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
+    // They count, too.
+    for n in 0..40 {
+        let key = lab::wg::KeyPair::generate().unwrap().public;
+        left.daemon.set(&["peer", &key, "allowed-ips", &format!("10.9.0.{n}/32")]).unwrap();
+    }
+    let (_folder, file) = scratch();
+    let finished = attempt(left, &["--plain", "--size", "4096", "--include-keys"], &file);
+    assert!(finished.stderr.contains("alone are longer than --size allows"), "{}", finished.log());
+    assert!(!file.exists());
 }
 
 #[test]

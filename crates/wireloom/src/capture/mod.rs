@@ -16,7 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use clap_complete::engine::ArgValueCompleter;
 use config::key;
 use linux::capabilities::{CapabilitySet, keep_only};
@@ -45,6 +45,7 @@ const ENETDOWN: i32 = 100;
 
 /// What `capture` is to do.
 #[derive(Args)]
+#[command(group(ArgGroup::new("side").required(true).args(["plain", "outer"])))]
 pub struct CaptureArgs {
     /// The interface
     #[arg(add = ArgValueCompleter::new(complete::interface))]
@@ -52,10 +53,10 @@ pub struct CaptureArgs {
     /// The file, which must not exist yet; `-` for standard output
     file: PathBuf,
     /// Capture what is inside the tunnel: the packets of the interface, in the clear
-    #[arg(long, required_unless_present = "outer")]
+    #[arg(long)]
     plain: bool,
     /// Capture what is outside: the UDP datagrams that the interface sends and receives
-    #[arg(long, conflicts_with = "plain")]
+    #[arg(long)]
     outer: bool,
     /// End after so many packets
     #[arg(long, value_name = "PACKETS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -89,6 +90,8 @@ pub enum CaptureError {
     Make { path: PathBuf, source: io::Error },
     #[error("cannot write {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
+    #[error("the keys of {0} alone are longer than --size allows, expected more than {1} bytes")]
+    Keys(InterfaceName, u64),
     #[error("standard output is a terminal, expected a file or a pipe")]
     Terminal,
     #[error("cannot wait for packets: {0}")]
@@ -144,6 +147,14 @@ pub fn capture(args: &CaptureArgs) -> Result<(), Error> {
     let mut writer =
         Writer::new(BufWriter::with_capacity(256 << 10, file), &format!("{name}, {kind}")).map_err(failed)?;
     if let Some(keys) = keys {
+        let least = writer.len_with(1, keys.len());
+        if least > args.size {
+            if !to_stdout {
+                // It is ours, and there is nothing in it.
+                let _ = std::fs::remove_file(path);
+            }
+            return Err(CaptureError::Keys(name.clone(), least).into());
+        }
         eprintln!(
             "warning: the file holds the private key and the preshared keys of {name}: whoever has it can be {name}. \
              Each session has keys of its own, which are not in it, and so the data stays sealed."
@@ -309,7 +320,9 @@ impl Run<'_> {
 
     /// Writes what was heard; the bound that is reached with it, if one is.
     fn keep(&mut self, heard: &Heard, buffer: &[u8]) -> Result<Option<End>, Stop> {
-        let interface = self.number_of(heard.interface).map_err(Stop::Write)?;
+        let Some(interface) = self.number_of(heard.interface).map_err(Stop::Write)? else {
+            return Ok(Some(End::Size));
+        };
         let kept = buffer.get(heard.start..).unwrap_or_default();
         let bytes = &kept[..heard.len.min(kept.len())];
         let packets = Packets::new(heard, bytes);
@@ -330,15 +343,19 @@ impl Run<'_> {
         Ok(None)
     }
 
-    /// The number in the file of an interface of this index.
-    fn number_of(&mut self, index: u32) -> io::Result<u32> {
+    /// The number in the file of an interface of this index; `None` if the file has no room for one more.
+    fn number_of(&mut self, index: u32) -> io::Result<Option<u32>> {
         if let Some(at) = self.interfaces.iter().position(|known| *known == index) {
-            return Ok(at as u32);
+            return Ok(Some(at as u32));
         }
-        self.interfaces.push(index);
         let name = netdevice::index_to_name(&self.socket, index).unwrap_or_else(|_| format!("interface {index}"));
         let what = if self.args.plain { "inside" } else { "outside" };
-        self.writer.interface(&name, &format!("what is {what} the tunnel {}", self.args.interface))
+        let comment = format!("what is {what} the tunnel {}", self.args.interface);
+        if self.writer.len_with_interface(&name, &comment) > self.args.size {
+            return Ok(None);
+        }
+        self.interfaces.push(index);
+        self.writer.interface(&name, &comment).map(Some)
     }
 
     /// Ends the file; how many packets are missing.

@@ -41,6 +41,9 @@ const DROPPED: u16 = 5;
 
 /// Bytes of a packet's block besides the packet: type and length twice, the fixed fields, flags and the end of options.
 const AROUND_PACKET: u64 = 12 + 20 + 8 + 4;
+/// Bytes of an interface's block besides its name and its comment: type and length twice, the fixed fields, three options' heads, the resolution
+/// and the end of options.
+const AROUND_INTERFACE: u64 = 12 + 8 + 3 * 4 + 4 + 4;
 /// Bytes of an interface's statistics.
 const STATISTICS_LEN: u64 = 12 + 12 + 12 + 12 + 4;
 
@@ -118,6 +121,12 @@ impl<W: Write> Writer<W> {
     /// How long the file would be with so many more packets, of so many bytes in all, and its end.
     pub fn len_with(&self, packets: usize, bytes: usize) -> u64 {
         self.len + STATISTICS_LEN + packets as u64 * (AROUND_PACKET + 3) + bytes as u64
+    }
+
+    /// How long the file would be with one more interface, and its end.
+    pub fn len_with_interface(&self, name: &str, comment: &str) -> u64 {
+        let padded = |text: &str| text.len().next_multiple_of(4) as u64;
+        self.len + STATISTICS_LEN + AROUND_INTERFACE + padded(name) + padded(comment)
     }
 
     /// A packet.
@@ -202,7 +211,9 @@ mod tests {
     fn the_length_is_told_before_it_is_written() {
         let mut out = Vec::new();
         let mut writer = Writer::new(&mut out, "a comment").unwrap();
-        let interface = writer.interface("wg0", "what").unwrap();
+        let bound = writer.len_with_interface("wg0", "what!");
+        let interface = writer.interface("wg0", "what!").unwrap();
+        assert_eq!(writer.len() + STATISTICS_LEN, bound);
         for len in [20, 21, 22, 23, 1500] {
             let bytes = vec![0x45; len];
             let bound = writer.len_with(1, len);
