@@ -170,6 +170,15 @@ const KEYS: [(&str, Key); 9] = [
     ("SaveConfig", Key::SaveConfig),
 ];
 
+/// Of an unknown key it is told which ones there are, ours too.
+fn with_our_keys(mut error: FileError) -> FileError {
+    if let Problem::UnknownKey { section: "Interface", expected, .. } = &mut error.problem {
+        *expected =
+            "PrivateKey, ListenPort, FwMark, Address, DNS, MTU, Table, PreUp, PostUp, PreDown, PostDown or SaveConfig";
+    }
+    error
+}
+
 /// Reads a whole file. `services` knows the ports that are written as names, `tables` the routing tables.
 ///
 /// # Errors
@@ -195,7 +204,7 @@ pub fn parse(text: &[u8], services: &dyn Services, tables: &dyn Tables) -> Resul
         }
         rest.push(b'\n');
     }
-    quick.device = file::parse(&rest, services)?;
+    quick.device = file::parse(&rest, services).map_err(with_our_keys)?;
     Ok(quick)
 }
 

@@ -82,6 +82,10 @@ fn what_is_wrong_is_told_with_its_line() {
         ("[Interface]\nMTU = 1400\nAddress = 10.0.0.1/24\nPrivateKey = x\n", "4: the private key is"),
         ("MTU = 1400", "1: key 'MTU' stands before any section"),
         ("[Interface]\n[Peer]\nMTU = 1400", "3: key 'MTU' is unknown in [Peer]"),
+        (
+            "[Interface]\nAddres = 10.0.0.1",
+            "2: key 'Addres' is unknown in [Interface], expected PrivateKey, ListenPort, FwMark, Address, DNS, MTU, Table,",
+        ),
     ];
     for (text, expected) in wrong {
         let told = refusal(text);

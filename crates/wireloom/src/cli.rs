@@ -23,6 +23,11 @@ const LONG_ABOUT: &str = "\
 Wireloom runs WireGuard interfaces and configures them. It speaks the stock protocol, and its
 commands are those of wg(8).
 
+A tunnel from the file of wg-quick(8), /etc/wireguard/wg0.conf:
+
+  wireloom up wg0                                # or at each boot: systemctl enable --now wireloom@wg0
+  wireloom down wg0
+
 A tunnel by hand:
 
   umask 077
@@ -35,7 +40,7 @@ A tunnel by hand:
   wireloom show wg0
   ip link delete wg0                             # ends it
 
-With wg-quick(8) and its files:
+With wg-quick(8) itself:
 
   WG_QUICK_USERSPACE_IMPLEMENTATION=wireloom wg-quick up wg0";
 

@@ -39,7 +39,7 @@ pub struct ExportArgs {
     /// The interface, whose file is /etc/wireguard/NAME.conf, or a file
     #[arg(value_name = "NAME|FILE")]
     what: String,
-    /// The folder to write them into; standard output if it is not given
+    /// The folder to write them into, which is made if it is not there; standard output if it is not given
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
     /// Replace files that are there already
@@ -50,7 +50,7 @@ pub struct ExportArgs {
 /// What is imported, and where to.
 #[derive(Args)]
 pub struct ImportArgs {
-    /// A .netdev, with its .network if there is one, or a .nmconnection
+    /// A .netdev, and its .network unless that lies beside it by the same name, or a .nmconnection
     #[arg(required = true, num_args = 1..=2, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The file to write, or a folder to write NAME.conf into; standard output if it is not given
@@ -123,8 +123,18 @@ pub fn import(args: &ImportArgs) -> Result<(), Error> {
             nm::import(&conf::read(file)?, &SystemServices).map_err(|error| wrong(file, error))?
         }
         [netdev] if has_ending(netdev, "netdev") => {
-            eprintln!("wireloom: {}: without its .network there are no addresses", netdev.display());
-            from_networkd(netdev, None)?
+            let beside = netdev.with_extension("network");
+            if beside.exists() {
+                eprintln!("wireloom: {}: read as well", beside.display());
+                from_networkd(netdev, Some(&beside))?
+            } else {
+                let imported = from_networkd(netdev, None)?;
+                eprintln!(
+                    "wireloom: {}: without its .network there are no addresses, expected that as another argument",
+                    netdev.display()
+                );
+                imported
+            }
         }
         [netdev, network] if has_ending(netdev, "netdev") && has_ending(network, "network") => {
             from_networkd(netdev, Some(network))?

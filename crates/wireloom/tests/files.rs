@@ -144,15 +144,28 @@ fn what_is_wrong_and_what_is_lost_is_told_with_file_and_line() {
     write(&folder, "c.txt", "");
     let told = |words: &[&str]| stderr(&run(WIRELOOM, words, folder.path()));
     let key = "the private key is not a key, expected 44 characters of base64 as `wg genkey` prints them";
+    assert_eq!(told(&["import", "a.netdev"]), format!("wireloom: a.netdev:5: {key}\n"));
     assert_eq!(
-        told(&["import", "a.netdev"]),
-        format!("wireloom: a.netdev: without its .network there are no addresses\nwireloom: a.netdev:5: {key}\n")
+        told(&["import", "no.netdev"]),
+        "wireloom: cannot read no.netdev: No such file or directory (os error 2)\n"
     );
     let none = "has no counterpart in wg-quick";
     assert_eq!(
         told(&["import", "b.netdev", "b.network"]),
         format!(
             "wireloom: b.network:4: 'DHCP' of ['Network'] {none}\nwireloom: b.netdev:4: 'Mode' of ['NetDev'] {none}\n"
+        )
+    );
+    // The other part is found beside it, or asked for.
+    assert!(
+        told(&["import", "b.netdev"]).starts_with("wireloom: b.network: read as well\nwireloom: b.network:4: 'DHCP'")
+    );
+    fs::remove_file(folder.path().join("b.network")).unwrap();
+    assert_eq!(
+        told(&["import", "b.netdev"]),
+        format!(
+            "wireloom: b.netdev: without its .network there are no addresses, expected that as another argument\n\
+             wireloom: b.netdev:4: 'Mode' of ['NetDev'] {none}\n"
         )
     );
     for files in [&["import", "c.txt"][..], &["import", "b.netdev", "c.txt"]] {
