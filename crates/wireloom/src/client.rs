@@ -180,6 +180,7 @@ fn request(interface: &str, text: &[u8]) -> Result<Option<UnixStream>, Error> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
         }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(Error::NoRight { path }),
         stream => stream.map_err(|source| Error::Connect { path, source })?,
     };
     let io_failed = |error| failed(interface, ReplyError::Io(error));
@@ -201,6 +202,9 @@ fn refused(interface: &str, error: KernelError) -> Error {
     match error {
         KernelError::NotWireGuard if Path::new("/sys/class/net").join(&interface).exists() => Error::NotOurs(interface),
         KernelError::NotWireGuard | KernelError::NoInterface => Error::NoInterface(interface),
+        KernelError::Refused(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Error::NoRightOfKernel(interface)
+        }
         KernelError::Malformed(what) => Error::Request { interface, source: ReplyError::Malformed(what) },
         KernelError::Refused(error) => Error::Request { interface, source: ReplyError::Refused((&error).into()) },
     }

@@ -33,6 +33,10 @@ pub enum Error {
     Links(io::Error),
     #[error("cannot open {}: {source}", path.display())]
     Connect { path: PathBuf, source: io::Error },
+    #[error("may not open {}, expected root (sudo) or whoever runs the interface", path.display())]
+    NoRight { path: PathBuf },
+    #[error("interface '{0}' is the kernel's, which answers root alone, expected sudo (CAP_NET_ADMIN)")]
+    NoRightOfKernel(String),
     #[error("cannot read {folder}: {source}")]
     Folder { folder: &'static str, source: io::Error },
     #[error("interface '{interface}': {source}")]

@@ -317,4 +317,32 @@ fn an_ordinary_user_is_told_what_could_not_be_seen() {
     let told = ask(&mut command);
     assert_eq!(told.faults(), [""; 0], "{}", told.1.log());
     assert!(told.has("unseen") && told.has("udp-offloads") && !told.has("tun"), "{}", told.1.log());
+    // An interface that it may not ask is no reason to say nothing.
+    let daemon = wireloom().start(&namespace).unwrap();
+    let user = |words: &[&str]| {
+        let mut command = namespace.command("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&program).args(words);
+        command
+    };
+    let told = ask(&mut user(&["doctor", "--json", &daemon.interface]));
+    assert!(
+        told.has("udp-offloads") && told.1.stdout.contains("does not tell this user of itself"),
+        "{}",
+        told.1.log()
+    );
+    // Whatever else is asked says what would be right.
+    let conf = format!("./{}.conf", daemon.interface);
+    let file = folder.path().join("new");
+    for words in [
+        &["show", &daemon.interface][..],
+        &["top", "--once", &daemon.interface],
+        &["capture", "--plain", &daemon.interface, file.to_str().unwrap()],
+        &["attend", "--metrics", "9586", &daemon.interface],
+        &["save", &conf],
+    ] {
+        let finished = run(&mut user(words), LIMIT).unwrap();
+        let told = finished.stderr.trim_end();
+        assert!(finished.status.code() == Some(1) && told.lines().count() == 1, "{words:?}: {}", finished.log());
+        assert!(told.contains("expected") && told.contains("sudo"), "{words:?}: {told}");
+    }
 }

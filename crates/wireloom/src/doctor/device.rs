@@ -34,6 +34,15 @@ pub fn state(subject: &Subject, report: &mut Report) {
     }
 }
 
+/// That it cannot be asked by who asks.
+pub fn unseen(name: &str, report: &mut Report) {
+    report.add(
+        Kind::Unseen,
+        format!("{name} runs, but does not tell this user of itself, and so only the machine was looked at."),
+        format!("`sudo wireloom doctor {name}`."),
+    );
+}
+
 /// Its handshakes, after it was tried: `subject` is as it is now.
 pub fn handshakes(subject: &Subject, report: &mut Report) {
     if subject.link.as_ref().is_some_and(|link| !link.up) {

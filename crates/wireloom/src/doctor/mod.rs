@@ -60,6 +60,10 @@ pub fn doctor(args: &DoctorArgs) -> Result<(), Error> {
         let mut rt = Rt::open().map_err(Error::Links)?;
         let subject = match &which {
             Which::Device(name) => Some(Subject::device(name, &mut rt)?),
+            Which::Closed(name) => {
+                device::unseen(name, &mut report);
+                None
+            }
             Which::File(path) => Subject::of_file(path, &mut rt, &mut report)?,
         };
         if let Some(subject) = subject {
@@ -99,6 +103,8 @@ fn examine(
 /// What the argument stands for.
 enum Which {
     Device(String),
+    /// One that runs, and tells others only.
+    Closed(String),
     File(PathBuf),
 }
 
@@ -110,6 +116,7 @@ impl Which {
         let name: InterfaceName = text.parse().map_err(|error| Error::Name(config::value::Quoted::new(text), error))?;
         match client::get(name.as_str()) {
             Ok(_) => Ok(Which::Device(text.to_owned())),
+            Err(Error::NoRight { .. } | Error::NoRightOfKernel(_)) => Ok(Which::Closed(text.to_owned())),
             Err(error @ (Error::NoInterface(_) | Error::NotOurs(_))) => {
                 let path = Path::new(FOLDER).join(format!("{text}.conf"));
                 if path.exists() { Ok(Which::File(path)) } else { Err(error) }

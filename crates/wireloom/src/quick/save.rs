@@ -12,6 +12,7 @@ use super::error::QuickError;
 use super::journal::Journal;
 use super::link::open_netns;
 use super::place::Place;
+use super::up::privileged;
 use crate::client;
 use crate::error::Error;
 use crate::files::{self, Readers};
@@ -26,6 +27,7 @@ pub fn strip(what: &str) -> Result<(), Error> {
 
 /// Writes what runs into the file.
 pub fn save(what: &str) -> Result<(), Error> {
+    privileged("save")?;
     let place = Place::find(what)?;
     let quick = place.read()?;
     let journal = Journal::read(place.interface.as_str())?;
