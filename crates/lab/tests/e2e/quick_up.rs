@@ -27,12 +27,25 @@ struct Host {
     namespace: Namespace,
     interface: String,
     folder: TempDir,
+    _traces: Traces,
+}
+
+/// The journal of an interface, which may have ended with its namespace.
+struct Traces(String);
+
+impl Drop for Traces {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(format!("/run/wireloom/{}.json", self.0));
+    }
 }
 
 impl Host {
     fn new() -> Host {
-        let folder = tempfile::tempdir().unwrap();
-        Host { namespace: Namespace::new().unwrap(), interface: unique_interface(), folder }
+        Host::of(Namespace::new().unwrap(), tempfile::tempdir().unwrap(), &unique_interface())
+    }
+
+    fn of(namespace: Namespace, folder: TempDir, interface: &str) -> Host {
+        Host { namespace, interface: interface.to_owned(), folder, _traces: Traces(interface.to_owned()) }
     }
 
     fn file(&self) -> String {
@@ -86,7 +99,10 @@ impl Host {
         let links = self.ip("-br link");
         let names = links.lines().filter_map(|line| line.split(' ').next());
         let mut state: String = names.map(|name| format!("{name}\n")).collect();
-        let shown = ["-o address", "-4 rule", "-6 rule", "-4 route show table all", "-6 route show table all"];
+        // An interface that is made again has another number.
+        let addresses = self.ip("-o address");
+        state.extend(addresses.lines().filter_map(|line| line.split_once(": ")).map(|(_, line)| format!("{line}\n")));
+        let shown = ["-4 rule", "-6 rule", "-4 route show table all", "-6 route show table all"];
         state += &shown.map(|words| self.ip(words)).concat();
         state += &self.namespace.run("nft", &["list", "ruleset"]).unwrap();
         state += &self.namespace.run("cat", &["/proc/sys/net/ipv4/conf/all/src_valid_mark"]).unwrap();
@@ -244,8 +260,7 @@ fn a_namespace_takes_the_interface_while_its_sockets_stay() {
     let inner = Namespace::new().unwrap();
     pair.configure("", "0.0.0.0/0, ::/0");
     right.ip("address add 198.51.100.1/32 dev lo");
-    let inside =
-        Host { namespace: inner.clone(), interface: left.interface.clone(), folder: tempfile::tempdir().unwrap() };
+    let inside = Host::of(inner.clone(), tempfile::tempdir().unwrap(), &left.interface);
     let before = [left.state(), inside.state()];
     right.succeed("up");
     left.succeed(&format!("up --netns {}", inner.name()));
@@ -275,6 +290,7 @@ fn a_namespace_takes_the_interface_while_its_sockets_stay() {
     drop(short);
     let socket = lab::socket_path(&left.interface);
     wait_until("the daemon to end", SOON, || !socket.exists()).unwrap();
+    right.succeed("down");
     let none = left.attempt("up --netns no-such-namespace");
     assert!(none.stderr.contains("there is no network namespace 'no-such-namespace'"), "{}", none.stderr);
 }
@@ -335,11 +351,7 @@ fn what_has_ended_otherwise_is_cleared_away() {
         left.succeed(how);
     }
     // What another namespace has is not touched, unless that is no more.
-    let other = Host {
-        namespace: Namespace::new().unwrap(),
-        folder: tempfile::tempdir().unwrap(),
-        interface: left.interface.clone(),
-    };
+    let other = Host::of(Namespace::new().unwrap(), tempfile::tempdir().unwrap(), &left.interface);
     other.write("[Interface]\n");
     for verb in ["up", "down"] {
         let refused = other.attempt(verb);
@@ -348,11 +360,54 @@ fn what_has_ended_otherwise_is_cleared_away() {
     left.succeed("down");
     assert_eq!(left.state(), before);
     other.succeed("up");
-    let Host { namespace, folder, .. } = other;
+    let Host { namespace, folder, _traces, .. } = other;
     drop(namespace);
-    let other = Host { namespace: Namespace::new().unwrap(), folder, interface: left.interface.clone() };
+    let other = Host::of(Namespace::new().unwrap(), folder, &left.interface);
     wait_until("the name to be free", SOON, || other.attempt("up").status.success()).unwrap();
     other.succeed("down");
+}
+
+#[test]
+fn a_name_means_the_file_that_it_was_brought_up_from_whatever_has_become_of_it() {
+    let host = Host::new();
+    let before = host.state();
+    let marks = host.folder.path().join("marks");
+    host.write(&format!("[Interface]\nPostDown = echo %i >> {}\nAddress = 10.66.0.1/24\n", marks.display()));
+    host.succeed("up");
+    run(&mut host.command(&format!("down {}", host.interface)), LIMIT).unwrap().checked().unwrap();
+    assert_eq!(fs::read_to_string(&marks).unwrap(), format!("{}\n", host.interface));
+
+    host.succeed("up");
+    host.write("[Interface]\nNonsense = 1\n");
+    let said = host.succeed("down");
+    assert!(said.contains("no hooks are run") && said.contains(".conf:2"), "{said}");
+    assert_eq!(host.state(), before);
+}
+
+#[test]
+fn wg_quick_takes_down_what_we_brought_up_and_we_what_it_did() {
+    let pair = Pair::new();
+    let left = &pair.left;
+    pair.configure("", "0.0.0.0/0, ::/0, 10.67.0.0/16");
+    let before = left.state();
+    let wg_quick = |verb: &str| {
+        let mut command = left.namespace.command("wg-quick");
+        command.args([verb, &left.file()]).env("WG_QUICK_USERSPACE_IMPLEMENTATION", binary());
+        run(&mut command, LIMIT).unwrap().checked().unwrap();
+    };
+    // wg-quick leaves one setting behind.
+    let settled = |state: String| state.rsplit_once('\n').unwrap().0.to_owned();
+    wg_quick("up");
+    let theirs = left.state();
+    left.succeed("down");
+    assert_eq!(settled(left.state()), settled(before.clone()));
+    left.succeed("up");
+    assert_eq!(left.state(), theirs);
+    wg_quick("down");
+    assert_eq!(settled(left.state()), settled(before.clone()));
+    left.succeed("up");
+    left.succeed("down");
+    assert_eq!(settled(left.state()), settled(before));
 }
 
 #[test]

@@ -201,11 +201,17 @@ impl Foreground {
         Pid::from_raw(children.trim().parse().unwrap()).unwrap()
     }
 
+    /// It ends with this exit code.
+    #[track_caller]
+    fn wait(&mut self, code: i32) {
+        let status = self.service.wait(LIMIT).unwrap();
+        assert_eq!(status.code(), Some(code), "{}", self.service.log());
+    }
+
     /// It ends with this exit code, and nothing is left.
     #[track_caller]
     fn ends(mut self, code: i32) {
-        let status = self.service.wait(LIMIT).unwrap();
-        assert_eq!(status.code(), Some(code), "{}", self.service.log());
+        self.wait(code);
         assert!(self.namespace.ip(&["link", "show", "dev", &self.interface]).is_err(), "the interface is there");
         let journal = format!("/run/wireloom/{}.json", self.interface);
         assert!(!socket_path(&self.interface).exists() && !Path::new(&journal).exists(), "{}", self.service.log());
@@ -242,6 +248,45 @@ fn without_a_manager_a_service_leaves_nothing_however_it_ends() {
         command.args(["--fail-at", "4"]);
     });
     failed.ends(1);
+}
+
+#[test]
+fn a_kill_switch_goes_only_when_it_is_told_to() {
+    let switch = |it: &Foreground| it.namespace.run("nft", &["list", "tables"]).unwrap().contains("wireloom-kill-");
+    let program = wireloom().program().unwrap();
+    for crash in [true, false] {
+        let mut it = Foreground::start(|command| {
+            command.arg("--kill-switch");
+        });
+        it.wait_until_up();
+        match crash {
+            true => kill_process(it.daemon(), Signal::KILL).unwrap(),
+            false => drop(it.namespace.ip(&["link", "delete", &it.interface]).unwrap()),
+        }
+        it.wait(1);
+        assert!(switch(&it), "{}", it.service.log());
+        it.namespace.run(program.to_str().unwrap(), &["down", &it.interface]).unwrap();
+        assert!(!switch(&it));
+        it.ends(1);
+    }
+    let mut told = Foreground::start(|command| {
+        command.arg("--kill-switch");
+    });
+    told.wait_until_up();
+    told.service.signal(Signal::TERM);
+    told.wait(0);
+    assert!(!switch(&told));
+    told.ends(0);
+}
+
+#[test]
+fn a_hook_that_fails_does_not_stop_a_service_from_taking_all_down() {
+    let mut it = Foreground::start(|_| ());
+    it.wait_until_up();
+    let text = fs::read_to_string(&it.file).unwrap();
+    fs::write(&it.file, text.replace("[Peer]", "PreDown = false\n[Peer]")).unwrap();
+    it.service.signal(Signal::TERM);
+    it.ends(1);
 }
 
 #[test]
@@ -333,6 +378,34 @@ fn a_tunnel_under_systemd() {
     assert_eq!(machine.interface(), interface);
     let log = machine.run(&format!("journalctl --no-pager -o cat -u {UNIT}"));
     assert!(log.contains("watchdog") && log.contains("does not answer"), "{log}");
+
+    // Everything goes through the tunnel, and its peer has a name that nobody knows any more.
+    machine.run(&format!("systemctl stop {UNIT}"));
+    let named = file(&machine.keys, &machine.peer.keys, Some(machine.peer.endpoint(Outer::V4)));
+    let outer = machine.peer.endpoint(Outer::V4).ip().to_string();
+    let named = named
+        .replace(&format!("Endpoint = {outer}"), "Endpoint = far.test")
+        .replace("10.77.0.0/16", "0.0.0.0/1, 128.0.0.0/1");
+    machine.guest.write("/etc/wireguard/wg0.conf", named.as_bytes()).unwrap();
+    machine.run(&format!(
+        "cp /etc/hosts /run/hosts; echo {outer} far.test >> /etc/hosts; \
+        systemctl start {UNIT}; cp /run/hosts /etc/hosts"
+    ));
+    machine.check_pings();
+    let interface = machine.interface();
+    machine.run(&format!("systemctl restart {UNIT}"));
+    machine.check_pings();
+    assert_eq!(machine.interface(), interface);
+
+    // Other options than what was kept was made with.
+    machine.write_file();
+    machine.run(&format!(
+        "printf '[Service]\\nExecStart=\\nExecStart=/usr/bin/wireloom up -f --metrics 9586 %%i\\n' > /etc/systemd/system/{UNIT}.d/metrics.conf
+        systemctl daemon-reload; systemctl restart {UNIT}; pgrep -f 'attend {INTERFACE}'"
+    ));
+    machine.check_pings();
+    assert_ne!(machine.interface(), interface);
+    machine.run(&format!("rm /etc/systemd/system/{UNIT}.d/metrics.conf; systemctl daemon-reload"));
 
     // A file that makes no sense any more: what was kept goes, and the next start makes it anew.
     machine.guest.write("/etc/wireguard/wg0.conf", b"[Interface]\nNonsense = 1\n").unwrap();

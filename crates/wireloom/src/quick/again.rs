@@ -1,46 +1,82 @@
-//! Keys and peers once more: for a daemon that has taken over an interface which is up.
+//! Keys and peers once more: for a daemon that has taken over an interface which is up. And its attendant, which has ended with the service.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use linux::netns;
 
-use super::configure::{Configure, Mark};
+use super::configure::{Configure, Endpoints, Mark};
 use super::error::QuickError;
-use super::journal::Journal;
+use super::journal::{FOLDER, Journal};
+use super::link::open_netns;
 use super::place::Place;
 use super::step::{Stage, Step, StepError};
-use crate::attend::Duties;
+use crate::attend::{Duties, Name};
 use crate::error::Error;
 
 /// Gives the device of `journal` the keys and peers that its file has now, and the mark that it had. What belongs to the interface itself is left
-/// as it is. Names that cannot be resolved are tried again until it is `interrupted`.
-pub fn configure_again(journal: &Journal, interrupted: &Arc<AtomicBool>) -> Result<(), Error> {
-    let place = Place { interface: super::interface_of_word(&journal.interface)?, file: journal.file.clone() };
-    let quick = place.read()?;
-    let home = netns::current().map_err(Error::Links)?;
+/// as it is. Names that are not known and cannot be resolved are tried again until it is `interrupted`.
+pub fn configure_again(journal: &mut Journal, interrupted: &Arc<AtomicBool>) -> Result<(), Error> {
+    let quick = place(journal)?.read()?;
     let interface = journal.interface.clone();
-    let mut stage = Stage {
-        interface: interface.clone(),
-        home,
-        interrupted: Arc::clone(interrupted),
-        endpoints: Vec::new(),
-        mark: 0,
-        port: 0,
-    };
     let again = |source: StepError| QuickError::Again { interface: interface.clone(), source: Box::new(source) };
+    let mut stage = stage(&interface, interrupted)?;
     let names = Duties::names(&quick.device);
+    let known = journal.steps.iter().find_map(|step| match step {
+        Step::Configure(configure) => Some(&configure.endpoints),
+        _ => None,
+    });
+    let none = Endpoints::new();
     let mut configure = Configure::new(&interface, &journal.file.to_string_lossy(), quick.device);
-    configure.apply(&mut stage).map_err(|error| again(error.into()))?;
+    let late = configure.apply_known(known.unwrap_or(&none), &mut stage).map_err(|error| again(error.into()))?;
     for step in &journal.steps {
-        match step {
-            Step::Mark(noted) => {
-                let mut mark = Mark { interface: interface.clone(), mark: noted.mark };
-                mark.apply().map_err(|error| again(error.into()))?;
-            }
-            Step::Attend(noted) => noted.again(&stage, &names).map_err(|error| again(error.into()))?,
-            _ => {}
+        if let Step::Mark(noted) = step {
+            let mut mark = Mark { interface: interface.clone(), mark: noted.mark };
+            mark.apply().map_err(|error| again(error.into()))?;
         }
     }
+    configure.apply_late(late, &stage).map_err(|error| again(error.into()))?;
+    for step in &mut journal.steps {
+        if let Step::Configure(noted) = step {
+            noted.endpoints = std::mem::take(&mut configure.endpoints);
+        }
+    }
+    journal.write().map_err(|source| QuickError::Journal { path: FOLDER.into(), source })?;
+    attend(journal, &stage, &names)
+}
+
+/// Has the kernel's interface attended to again. It has itself never ended.
+pub fn attend_again(journal: &Journal, interrupted: &Arc<AtomicBool>) -> Result<(), Error> {
+    if !journal.steps.iter().any(|step| matches!(step, Step::Attend(_))) {
+        return Ok(());
+    }
+    let names = Duties::names(&place(journal)?.read()?.device);
+    attend(journal, &stage(&journal.interface, interrupted)?, &names)
+}
+
+fn attend(journal: &Journal, stage: &Stage, names: &[Name]) -> Result<(), Error> {
+    for step in &journal.steps {
+        let Step::Attend(noted) = step else { continue };
+        let started = match &journal.netns {
+            Some(name) if step.is_inside() => {
+                let there = open_netns(name).map_err(|source| QuickError::Netns { name: name.clone(), source })?;
+                netns::run_in(there.as_fd(), || Ok(noted.again(stage, names))).map_err(Error::Links)?
+            }
+            _ => noted.again(stage, names),
+        };
+        let interface = journal.interface.clone();
+        started.map_err(|error| QuickError::Again { interface, source: Box::new(error.into()) })?;
+    }
     Ok(())
+}
+
+fn place(journal: &Journal) -> Result<Place, Error> {
+    Ok(Place { interface: super::interface_of_word(&journal.interface)?, file: journal.file.clone() })
+}
+
+fn stage(interface: &str, interrupted: &Arc<AtomicBool>) -> Result<Stage, Error> {
+    let home = netns::current().map_err(Error::Links)?;
+    let (interface, interrupted) = (interface.to_owned(), Arc::clone(interrupted));
+    Ok(Stage { interface, home, interrupted, endpoints: Vec::new(), mark: 0, port: 0 })
 }

@@ -34,8 +34,22 @@ pub struct DownArgs {
     pub netns: Option<String>,
 }
 
+/// How an interface is taken down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// A hook that fails, or a file that cannot be written, stops nothing: the interface goes in any case. It is told at the end.
+    pub regardless: bool,
+    /// Its kill switch stands on.
+    pub keep_kill_switch: bool,
+}
+
 /// Takes an interface down, and with it all that belongs to it.
 pub fn down(args: &DownArgs) -> Result<(), Error> {
+    take_down(args, Manner::default())
+}
+
+/// Takes an interface down, in some manner.
+pub fn take_down(args: &DownArgs, manner: Manner) -> Result<(), Error> {
     let interface = place::interface_of_word(&args.what)?.to_string();
     privileged("down")?;
     let _lock = Lock::take(&interface)?;
@@ -45,7 +59,14 @@ pub fn down(args: &DownArgs) -> Result<(), Error> {
         return Err(QuickError::Elsewhere(interface).into());
     }
     let place = find(&args.what, noted.as_ref())?;
-    let quick = place.as_ref().map(Place::read).transpose()?;
+    let quick = match place.as_ref().map(Place::read).transpose() {
+        // What was noted is enough for all but what the file alone knows.
+        Err(error) if noted.is_some() => {
+            eprintln!("wireloom: no hooks are run, and nothing is saved: {error}");
+            Some(Quick::default())
+        }
+        read => read?,
+    };
     let put = noted.as_ref().and_then(|journal| journal.netns.clone()).or_else(|| args.netns.clone());
     match (&put, &noted) {
         (None, _) => {}
@@ -71,6 +92,7 @@ pub fn down(args: &DownArgs) -> Result<(), Error> {
                 engine,
                 netns: put.clone(),
                 home: journal::numbers(&home).map_err(Error::Links)?,
+                options: None,
                 steps: plan::derived(
                     &interface,
                     engine,
@@ -95,18 +117,33 @@ pub fn down(args: &DownArgs) -> Result<(), Error> {
         port: 0,
     };
     // Without the interface its commands would fail, and what is left could not be taken down.
-    if is_there && let Some(place) = &place {
-        run(plan::hooks(place, When::PreDown, &quick.pre_down), &mut stage)?;
-        if quick.save_config {
-            eprintln!("[#] wireloom save {}", place.file.display());
-            save::save_here(place, &quick)?;
-        }
+    let before = match &place {
+        Some(place) if is_there => before_the_end(place, &quick, &mut stage),
+        _ => Ok(()),
+    };
+    if before.is_err() && !manner.regardless {
+        return before;
     }
+    let kept = if manner.keep_kill_switch { journal.keep_kill_switch() } else { None };
     let left = undo::all(&mut journal, &stage, Order::LinkFirst)?;
+    if let Some(kept) = kept {
+        journal.steps.insert(0, kept);
+        journal.write().map_err(|source| QuickError::Journal { path: journal::FOLDER.into(), source })?;
+    }
     if let Some(place) = &place {
         run(plan::hooks(place, When::PostDown, &quick.post_down), &mut stage)?;
     }
-    if left > 0 { Err(QuickError::Left { interface, left }.into()) } else { Ok(()) }
+    if left > 0 { Err(QuickError::Left { interface, left }.into()) } else { before }
+}
+
+/// What the file wants while the interface is still there.
+fn before_the_end(place: &Place, quick: &Quick, stage: &mut Stage) -> Result<(), Error> {
+    run(plan::hooks(place, When::PreDown, &quick.pre_down), stage)?;
+    if quick.save_config {
+        eprintln!("[#] wireloom save {}", place.file.display());
+        save::save_here(place, quick)?;
+    }
+    Ok(())
 }
 
 /// Runs hooks, up to one that fails.
@@ -131,14 +168,21 @@ fn switch_off(interface: String) -> Result<(), Error> {
     Ok(())
 }
 
-/// The file: the one that is meant, or the one that the interface was brought up from. None where that is gone.
-fn find(word: &str, journal: Option<&Journal>) -> Result<Option<Place>, Error> {
-    match (Place::find(word), journal) {
-        (Ok(place), _) => Ok(Some(place)),
-        (Err(Error::Quick(QuickError::NoFile { .. })), Some(journal)) => {
-            let interface = place::interface_of_word(word)?;
-            Ok(journal.file.exists().then(|| Place { interface, file: journal.file.clone() }))
-        }
-        (Err(error), _) => Err(error),
+/// The file: the one that is meant, or, by the name alone, the one that the interface was brought up from. None where that is gone.
+pub fn find(word: &str, journal: Option<&Journal>) -> Result<Option<Place>, Error> {
+    let noted = journal.filter(|journal| !journal.file.as_os_str().is_empty());
+    let noted =
+        |interface| noted.map(|journal| journal.file.exists().then(|| Place { interface, file: journal.file.clone() }));
+    if place::is_bare(word)
+        && let Some(found) = noted(place::interface_of_word(word)?)
+    {
+        return Ok(found);
+    }
+    match Place::find(word) {
+        Err(Error::Quick(QuickError::NoFile { path, interface })) => match noted(place::interface_of_word(word)?) {
+            Some(found) => Ok(found),
+            None => Err(QuickError::NoFile { path, interface }.into()),
+        },
+        found => found.map(Some),
     }
 }

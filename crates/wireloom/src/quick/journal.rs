@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::QuickError;
 use super::engine::Engine;
 use super::home;
+use super::plan::Options;
 use super::step::Step;
 
 /// Where the journals are.
@@ -34,6 +35,9 @@ pub struct Journal {
     pub netns: Option<String>,
     /// The namespace in which the command was given: its device and inode.
     pub home: (u64, u64),
+    /// What was asked for besides the file; not known of what wg-quick has brought up.
+    #[serde(default)]
+    pub options: Option<Options>,
     /// The steps, in the order in which they were applied; the last one perhaps not.
     pub steps: Vec<Step>,
 }

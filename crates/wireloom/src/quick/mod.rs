@@ -34,8 +34,8 @@ pub mod tables;
 mod undo;
 pub mod up;
 
-pub use again::configure_again;
-pub use down::{DownArgs, down};
+pub use again::{attend_again, configure_again};
+pub use down::{DownArgs, Manner, down, take_down};
 pub use engine::Engine;
 pub use error::QuickError;
 pub use journal::{Journal, Lock, numbers};

@@ -85,6 +85,11 @@ pub fn interface_of_word(word: &str) -> Result<InterfaceName, Error> {
     Ok(interface_of(&path).ok_or(QuickError::FileName(path))?)
 }
 
+/// Whether a word is the name of an interface alone, and says nothing of a file.
+pub fn is_bare(word: &str) -> bool {
+    is_name(word) && path_of(word).starts_with(FOLDER)
+}
+
 fn path_of(word: &str) -> PathBuf {
     if !is_name(word) {
         return PathBuf::from(word);

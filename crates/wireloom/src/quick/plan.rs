@@ -14,6 +14,7 @@ use config::file::File;
 use config::quick::{self, Address, Quick, Table};
 use inet::Cidr;
 use linux::rt::{Family, MAIN};
+use serde::{Deserialize, Serialize};
 
 use super::attend::Attend;
 use super::configure::{Configure, Mark};
@@ -30,7 +31,7 @@ use super::sysctl::SourceValidMark;
 use crate::attend::Duties;
 
 /// What was asked for besides the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// What moves the packets.
     pub engine: Engine,

@@ -8,10 +8,11 @@ use config::save::{Running, Saved};
 use linux::netns;
 use linux::rt::Rt;
 
+use super::down;
 use super::error::QuickError;
 use super::journal::Journal;
 use super::link::open_netns;
-use super::place::Place;
+use super::place::{self, Place};
 use super::up::privileged;
 use crate::client;
 use crate::error::Error;
@@ -28,9 +29,12 @@ pub fn strip(what: &str) -> Result<(), Error> {
 /// Writes what runs into the file.
 pub fn save(what: &str) -> Result<(), Error> {
     privileged("save")?;
-    let place = Place::find(what)?;
+    let journal = Journal::read(place::interface_of_word(what)?.as_str())?;
+    let place = match down::find(what, journal.as_ref())? {
+        Some(place) => place,
+        None => Place::find(what)?,
+    };
     let quick = place.read()?;
-    let journal = Journal::read(place.interface.as_str())?;
     match journal.and_then(|journal| journal.netns) {
         None => save_here(&place, &quick),
         Some(name) => {

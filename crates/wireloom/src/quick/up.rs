@@ -56,6 +56,26 @@ pub struct UpArgs {
     pub fail_at: Option<usize>,
 }
 
+impl UpArgs {
+    fn options(&self, choice: &Choice) -> Options {
+        Options {
+            engine: choice.engine,
+            netns: self.netns.clone(),
+            wipe_on_suspend: self.wipe_on_suspend,
+            metrics: self.metrics.clone(),
+            kill_switch: self.kill_switch,
+        }
+    }
+
+    /// Whether the interface that `journal` tells of was brought up from the same file and with the same options.
+    pub fn match_those_of(&self, journal: &Journal) -> bool {
+        let choice = Choice::make(self.engine, engine::kernel_has_one).ok();
+        let options = choice.map(|choice| self.options(&choice));
+        let file = Place::find(&self.what).map(|place| place.file);
+        options.is_some() && options == journal.options && file.is_ok_and(|file| file == journal.file)
+    }
+}
+
 /// Brings an interface up, wholly or not at all; and stays, if that is asked for.
 pub fn up(args: &UpArgs) -> Result<(), Error> {
     if args.foreground { service::run(args) } else { bring_up(args, None) }
@@ -69,13 +89,7 @@ pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
     let home = netns::current().map_err(Error::Links)?;
     let inside = args.netns.as_deref().map(open).transpose()?;
     let choice = Choice::make(args.engine, engine::kernel_has_one)?;
-    let options = Options {
-        engine: choice.engine,
-        netns: args.netns.clone(),
-        wipe_on_suspend: args.wipe_on_suspend,
-        metrics: args.metrics.clone(),
-        kill_switch: args.kill_switch,
-    };
+    let options = args.options(&choice);
     if args.dry_run {
         let facts = look(&quick, inside.as_ref(), true)?;
         println!("# {interface}: {choice}");
@@ -102,8 +116,9 @@ pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
         interface,
         file: place.file,
         engine: choice.engine,
-        netns: options.netns,
+        netns: options.netns.clone(),
         home: home_numbers,
+        options: Some(options),
         steps: kept.into_iter().collect(),
     };
     apply(steps, &mut journal, &mut stage, args.fail_at)

@@ -8,6 +8,7 @@ use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use linux::manager::{self, Manager};
+use linux::rt::Rt;
 use linux::tun::{self, Offloads, Queue};
 use linux::unix::{self, Listener};
 use linux::{netns, process};
@@ -16,7 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use super::{ServiceError, os, this_program};
 use crate::error::Error;
-use crate::quick::{self, DownArgs, Engine, Journal, QuickError, UpArgs};
+use crate::quick::{self, DownArgs, Engine, Journal, Manner, QuickError, UpArgs};
 use crate::run::RunError;
 
 /// What the socket is kept as.
@@ -66,14 +67,18 @@ impl Keeper {
         }
     }
 
-    /// Whether a new daemon can carry on with what was kept: it is all there, and is the interface that `journal` tells of.
-    pub fn is_whole(&mut self, journal: &Journal) -> bool {
+    /// Whether a new daemon can carry on with what was kept: it is all there, is the interface that `journal` tells of, and the one that is wanted.
+    pub fn is_whole(&mut self, journal: &Journal, args: &UpArgs) -> bool {
         let here = netns::current().and_then(quick::numbers);
-        if here.is_ok_and(|here| here != journal.home) {
+        if self.kept.is_empty() || here.is_ok_and(|here| here != journal.home) {
+            return false;
+        }
+        if !args.match_those_of(journal) {
+            eprintln!("wireloom: {}: what was kept is given up: it has other options, or another file", self.interface);
             return false;
         }
         if journal.engine == Engine::Kernel {
-            return self.kept.iter().any(|(name, _)| name == KERNEL);
+            return self.kept.iter().any(|(name, _)| name == KERNEL) && has_link(journal);
         }
         let number = |name: &str| name.strip_prefix(QUEUE)?.parse::<usize>().ok();
         // As the kernel has numbered them; the manager gives them back as it likes.
@@ -88,17 +93,19 @@ impl Keeper {
         queues > 0 && all && socket == 1 && unix::socket_path(&self.interface).exists()
     }
 
-    /// Gives up what was kept, with the interface that it is of.
+    /// Gives up what was kept, with the interface that it is of; but not with its kill switch, where there is to be one again.
     pub fn give_up(&mut self, args: &UpArgs) -> Result<(), Error> {
         if self.names.is_empty() {
             return Ok(());
         }
         self.kept.clear();
         self.remove_socket();
-        let down = quick::down(&DownArgs { what: args.what.clone(), netns: None });
+        let manner = Manner { regardless: true, keep_kill_switch: args.kill_switch };
+        // By its name: it may be of another file.
+        let down = quick::take_down(&DownArgs { what: self.interface.clone(), netns: None }, manner);
         self.let_go();
         match down {
-            Err(Error::Quick(QuickError::NotUp(_))) => Ok(()),
+            Err(Error::Quick(QuickError::NotUp(_) | QuickError::NoFile { .. })) => Ok(()),
             down => down,
         }
     }
@@ -220,6 +227,16 @@ impl Keeper {
             end_child(daemon);
         }
     }
+}
+
+/// Whether the kernel still has the interface, where it was put.
+fn has_link(journal: &Journal) -> bool {
+    let look = || Ok(Rt::open()?.link(&journal.interface).is_ok_and(|link| link.is_some()));
+    let there = match &journal.netns {
+        Some(netns) => quick::open_netns(netns).and_then(|there| netns::run_in(there.as_fd(), look)),
+        None => look(),
+    };
+    there.unwrap_or(false)
 }
 
 /// Tells a child to end, if it has not, waits a while, and then ends it.

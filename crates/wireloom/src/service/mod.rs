@@ -13,7 +13,7 @@
 //! The daemon is a child of this process, with the queues and the socket from the [`keeper`], which the service manager keeps as well.
 //! So the interface outlives a daemon that crashes and a restart of the service: addresses, routes and rules stay, and whoever
 //! connects to the socket meanwhile waits. Keys and sessions do not: they are in the daemon alone, and no other process is to have them. They are
-//! made anew, from the file and by handshakes. Without a service manager nothing stays.
+//! made anew, from the file and by handshakes. Without a service manager nothing stays but a kill switch, which goes only when we are told to stop.
 
 mod keeper;
 mod manager;
@@ -22,7 +22,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitStatus};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,13 +33,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::error::Error;
-use crate::quick::{self, DownArgs, Engine, Journal, Lock, QuickError, Starter, UpArgs};
+use crate::quick::{self, DownArgs, Engine, Journal, Lock, Manner, QuickError, Starter, UpArgs};
 use crate::run::RunError;
 use keeper::Keeper;
 use manager::Reload;
 
-/// How long another command may be at work on the interface when its daemon has ended.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long another command may be at work on the interface when its service ends: less than the manager waits for that.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Why a service ends otherwise than it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -83,9 +83,18 @@ pub fn run(args: &UpArgs) -> Result<(), Error> {
     let mut keeper = Keeper::new(&interface, told.manager, kept);
     let journal = Journal::read(&interface)?;
     let resumed = match journal {
-        Some(journal) if keeper.is_whole(&journal) => resume(&mut keeper, &journal, &signals.told)?,
+        Some(mut journal) if keeper.is_whole(&journal, args) => resume(&mut keeper, &mut journal, &signals.told)?,
         _ => false,
     };
+    if !resumed && signals.told.load(Ordering::Relaxed) {
+        // Nobody waits for it to be made anew.
+        if keeper.has_manager() && manager::is_restart() {
+            return Ok(());
+        }
+        let down = down(&interface, Manner { regardless: true, keep_kill_switch: false });
+        keeper.let_go();
+        return down;
+    }
     let keeper = Arc::new(Mutex::new(keeper));
     if !resumed {
         lock(&keeper).give_up(args)?;
@@ -118,11 +127,10 @@ pub fn run(args: &UpArgs) -> Result<(), Error> {
 }
 
 /// Has a new daemon carry on with what was kept. False where that fails: then everything is made anew.
-fn resume(keeper: &mut Keeper, journal: &Journal, told: &Arc<AtomicBool>) -> Result<bool, Error> {
+fn resume(keeper: &mut Keeper, journal: &mut Journal, told: &Arc<AtomicBool>) -> Result<bool, Error> {
     let lock = Lock::take(&journal.interface)?;
     let resumed = match journal.engine {
-        // It has never ended.
-        Engine::Kernel => Ok(()),
+        Engine::Kernel => quick::attend_again(journal, told),
         Engine::Userspace => {
             keeper.start(None).map_err(Error::from).and_then(|()| quick::configure_again(journal, told))
         }
@@ -243,7 +251,7 @@ impl Service<'_> {
                     return Ok(());
                 }
                 keeper.remove_socket();
-                let down = down(self.args);
+                let down = down(&interface, Manner { regardless: true, keep_kill_switch: false });
                 keeper.end_daemon();
                 keeper.let_go();
                 down
@@ -252,37 +260,50 @@ impl Service<'_> {
                 // What is kept is for the next one.
                 if !keeper.has_manager() {
                     keeper.remove_socket();
-                    down(self.args)?;
+                    down(&interface, UNTOLD)?;
                 }
                 Err(ServiceError::Crashed { interface, status }.into())
             }
             End::Daemon(_) | End::Interface => {
                 keeper.let_go();
-                let start = Instant::now();
-                let lock = loop {
-                    match Lock::take(&interface) {
-                        // Perhaps by `wireloom down`, which then is not through yet.
-                        Err(QuickError::Busy(_)) if start.elapsed() < PATIENCE => {
-                            std::thread::sleep(Duration::from_millis(20));
-                        }
-                        lock => break lock?,
-                    }
-                };
+                // Perhaps it was `wireloom down`, which then is not through yet.
+                let lock = patiently(|| Ok(Lock::take(&interface)?))?;
                 if Journal::read(&interface)?.is_none() {
                     eprintln!("wireloom: {interface} was taken down");
                     return Ok(());
                 }
                 drop(lock);
                 keeper.remove_socket();
-                down(self.args)?;
+                down(&interface, UNTOLD)?;
                 Err(ServiceError::Gone(interface).into())
             }
         }
     }
 }
 
-fn down(args: &UpArgs) -> Result<(), Error> {
-    quick::down(&DownArgs { what: args.what.clone(), netns: None })
+/// For an end that nobody has asked for: a kill switch is there for just that.
+const UNTOLD: Manner = Manner { regardless: true, keep_kill_switch: true };
+
+/// Takes down what the journal tells of, if nobody has done it meanwhile.
+fn down(interface: &str, manner: Manner) -> Result<(), Error> {
+    let args = DownArgs { what: interface.to_owned(), netns: None };
+    match patiently(|| quick::take_down(&args, manner)) {
+        Err(Error::Quick(QuickError::NotUp(_) | QuickError::NoFile { .. })) => Ok(()),
+        down => down,
+    }
+}
+
+/// Tries until no other command is at work on the interface.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let start = Instant::now();
+    loop {
+        match attempt() {
+            Err(Error::Quick(QuickError::Busy(_))) if start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
 }
 
 /// A link whose end is waited for.
