@@ -14,6 +14,7 @@ use lab::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::bed::{Bed, succeeded};
 use crate::common::{LIMIT, wireloom};
 
 /// The tunnel's interface in the guest, and what runs it.
@@ -161,6 +162,13 @@ fn run_tells_its_manager_that_it_is_ready() {
     drop(daemon);
     manager.set_nonblocking(true).unwrap();
     assert!(manager.recv(&mut [0; 10]).is_err());
+}
+
+impl Drop for Foreground {
+    /// Its network goes, and so what the journal tells of.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(format!("/run/wireloom/{}.json", self.interface));
+    }
 }
 
 /// A service in the foreground of nobody, with the file that it runs.
@@ -327,6 +335,21 @@ fn a_service_is_well_only_while_its_daemon_answers() {
 }
 
 #[test]
+fn tunnels_of_nobody_go_before_the_package() {
+    let bed = Bed::new();
+    bed.configure("[Interface]\nAddress = 10.9.0.2/24\nDNS = 10.9.0.1\n");
+    let before = bed.state();
+    succeeded(bed.wireloom(&["up", "--kill-switch", INTERFACE]));
+    let (script, program) = (packaging("deb/prerm"), wireloom().program().unwrap());
+    bed.sh(&format!("ln -s {} /mnt/bin/wireloom; sh {} upgrade 9", program.display(), script.display()));
+    assert!(bed.has_journal(), "an upgrade stops nothing");
+    bed.sh(&format!("sh {} remove", script.display()));
+    bed.wait_until_idle().unwrap();
+    before.assert_same(&bed.state(), "after the script");
+    assert!(!bed.has_journal());
+}
+
+#[test]
 fn a_tunnel_under_systemd() {
     let machine = Machine::boot();
     let state = machine.guest.attempt("systemctl is-system-running --wait", LIMIT).unwrap().stdout;
@@ -387,10 +410,7 @@ fn a_tunnel_under_systemd() {
         .replace(&format!("Endpoint = {outer}"), "Endpoint = far.test")
         .replace("10.77.0.0/16", "0.0.0.0/1, 128.0.0.0/1");
     machine.guest.write("/etc/wireguard/wg0.conf", named.as_bytes()).unwrap();
-    machine.run(&format!(
-        "cp /etc/hosts /run/hosts; echo {outer} far.test >> /etc/hosts; \
-        systemctl start {UNIT}; cp /run/hosts /etc/hosts"
-    ));
+    machine.run(&format!("echo {outer} far.test > /etc/hosts; systemctl start {UNIT}; rm /etc/hosts"));
     machine.check_pings();
     let interface = machine.interface();
     machine.run(&format!("systemctl restart {UNIT}"));
@@ -401,7 +421,7 @@ fn a_tunnel_under_systemd() {
     machine.write_file();
     machine.run(&format!(
         "printf '[Service]\\nExecStart=\\nExecStart=/usr/bin/wireloom up -f --metrics 9586 %%i\\n' > /etc/systemd/system/{UNIT}.d/metrics.conf
-        systemctl daemon-reload; systemctl restart {UNIT}; pgrep -f 'attend {INTERFACE}'"
+        systemctl daemon-reload; systemctl reset-failed {UNIT}; systemctl restart {UNIT}; grep -q 9586 /run/wireloom/{INTERFACE}.json"
     ));
     machine.check_pings();
     assert_ne!(machine.interface(), interface);
