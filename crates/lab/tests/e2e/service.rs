@@ -410,7 +410,9 @@ fn a_tunnel_under_systemd() {
         .replace(&format!("Endpoint = {outer}"), "Endpoint = far.test")
         .replace("10.77.0.0/16", "0.0.0.0/1, 128.0.0.0/1");
     machine.guest.write("/etc/wireguard/wg0.conf", named.as_bytes()).unwrap();
-    machine.run(&format!("echo {outer} far.test > /etc/hosts; systemctl start {UNIT}; rm /etc/hosts"));
+    machine.run(&format!(
+        "echo {outer} far.test > /etc/hosts; systemctl reset-failed {UNIT}; systemctl start {UNIT} && rm /etc/hosts"
+    ));
     machine.check_pings();
     let interface = machine.interface();
     machine.run(&format!("systemctl restart {UNIT}"));
