@@ -10,6 +10,10 @@
 
 #![forbid(unsafe_code)]
 
+// First: its macros are for all that come after it.
+#[macro_use]
+mod tell;
+
 mod argv;
 mod attend;
 mod capture;
