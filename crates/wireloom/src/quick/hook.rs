@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::program;
 
-/// What the shell is given before the command: its arguments are the interface, the file and the command.
-const BASH: &str = "INTERFACE=$1 CONFIG_FILE=$2; eval \"$3\"";
+/// What the shell is given: its arguments are the interface and the file. The command comes in the environment, which only root can read, while
+/// everybody can read the arguments of all processes; and it is gone from there when it runs.
+const BASH: &str =
+    "set -- \"$1\" \"$2\" \"$WIRELOOM_HOOK\"; unset WIRELOOM_HOOK; INTERFACE=$1 CONFIG_FILE=$2; eval \"$3\"";
 
 /// When a hook runs, named as in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,8 +83,8 @@ impl Hook {
             None => command.arg("-e"),
         };
         // The word after the script is the name under which the shell complains.
-        command.args(["-c", BASH, "wireloom", &self.interface]).arg(&self.file).arg(&self.command);
-        command.env("LC_ALL", "C").env("PATH", path());
+        command.args(["-c", BASH, "wireloom", &self.interface]).arg(&self.file);
+        command.env("WIRELOOM_HOOK", &self.command).env("LC_ALL", "C").env("PATH", path());
         let status = command.status().map_err(|source| HookError::Start { when: self.when, shell, source })?;
         if status.success() {
             return Ok(());
@@ -130,6 +132,18 @@ mod tests {
         let own = std::env::current_exe().unwrap();
         let path = says(&format!("printf %s \"$PATH\" > {log}"));
         assert_eq!(std::env::split_paths(&path).next().as_deref(), own.parent());
+    }
+
+    #[test]
+    fn nobody_can_read_a_command_among_the_arguments() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let secret = "hunter2";
+        let see = "tr '\\0' ' ' < /proc/$$/cmdline; env | grep WIRELOOM || true";
+        hook(&format!(": {secret}; {{ {see}; }} > {}", log.display())).apply().unwrap();
+        let seen = std::fs::read_to_string(log).unwrap();
+        assert!(seen.contains("wireloom wg7 /etc/wireguard/wg7.conf"), "{seen}");
+        assert!(!seen.contains(secret), "{seen}");
     }
 
     #[test]
