@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use lab::{Daemon, Gso, Link, Namespace, ping, wait_until};
+use rustix::net::{self, AddressFamily, SendFlags, SocketType, ipproto};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bed::{Bed, INTERFACE, failed, succeeded};
@@ -117,7 +118,7 @@ impl Scene {
     fn kill_daemon(&self) {
         let is_daemon = |pid: &u32| {
             let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split('\0').collect::<Vec<_>>().windows(2).any(|words| words == ["run", INTERFACE])
+            ["run", INTERFACE].iter().all(|word| line.split('\0').any(|there| there == *word))
         };
         let daemons: Vec<u32> = self.bed.namespace.pids().into_iter().filter(is_daemon).collect();
         assert!(!daemons.is_empty(), "{:?}", self.bed.processes());
@@ -217,16 +218,58 @@ fn what_is_forwarded_is_held_as_well() {
         for address in NEXT.iter().chain(&BEYOND) {
             let _ = ping::once(&lan, address.parse().unwrap(), &["-W", "0.3"]).unwrap();
         }
+        lan.inside(|| pretend(BEYOND)).unwrap();
         scene.clear() - before
     };
-    assert!(leaks() >= 4);
+    assert!(leaks() >= 7);
     scene.up();
     scene.check_tunnel();
     assert_eq!(leaks(), 0);
     scene.kill_daemon();
     assert_eq!(leaks(), 0);
     succeeded(scene.bed.wireloom(&["down", INTERFACE]));
-    assert!(leaks() >= 4);
+    assert!(leaks() >= 7);
+}
+
+/// Sends what a host itself may send past a kill switch: DHCP, DHCPv6, and a multicast listener report, which has a hop limit of 1 once it is forwarded.
+fn pretend(to: [&str; 2]) -> std::io::Result<()> {
+    let [v4, v6] = to;
+    UdpSocket::bind("0.0.0.0:68")?.send_to(b"a lease, please", format!("{v4}:67"))?;
+    UdpSocket::bind("[::]:546")?.send_to(b"a lease, please", format!("[{v6}]:547"))?;
+    let raw = net::socket(AddressFamily::INET6, SocketType::RAW, Some(ipproto::ICMPV6))?;
+    net::sockopt::set_ipv6_unicast_hops(&raw, Some(2))?;
+    let report = [&[131, 0, 0, 0, 0, 0, 0, 0][..], &[0xff; 16]].concat();
+    net::sendto(&raw, &report, SendFlags::empty(), &SocketAddr::new(v6.parse().unwrap(), 0))?;
+    Ok(())
+}
+
+#[test]
+fn a_switch_does_not_move_with_its_tunnel() {
+    let scene = Scene::new(EVERYTHING, NEXT[0]);
+    scene.bed.sh("ip netns add blue");
+    succeeded(scene.bed.wireloom(&["up", "--kill-switch", "--netns", "blue", INTERFACE]));
+    let stands_inside = || scene.bed.sh("ip netns exec blue nft list tables").contains("wireloom-kill-wg0");
+    assert!(stands_inside() && !scene.stands());
+    scene.kill_daemon();
+    scene.up();
+    assert!(!stands_inside() && scene.stands());
+    scene.check_tunnel();
+    succeeded(scene.bed.wireloom(&["down", INTERFACE]));
+    assert!(!stands_inside() && !scene.stands());
+    scene.bed.sh("ip netns delete blue");
+}
+
+#[test]
+fn a_second_switch_is_refused() {
+    let scene = Scene::new(EVERYTHING, NEXT[0]);
+    scene.up();
+    scene.bed.write("/etc/wireguard/wg1.conf", 0o600, &scene.file.replace("10.9.0.2/24, fd09::2/64", "10.8.0.2/24"));
+    let before = scene.bed.state();
+    let why = failed(scene.bed.wireloom(&["up", "--kill-switch", "wg1"]));
+    let expected = "the kill switch of 'wg0' stands, and would let nothing out by another tunnel; expected `wireloom down wg0` first";
+    assert!(why.contains(expected), "{why}");
+    before.assert_same(&scene.bed.state(), &why);
+    scene.check_tunnel();
 }
 
 #[test]

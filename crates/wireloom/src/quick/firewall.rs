@@ -5,8 +5,8 @@
 //! that the answers have it too. It is one of nftables, or of iptables where there is no `nft`.
 //!
 //! The **kill switch** `wireloom-kill-IF` drops all that leaves this host and is not let out by name: what goes by the loopback or the tunnel, UDP
-//! with the tunnel's mark, and what the link itself needs to stay up (DHCP, neighbour discovery, multicast listener reports). It looks at packets last of all, after routing, where
-//! what is sent here and what is forwarded both come by. The table belongs to nobody, so that it stays when the daemon dies, and is replaced
+//! with the tunnel's mark, and what the link itself needs to stay up (DHCP, neighbour discovery, multicast listener reports). It looks at packets last of all, after routing. What is
+//! forwarded goes by the tunnel or not at all. The table belongs to nobody, so that it stays when the daemon dies, and is replaced
 //! in one transaction, so that there is no moment without it.
 //!
 //! Everything is said to `nft -f -`, which hands it to the kernel as one transaction: all of it or nothing.
@@ -29,6 +29,10 @@ pub enum FirewallError {
     Program(#[from] ProgramError),
     #[error("cannot ask for the interface's addresses: {0}")]
     Addresses(RtError),
+    #[error(
+        "the kill switch of '{0}' stands, and would let nothing out by another tunnel; expected `wireloom down {0}` first, or no --kill-switch here"
+    )]
+    Switched(String),
 }
 
 /// A family as nftables calls it.
@@ -189,9 +193,15 @@ impl KillSwitch {
     /// Makes the table, in place of one of that name.
     ///
     /// # Errors
-    /// There is no `nft`, or it refuses.
+    /// There is no `nft`, or it refuses; or another interface has one, which drops what is to go by this one, as this one would drop the other's.
     pub fn apply(&mut self) -> Result<(), FirewallError> {
-        self.stood = KillSwitch::stands(&self.interface)?;
+        let own = kill_name(&self.interface);
+        let standing: Vec<String> = tables()?.into_iter().map(|(_, table)| table).collect();
+        let other = |table: &String| table.strip_prefix(KILL).filter(|_| *table != own).map(interface_of);
+        if let Some(other) = standing.iter().find_map(other) {
+            return Err(FirewallError::Switched(other));
+        }
+        self.stood = standing.contains(&own);
         self.made = true;
         nft(&self.rules())
     }
@@ -235,7 +245,7 @@ impl KillSwitch {
         if let Some(mark) = self.mark {
             let _ = writeln!(text, "  meta l4proto udp meta mark {mark} accept");
         }
-        // DHCP, by ports that take a privilege. What comes by way of a relay leaves the link, and so any address will do.
+        // DHCP. What comes by way of a relay leaves the link, and so any address will do.
         text += "  udp sport 68 udp dport 67 accept\n";
         text += "  ip6 saddr fe80::/10 udp sport 546 udp dport 547 accept\n";
         // A hop limit of 255 is not for routers, and one of 1 is for none.
@@ -243,7 +253,10 @@ impl KillSwitch {
             "  icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept\n";
         text +=
             "  icmpv6 type { mld-listener-report, mld-listener-done, mld2-listener-report } ip6 hoplimit 1 accept\n";
-        text += "  counter drop\n }\n}\n";
+        text += "  counter drop\n }\n";
+        // What is let out above is what this host itself sends. Of what it forwards anybody can make such packets.
+        text += " chain pass {\n  type filter hook forward priority 0; policy drop;\n";
+        let _ = writeln!(text, "  oifname \"{interface}\" accept\n  counter drop\n }}\n}}");
         text
     }
 }
@@ -271,8 +284,11 @@ fn leak_name(interface: &str) -> String {
     format!("wg-quick-{}", identifier(interface))
 }
 
+/// What the names of all kill switches begin with.
+const KILL: &str = "wireloom-kill-";
+
 fn kill_name(interface: &str) -> String {
-    format!("wireloom-kill-{}", identifier(interface))
+    format!("{KILL}{}", identifier(interface))
 }
 
 /// The interface's name as a part of an identifier of nftables: what cannot stand in one becomes a slash, which is in no interface's name, and its code.
@@ -285,6 +301,18 @@ fn identifier(interface: &str) -> String {
                 let _ = write!(text, "/{byte:02x}");
             }
         }
+    }
+    text
+}
+
+/// The interface's name of such a part.
+fn interface_of(identifier: &str) -> String {
+    let mut parts = identifier.split('/');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2).unwrap_or((part, ""));
+        text.extend(u8::from_str_radix(code, 16).map(char::from));
+        text += rest;
     }
     text
 }
@@ -365,6 +393,7 @@ mod tests {
     fn names_are_what_nftables_can_read() {
         assert_eq!(leak_name("wg0"), "wg-quick-wg0");
         assert_eq!(kill_name("a+b=c.d-e_f"), "wireloom-kill-a/2bb/3dc.d-e_f");
+        assert_eq!(interface_of("a/2bb/3dc.d-e_f"), "a+b=c.d-e_f");
     }
 
     #[test]
