@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use zeroize::Zeroizing;
 
 use crate::address::{IpText, digits};
+use crate::device::AllowedIpChange;
 use crate::file::{self, File, FileError, Problem};
 use crate::value::{Quoted, Services};
 
@@ -28,6 +29,8 @@ pub struct Quick {
     pub search: Vec<String>,
     /// The MTU of the interface in bytes; found out if there is none.
     pub mtu: Option<u32>,
+    /// The line that says so, from 1.
+    pub mtu_line: Option<usize>,
     /// Where the routes go.
     pub table: Table,
     /// Whether `down` writes what the device is by then into the file.
@@ -129,6 +132,9 @@ pub enum QuickError {
     /// An MTU that is not one.
     #[error("MTU {0} is not one, expected a number from {MTU_MIN} to {MTU_MAX}")]
     Mtu(Quoted),
+    /// An MTU with which the kernel keeps IPv6 away from an interface.
+    #[error("MTU {0} is too small for IPv6, expected {MTU_V6} or more, or no IPv6 in Address and AllowedIPs")]
+    MtuV6(u32),
     /// A routing table that is not one.
     #[error(
         "table {0} is not one, expected auto, off, a number from 1 to 4294967295 or a name of /etc/iproute2/rt_tables"
@@ -141,6 +147,8 @@ pub enum QuickError {
 
 /// The least MTU in bytes: RFC 791.
 const MTU_MIN: u32 = 68;
+/// The least MTU in bytes of a link that IPv6 takes: RFC 8200, section 5.
+const MTU_V6: u32 = 1280;
 /// The largest MTU in bytes: the longest packet that IPv4 can tell.
 const MTU_MAX: u32 = 65535;
 
@@ -198,6 +206,9 @@ pub fn parse(text: &[u8], services: &dyn Services, tables: &dyn Tables) -> Resul
                     quick.warnings.push(Warning { line: number, key: name });
                 } else {
                     quick.assign(key, value, tables).map_err(|error| problem(error.into()))?;
+                    if key == Key::Mtu {
+                        quick.mtu_line = Some(number);
+                    }
                 }
             }
             Line::Other(line) => rest.extend_from_slice(line),
@@ -272,6 +283,22 @@ impl<'a> Iterator for Split<'a> {
 }
 
 impl Quick {
+    /// Whether an interface can be as the file says: with a smaller MTU than IPv6 takes, the kernel has no addresses of it and no routes.
+    ///
+    /// # Errors
+    /// [`QuickError::MtuV6`], at the line of the MTU.
+    pub fn check(&self) -> Result<(), FileError> {
+        let (Some(mtu), Some(line)) = (self.mtu.filter(|mtu| *mtu < MTU_V6), self.mtu_line) else { return Ok(()) };
+        let routed =
+            |change: &AllowedIpChange| matches!(change, AllowedIpChange::Add(network) if network.addr().is_ipv6());
+        let routes =
+            self.table != Table::Off && self.device.peers.iter().flat_map(|peer| &peer.allowed_ips).any(routed);
+        if routes || self.addresses.iter().any(|address| address.ip.is_ipv6()) {
+            return Err(FileError { line, problem: QuickError::MtuV6(mtu).into() });
+        }
+        Ok(())
+    }
+
     fn assign(&mut self, key: Key, value: &str, tables: &dyn Tables) -> Result<(), QuickError> {
         let words = || value.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|word| !word.is_empty());
         match key {

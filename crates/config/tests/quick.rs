@@ -56,6 +56,22 @@ fn tables_have_names() {
 }
 
 #[test]
+fn an_mtu_that_keeps_ipv6_away_is_refused_where_there_is_any() {
+    let check = |mtu: u32, interface: &str, allowed: &str| {
+        let text = format!("[Interface]\n{interface}\nMTU = {mtu}\n[Peer]\nPublicKey = {KEY}\nAllowedIPs = {allowed}");
+        parse(&text).check().map_err(|error| error.to_string())
+    };
+    for (interface, allowed) in [("Address = 10.0.0.1, fd00::1", ""), ("Address = 10.0.0.1", "0.0.0.0/0, ::/0")] {
+        let why = check(1279, interface, allowed).unwrap_err();
+        assert!(why.contains("line 3") || why.starts_with("3"), "{why}");
+        assert!(why.contains("MTU 1279 is too small for IPv6, expected 1280 or more"), "{why}");
+        assert_eq!(check(1280, interface, allowed), Ok(()));
+    }
+    assert_eq!(check(68, "Address = 10.0.0.1", "0.0.0.0/0"), Ok(()));
+    assert_eq!(check(68, "Table = off", "::/0"), Ok(()), "no routes");
+}
+
+#[test]
 fn an_empty_value_is_none_and_a_warning() {
     let quick = parse("[Interface]\nDNS =\nTable = # none\nMTU=1400\n");
     let lines: Vec<_> = quick.warnings.iter().map(|warning| (warning.line, warning.to_string())).collect();

@@ -172,6 +172,25 @@ fn resolv_conf_comes_back_as_it_was() {
 }
 
 #[test]
+fn name_servers_that_a_power_cut_has_left_are_not_asked() {
+    let bed = Bed::new();
+    bed.configure(&files()[1]);
+    let before = bed.sh("cat /etc/resolv.conf");
+    succeeded(bed.wireloom(&["up", INTERFACE]));
+    bed.sh("rm -r /run/wireloom; ip link delete wg0; nft flush ruleset; ip rule flush; ip rule add pref 32766 table main; ip rule add pref 32767 table default");
+    bed.wait_until_idle().unwrap();
+    assert!(bed.sh("cat /etc/resolv.conf").contains("10.9.0.53"));
+    // PreUp is run where the endpoint's name would be resolved.
+    let seen = "PreUp = cat /etc/resolv.conf > /mnt/seen\n[Peer]";
+    bed.configure(&files()[1].replace("[Peer]", seen));
+    let said = succeeded(bed.wireloom(&["up", INTERFACE]));
+    assert!(said.contains("wg0 has left its name servers in /etc/resolv.conf"), "{said}");
+    assert_eq!(bed.sh("cat /mnt/seen"), before);
+    succeeded(bed.wireloom(&["down", INTERFACE]));
+    assert_eq!(bed.sh("cat /etc/resolv.conf; ls /etc | grep before || true"), before);
+}
+
+#[test]
 fn who_changes_resolv_conf_meanwhile_wins_and_that_is_told() {
     let bed = Bed::new();
     for change in [

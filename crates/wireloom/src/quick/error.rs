@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use linux::rt::RtError;
 
+use super::resolv_conf::ResolvConfError;
 use super::step::StepError;
 
 /// Why an interface is not up, or not down.
@@ -41,6 +42,8 @@ pub enum QuickError {
     Save { path: PathBuf, source: io::Error },
     #[error("cannot look at this machine's network: {0}")]
     Look(RtError),
+    #[error(transparent)]
+    Names(ResolvConfError),
     #[error("cannot watch for interrupts: {0}")]
     Signals(io::Error),
     #[error("{what}: {source}; what was done before is undone")]

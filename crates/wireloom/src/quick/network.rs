@@ -27,6 +27,8 @@ pub enum NetworkError {
     One { what: String, source: RtError },
     #[error("the interface has gone")]
     Gone,
+    #[error("others keep taking the place for the rule")]
+    Taken,
     #[error("UDP port {0} is in use by another program, expected another ListenPort, or none")]
     Port(u16),
 }
@@ -217,13 +219,26 @@ impl Rule {
         }
     }
 
-    pub fn apply(&mut self) -> Result<(), NetworkError> {
-        let mut rt = Rt::open()?;
-        let rule = self.rule();
-        let before = places(&mut rt, &rule)?;
-        rt.add_rule(&rule)?;
-        self.priority = places(&mut rt, &rule)?.into_iter().find(|place| !before.contains(place));
+    /// Chooses the place, which is noted before the rule is there: the one that the kernel would choose, before all but the first.
+    pub fn prepare(&mut self) -> Result<(), NetworkError> {
+        let rules = Rt::open()?.rules(self.family())?;
+        self.priority = Some(rules.get(1).and_then(|rule| rule.priority).unwrap_or(0).saturating_sub(1));
         Ok(())
+    }
+
+    /// Adds it at its place.
+    ///
+    /// # Errors
+    /// [`NetworkError::Taken`]: somebody else has put the same there meanwhile, and another place is to be chosen.
+    pub fn apply(&mut self) -> Result<(), NetworkError> {
+        match Rt::open()?.add_rule(&self.rule()) {
+            Err(error) if error.is_present() => {
+                // What stands there is not ours to take back.
+                self.priority = None;
+                Err(NetworkError::Taken)
+            }
+            added => Ok(added?),
+        }
     }
 
     pub fn undo(&self) -> Result<(), NetworkError> {
@@ -232,8 +247,8 @@ impl Rule {
         let places = places(&mut rt, &rule)?;
         let gone: Vec<u32> = match (self.priority, self.mark, self.derived) {
             (Some(place), ..) => places.into_iter().filter(|other| *other == place).collect(),
-            // There is one such rule for each tunnel.
-            (None, Some(_), _) => places,
+            // There is one such rule for each tunnel that wg-quick made.
+            (None, Some(_), Some(_)) => places,
             // There is one for each tunnel, and they all say the same: that of this one was put before its other rule, the last of all
             // that stand there.
             (None, None, Some(mark)) => {
@@ -241,7 +256,8 @@ impl Rule {
                 let after = self::places(&mut rt, &other)?.into_iter().min();
                 places.into_iter().filter(|place| after.is_none_or(|after| *place < after)).max().into_iter().collect()
             }
-            (None, None, None) => Vec::new(),
+            // It was not begun.
+            (None, _, None) => Vec::new(),
         };
         for place in gone {
             match rt.delete_rule(&rt::Rule { priority: Some(place), ..rule.clone() }) {

@@ -19,6 +19,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+/// The file of this machine.
+pub const FILE: &str = "/etc/resolv.conf";
+
+/// How often one tunnel's file may have come over another's, when the file of before all of them is looked for.
+const DEPTH: usize = 100;
+
 /// What stands between the file's name and the interface's in the name of what was there before.
 const BEFORE: &str = ".before-";
 
@@ -40,15 +46,13 @@ pub struct ResolvConf {
     kept: PathBuf,
     interface: String,
     text: String,
-    /// The folder, if it was made for the file.
-    made: Option<PathBuf>,
 }
 
 impl ResolvConf {
     /// The file of this machine, or that of a network namespace's name, with these servers and search domains. Nothing is changed yet.
     pub fn new(interface: &str, netns: Option<&str>, servers: &[IpAddr], search: &[String]) -> ResolvConf {
         let (path, kept) = match netns {
-            None => ("/etc/resolv.conf".into(), format!("/etc/resolv.conf{BEFORE}{interface}").into()),
+            None => (FILE.into(), beside(Path::new(FILE), BEFORE, interface)),
             // Not next to it: `ip netns exec` takes whatever is in that folder for a file to put into /etc.
             Some(name) => (
                 Path::new("/etc/netns").join(name).join("resolv.conf"),
@@ -56,7 +60,7 @@ impl ResolvConf {
             ),
         };
         let text = text(interface, servers, search);
-        ResolvConf { path, kept, interface: interface.to_owned(), text, made: None }
+        ResolvConf { path, kept, interface: interface.to_owned(), text }
     }
 
     /// The file.
@@ -84,8 +88,11 @@ impl ResolvConf {
         if let Some(folder) = self.path.parent()
             && !folder.exists()
         {
+            let made: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
             fs::create_dir_all(folder)?;
-            self.made = Some(folder.to_owned());
+            // For the last of the tunnels that have their file there, whichever that is.
+            let names: String = made.iter().map(|folder| format!("{}\n", folder.display())).collect();
+            fs::write(made_file(folder), names)?;
         }
         let result = self.keep().and_then(|renamed| if renamed { self.rename_over() } else { self.write_over() });
         if result.is_err() && !self.is_ours() {
@@ -202,16 +209,51 @@ impl ResolvConf {
     }
 
     fn remove_folder(&self) {
-        if let Some(folder) = &self.made {
-            // What others have put there meanwhile stays.
-            let _ = fs::remove_dir(folder);
+        let Some(folder) = self.path.parent() else { return };
+        let Ok(made) = fs::read_to_string(made_file(folder)) else { return };
+        if self.path.exists() {
+            return;
+        }
+        // What others have put there meanwhile stays.
+        let mut gone = fs::remove_dir(folder).is_ok();
+        let _ = fs::remove_file(made_file(folder));
+        for folder in made.lines().skip(1) {
+            gone = gone && fs::remove_dir(folder).is_ok();
         }
     }
 }
 
+/// Brings back what was there before tunnels that are no more, as after a power cut: their servers would be asked in vain. `is_up` says whether an interface
+/// still is one that `down` will see to.
+///
+/// # Errors
+/// What the file system says.
+pub fn bring_back_lost(path: &Path, is_up: impl Fn(&str) -> bool) -> Result<(), ResolvConfError> {
+    for _ in 0..DEPTH {
+        let text = if is_file(path) { fs::read_to_string(path).unwrap_or_default() } else { String::new() };
+        let Some(interface) = maker(&text).filter(|interface| !is_up(interface)).map(str::to_owned) else { break };
+        eprintln!(
+            "wireloom: {interface} has left its name servers in {}: what was there before is brought back",
+            path.display()
+        );
+        let kept = beside(path, BEFORE, &interface);
+        ResolvConf { path: path.to_owned(), kept, interface, text }.undo()?;
+    }
+    Ok(())
+}
+
+/// The tunnel whose file this is, by its first line.
+fn maker(text: &str) -> Option<&str> {
+    let name = text.lines().next()?.strip_prefix(FIRST[0])?.strip_suffix(FIRST[1])?;
+    (!name.is_empty() && !name.contains(['/', ' '])).then_some(name)
+}
+
+/// What the first line has around the interface's name.
+const FIRST: [&str; 2] = ["# Made by `wireloom up`; `wireloom down ", "` brings back what was here."];
+
 /// What the file says.
 fn text(interface: &str, servers: &[IpAddr], search: &[String]) -> String {
-    let mut text = format!("# Made by `wireloom up`; `wireloom down {interface}` brings back what was here.\n");
+    let mut text = format!("{}{interface}{}\n", FIRST[0], FIRST[1]);
     text.extend(servers.iter().map(|server| format!("nameserver {server}\n")));
     if !search.is_empty() {
         text += &format!("search {}\n", search.join(" "));
@@ -225,6 +267,12 @@ pub fn servers(text: &str) -> impl Iterator<Item = &str> {
         let rest = line.strip_prefix("nameserver")?;
         rest.starts_with([' ', '\t']).then(|| rest.split_whitespace().next())?
     })
+}
+
+/// Where it is noted which folders were made for a folder to be there, from the innermost.
+fn made_file(folder: &Path) -> PathBuf {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    folder.with_file_name(format!(".{name}-made"))
 }
 
 fn beside(path: &Path, between: &str, interface: &str) -> PathBuf {
@@ -283,7 +331,7 @@ mod tests {
         fn tunnel(&self, interface: &str, server: &str) -> ResolvConf {
             let text = text(interface, &[server.parse().unwrap()], &[]);
             let kept = beside(&self.path(), BEFORE, interface);
-            ResolvConf { path: self.path(), kept, interface: interface.to_owned(), text, made: None }
+            ResolvConf { path: self.path(), kept, interface: interface.to_owned(), text }
         }
 
         fn read(&self) -> String {
@@ -399,6 +447,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_power_cut_has_left_is_brought_back() {
+        for existed in [true, false] {
+            let etc = Etc::new();
+            if existed {
+                fs::write(etc.path(), "nameserver 192.0.2.1\n").unwrap();
+            }
+            let before = etc.state();
+            etc.tunnel("wg0", "10.0.0.53").apply().unwrap();
+            etc.tunnel("wg1", "10.0.1.53").apply().unwrap();
+            let both = etc.state();
+            bring_back_lost(&etc.path(), |_| true).unwrap();
+            assert_eq!(etc.state(), both, "of tunnels that are up");
+            bring_back_lost(&etc.path(), |_| false).unwrap();
+            assert_eq!(etc.state(), before);
+            bring_back_lost(&etc.path(), |_| false).unwrap();
+            assert_eq!(etc.state(), before, "of nobody");
+        }
+    }
+
+    #[test]
     fn a_folder_is_made_and_goes_again() {
         let etc = Etc::new();
         let mut tunnel = etc.tunnel("wg0", "10.0.0.53");
@@ -407,6 +475,22 @@ mod tests {
         assert!(tunnel.path.exists());
         tunnel.undo().unwrap();
         assert_eq!(etc.state(), []);
+        // With the one above it, and for two, whichever ends first.
+        for first_comes_first in [true, false] {
+            let tunnels = ["wg0", "wg1"].map(|interface| {
+                let mut tunnel = etc.tunnel(interface, if interface == "wg0" { "10.0.0.53" } else { "10.0.1.53" });
+                tunnel.path = etc.0.path().join("netns/blue/resolv.conf");
+                tunnel.kept = etc.0.path().join(format!("netns/.blue-resolv.conf.before-{interface}"));
+                tunnel.apply().unwrap();
+                tunnel
+            });
+            let [one, two] = &tunnels;
+            let (first, last) = if first_comes_first { (one, two) } else { (two, one) };
+            first.undo().unwrap();
+            assert!(last.path.exists());
+            last.undo().unwrap();
+            assert_eq!(etc.state(), []);
+        }
         // Nothing can be made in a file.
         tunnel.path = etc.0.path().join("file/resolv.conf");
         fs::write(etc.0.path().join("file"), "").unwrap();

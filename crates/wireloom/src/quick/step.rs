@@ -126,6 +126,16 @@ impl Step {
         }
     }
 
+    /// Notes what undoing it will need, before anything is done.
+    pub fn prepare(&mut self) -> Result<(), StepError> {
+        match self {
+            Step::Rule(step) => step.prepare()?,
+            Step::SourceValidMark(step) => step.prepare()?,
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Does it.
     pub fn apply(&mut self, stage: &mut Stage) -> Result<(), StepError> {
         match self {

@@ -1,7 +1,9 @@
 //! `wireloom up`.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -15,8 +17,10 @@ use super::error::QuickError;
 use super::journal::{self, Journal, Lock};
 use super::link::{Starter, open_netns};
 use super::machine::{self, Facts};
+use super::network::NetworkError;
 use super::place::Place;
 use super::plan::{self, Options};
+use super::resolv_conf;
 use super::step::{Stage, Step, StepError};
 use super::undo::{self, Order};
 use crate::error::Error;
@@ -85,6 +89,11 @@ pub fn up(args: &UpArgs) -> Result<(), Error> {
 pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
     let place = Place::find(&args.what)?;
     let quick = place.read()?;
+    quick.check().map_err(|error| Error::File {
+        path: place.file.clone(),
+        line: error.line,
+        problem: error.problem,
+    })?;
     let interface = place.interface.to_string();
     let home = netns::current().map_err(Error::Links)?;
     let inside = args.netns.as_deref().map(open).transpose()?;
@@ -92,16 +101,17 @@ pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
     let options = args.options(&choice);
     if args.dry_run {
         let facts = look(&quick, inside.as_ref(), true)?;
-        println!("# {interface}: {choice}");
+        let mut text = format!("# {interface}: {choice}\n");
         for step in plan::up(&place, quick, &options, &facts) {
-            say(&step, args.netns.as_deref(), |line| println!("{line}"));
+            say(&step, args.netns.as_deref(), |line| text += &format!("{line}\n"));
         }
-        return Ok(());
+        return std::io::stdout().write_all(text.as_bytes()).map_err(Error::Output);
     }
     privileged("up")?;
     let interrupted = watch()?;
     let _lock = Lock::take(&interface)?;
-    let kept = clear(&interface, &home, inside.as_ref(), args.kill_switch)?;
+    let keep = |journal: &Journal| args.kill_switch && journal.netns == args.netns;
+    let kept = clear(&interface, &home, inside.as_ref(), keep)?;
     let facts = look(&quick, inside.as_ref(), false)?;
     eprintln!("wireloom: {interface}: {choice}");
     let mut steps = plan::up(&place, quick, &options, &facts);
@@ -124,6 +134,9 @@ pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
     apply(steps, &mut journal, &mut stage, args.fail_at)
 }
 
+/// How often a step is tried again that others come in the way of.
+const TRIES: usize = 100;
+
 /// Applies the steps, or none of them.
 fn apply(steps: Vec<Step>, journal: &mut Journal, stage: &mut Stage, fail_at: Option<usize>) -> Result<(), Error> {
     let netns = journal.netns.clone();
@@ -138,6 +151,9 @@ fn apply(steps: Vec<Step>, journal: &mut Journal, stage: &mut Stage, fail_at: Op
     // Interrupted in the last step.
     let done = done.and_then(|()| stage.check().map_err(|source| (stage.interface.clone(), source)));
     let Err((what, source)) = done else { return Ok(()) };
+    // One of many in a step says itself which it is.
+    let what =
+        if matches!(source, StepError::Network(NetworkError::One { .. })) { stage.interface.clone() } else { what };
     if let Err(error) = undo::all(journal, stage, Order::Reverse) {
         eprintln!("wireloom: {error}");
     }
@@ -153,8 +169,16 @@ fn one(step: Step, journal: &mut Journal, stage: &mut Stage, fail: bool, netns: 
     let at = journal.steps.len();
     journal.steps.push(step);
     let written = |journal: &Journal| journal.write().map_err(|source| StepError::Journal { source });
-    written(journal)?;
-    let applied = journal.steps[at].apply(stage);
+    let mut tries = 0;
+    let applied = loop {
+        journal.steps[at].prepare()?;
+        written(journal)?;
+        match journal.steps[at].apply(stage) {
+            // Another that is brought up at the same time was faster.
+            Err(StepError::Network(NetworkError::Taken)) if tries < TRIES => tries += 1,
+            applied => break applied,
+        }
+    };
     // Also when it failed: a part of it may have been done.
     let noted = written(journal);
     applied.and(noted)
@@ -194,8 +218,13 @@ fn watch() -> Result<Arc<AtomicBool>, QuickError> {
 }
 
 /// Sees to it that nothing is there of that name: what an interface has left that ended otherwise is taken back, but for a kill switch where there is to be one
-/// again, so that there is no moment without it.
-fn clear(interface: &str, home: &OwnedFd, inside: Option<&OwnedFd>, kill_switch: bool) -> Result<Option<Step>, Error> {
+/// again in the same place, so that there is no moment without it.
+fn clear(
+    interface: &str,
+    home: &OwnedFd,
+    inside: Option<&OwnedFd>,
+    keep: impl Fn(&Journal) -> bool,
+) -> Result<Option<Step>, Error> {
     let journal = Journal::read(interface)?;
     let here = journal::numbers(home).map_err(Error::Links)?;
     if journal.as_ref().is_some_and(|journal| journal.home != here) {
@@ -223,7 +252,7 @@ fn clear(interface: &str, home: &OwnedFd, inside: Option<&OwnedFd>, kill_switch:
             mark: 0,
             port: 0,
         };
-        if kill_switch {
+        if keep(&journal) {
             kept = journal.keep_kill_switch();
         }
         undo_there(&mut journal, &mut stage)?;
@@ -234,6 +263,9 @@ fn clear(interface: &str, home: &OwnedFd, inside: Option<&OwnedFd>, kill_switch:
             kept = journal.steps.pop();
         }
     }
+    // Names are asked for before the tunnel is there: by servers that only a tunnel leads to, they never are.
+    let is_up = |interface: &str| !matches!(Journal::read(interface), Ok(None));
+    resolv_conf::bring_back_lost(Path::new(resolv_conf::FILE), is_up).map_err(QuickError::Names)?;
     Ok(kept)
 }
 
