@@ -208,7 +208,7 @@ pub(crate) const DEFAULT_MARK: u32 = 51820;
 pub(crate) const MAIN: u32 = 254;
 
 /// The peers of a file, those that come twice put together as `wg setconf` does: what the later one says is added or counts.
-pub(crate) fn merged(peers: &[FilePeer]) -> Vec<FilePeer> {
+pub fn merged(peers: &[FilePeer]) -> Vec<FilePeer> {
     let mut places: HashMap<PublicKey, usize> = HashMap::new();
     let mut whole: Vec<FilePeer> = Vec::with_capacity(peers.len());
     for from in peers {
@@ -259,7 +259,7 @@ pub(crate) fn peer_of(public_key: PublicKey) -> FilePeer {
 }
 
 /// The networks of a peer.
-pub(crate) fn networks(peer: &FilePeer) -> impl Iterator<Item = Cidr> {
+pub fn networks(peer: &FilePeer) -> impl Iterator<Item = Cidr> {
     peer.allowed_ips.iter().filter_map(|change| match change {
         AllowedIpChange::Add(cidr) => Some(*cidr),
         AllowedIpChange::Remove(_) => None,

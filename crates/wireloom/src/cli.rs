@@ -13,7 +13,7 @@ use crate::doctor::DoctorArgs;
 use crate::exchange::{ExportArgs, ImportArgs};
 use crate::interface::InterfaceName;
 use crate::manual;
-use crate::quick::{DownArgs, UpArgs};
+use crate::quick::{DownArgs, ReloadArgs, UpArgs};
 use crate::run::RunArgs;
 use crate::top::TopArgs;
 
@@ -100,6 +100,8 @@ pub enum Command {
         #[arg(value_name = "NAME|FILE")]
         what: String,
     },
+    /// Make an interface that is up what its file says now, without disturbing what stays
+    Reload(ReloadArgs),
     /// Write what runs into the interface's file
     Save {
         /// The interface, whose file is /etc/wireguard/NAME.conf, or a file

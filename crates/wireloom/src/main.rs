@@ -21,6 +21,7 @@ mod cli;
 mod client;
 mod complete;
 mod conf;
+mod difference;
 mod doctor;
 mod error;
 mod exchange;
@@ -88,6 +89,7 @@ fn execute(command: Command) -> Result<(), Error> {
         Command::Syncconf(args) => conf::apply(&args, conf::Mode::Sync),
         Command::Capture(args) => capture::capture(&args),
         Command::Strip { what } => quick::strip(&what),
+        Command::Reload(args) => quick::reload(&args),
         Command::Save { what } => quick::save(&what),
         Command::Export(args) => exchange::export(&args),
         Command::Import(args) => exchange::import(&args),

@@ -321,6 +321,22 @@ const PAGES: &[Page] = &[
         files: &[QUICK_FILES],
     },
     Page {
+        name: "wireloom-reload",
+        notes: &[
+            "Peers that are the same are not touched, and of others only what differs: sessions, counters and where a peer was last seen stay. An endpoint of the file is \
+             set when the file's has changed since `up` or the last `reload`; a peer that has moved stays where it is otherwise. A port or a private key that the \
+             file does not have stays what it is.",
+            "Addresses, MTU, routes, rules, names and firewall follow, as far as `wireloom up` made them; what somebody else added stays. Hooks are not run. An \
+             interface that wg-quick(8) has brought up has its keys and peers reloaded, and no more.",
+        ],
+        examples: &[
+            ("wireloom reload --dry-run wg0", "prints what differs"),
+            ("wireloom reload wg0", "makes it what /etc/wireguard/wg0.conf says"),
+        ],
+        environment: &[RETRIES],
+        files: &[QUICK_FILES, JOURNAL, SOCKETS],
+    },
+    Page {
         name: "wireloom-save",
         notes: &[
             "What the file has beyond the device (DNS, Table, hooks, SaveConfig) stays; addresses, the MTU if it has one, keys and peers are those that \

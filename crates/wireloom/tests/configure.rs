@@ -223,3 +223,43 @@ fn a_name_that_does_not_exist_is_told_at_once() {
     let told = complaint(&host.run(&[("WG_ENDPOINT_RESOLUTION_RETRIES", "some")], &words, ""));
     assert_eq!(told, "WG_ENDPOINT_RESOLUTION_RETRIES is 'some', expected a number or infinity");
 }
+
+#[test]
+fn of_a_hundred_thousand_peers_a_reload_sends_the_one_that_differs() {
+    use std::fmt::Write;
+    const PEERS: u32 = 100_000;
+    let host = Host::new();
+    let key = |at: u32| noise::PublicKey::from_bytes(std::array::from_fn(|n| (at >> (n % 4 * 8)) as u8 | 1));
+    let (mut device, mut text) = ("listen_port=1\n".to_owned(), "[Interface]\nListenPort = 1\n".to_owned());
+    let mut seen = std::collections::HashSet::new();
+    for at in (0..).map(|at| at * 2) {
+        let key = key(at * 0x0101 + at);
+        if !seen.insert(key) {
+            continue;
+        }
+        if seen.len() > PEERS as usize {
+            break;
+        }
+        let number = seen.len();
+        let network = format!("10.{}.{}.{}/32", number >> 16, number >> 8 & 255, number & 255);
+        let endpoint = format!("192.0.2.1:{}", number % 60000 + 1);
+        write!(device, "public_key={}\nendpoint={endpoint}\nallowed_ip={network}\n", config::key::to_hex(&key))
+            .unwrap();
+        let keepalive = if number == 77_777 { "PersistentKeepalive = 25\n" } else { "" };
+        let public = config::key::to_base64(&key);
+        write!(text, "[Peer]\nPublicKey = {public}\nEndpoint = {endpoint}\nAllowedIPs = {network}\n{keepalive}")
+            .unwrap();
+    }
+    let interface = format!("wlr{}", std::process::id());
+    let requests = host.serve(&interface, &format!("{device}errno=0\n\n"), "errno=0\n\n");
+    let file = host.folder().join(format!("{interface}.conf"));
+    fs::write(&file, text).unwrap();
+    let output = host.wireloom(&["reload", file.to_str().unwrap()]);
+    assert_eq!(said(&output), (Some(0), String::new()), "{}", String::from_utf8_lossy(&output.stderr));
+    let requests = requests.lock().unwrap();
+    let lines: Vec<&str> = requests[0].lines().collect();
+    assert_eq!((requests.len(), lines.len()), (1, 4), "{:.300}", requests[0]);
+    assert!(
+        lines[0] == "set=1" && lines[1].starts_with("public_key=") && lines[2] == "persistent_keepalive_interval=25"
+    );
+}

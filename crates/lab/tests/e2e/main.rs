@@ -41,6 +41,7 @@ mod quick_failures;
 mod quick_kill_switch;
 mod quick_reference;
 mod quick_up;
+mod reload;
 mod routing;
 mod scale;
 mod service;

@@ -40,6 +40,16 @@ impl Attend {
         is_wanted.then_some(Attend { interface, file, inside, wipe_on_suspend, metrics, names })
     }
 
+    /// Whether session keys are wiped before the machine sleeps.
+    pub fn wipes(&self) -> bool {
+        self.wipe_on_suspend
+    }
+
+    /// Where metrics are served.
+    pub fn metrics(&self) -> &[Place] {
+        &self.metrics
+    }
+
     /// As a person would type it.
     pub fn describe(&self) -> String {
         let names = if self.names.is_empty() { String::new() } else { format!(" --file {}", self.file) };

@@ -16,6 +16,7 @@ use linux::netns;
 use noise::PublicKey;
 use serde::{Deserialize, Serialize};
 
+use super::reload::Said;
 use super::step::Stage;
 use crate::error::Error;
 use crate::resolve::Resolver;
@@ -76,12 +77,14 @@ impl Configure {
         let Some(device) = self.device.take() else { return Ok(()) };
         let names: Vec<Option<String>> =
             device.peers.iter().map(|peer| peer.endpoint.as_ref().and_then(name)).collect();
+        let said = Said::of(&device);
         let mut resolver = Resolver::stopped_by(Arc::clone(&stage.interrupted));
         let resolved = netns::run_in(stage.home.as_fd(), || Ok(conf::change(*device, conf::Mode::Set, &mut resolver)));
         let change: DeviceChange = resolved.map_err(Error::Links)??;
         client::set(&self.interface, &change)?;
         let found = names.into_iter().zip(&change.peers);
         self.endpoints.extend(found.filter_map(|(name, peer)| Some((name?, peer.endpoint?))));
+        said.keep(&self.interface);
         stage.endpoints = change.peers.iter().filter_map(|peer| peer.endpoint).collect::<Vec<SocketAddr>>();
         stage.mark = change.fwmark.unwrap_or(0);
         stage.port = change.listen_port.unwrap_or(0);

@@ -91,6 +91,24 @@ impl Dns {
         })
     }
 
+    /// Whether both tell the same to the same.
+    pub fn same(&self, other: &Dns) -> bool {
+        let keeper = match (&self.keeper, &other.keeper) {
+            (Keeper::File(file), Keeper::File(other)) => file.path() == other.path(),
+            _ => self.replaces(other),
+        };
+        keeper && (&self.servers, self.domains()) == (&other.servers, other.domains())
+    }
+
+    /// Whether what it tells takes the place of what the other told. A file is brought back first: somebody else may have written it meanwhile.
+    pub fn replaces(&self, other: &Dns) -> bool {
+        match (&self.keeper, &other.keeper) {
+            (Keeper::Resolvconf(entry), Keeper::Resolvconf(other)) => entry == other,
+            (Keeper::Resolved, Keeper::Resolved) => true,
+            _ => false,
+        }
+    }
+
     /// As a person would type it.
     pub fn describe(&self) -> String {
         let servers = words(&self.servers);
@@ -235,6 +253,17 @@ mod tests {
             "printf 'nameserver %s\\n' 10.0.0.53 > /etc/netns/blue/resolv.conf  # nobody else looks after it"
         );
         assert!(Dns::plan("wg0", &[], &["corp.example".to_owned()], true, None).is_none());
+    }
+
+    #[test]
+    fn another_search_domain_is_another_step() {
+        for keeper in [Keeper::Resolvconf("tun.wg0".to_owned()), Keeper::Resolved] {
+            let (one, mut other) = (dns(keeper.clone()), dns(keeper));
+            assert!(one.same(&other));
+            other.search.push("lab.example".to_owned());
+            assert!(!one.same(&other) && one.replaces(&other));
+        }
+        assert!(!dns(Keeper::Resolved).replaces(&dns(Keeper::Resolvconf("wg0".to_owned()))));
     }
 
     #[test]

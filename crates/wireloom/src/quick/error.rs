@@ -38,6 +38,8 @@ pub enum QuickError {
     Journal { path: PathBuf, source: io::Error },
     #[error("the journal {} makes no sense ({source}), expected it to be as `wireloom up` left it; remove it, and what it was about by hand", path.display())]
     JournalText { path: PathBuf, source: serde_json::Error },
+    #[error("{what}: {source}; what was changed before stays, and another `wireloom reload` goes on from there")]
+    Reload { what: String, source: Box<StepError> },
     #[error("cannot write {}, which is as it was: {source}", path.display())]
     Save { path: PathBuf, source: io::Error },
     #[error("cannot look at this machine's network: {0}")]

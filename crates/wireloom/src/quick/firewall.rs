@@ -11,6 +11,7 @@
 //!
 //! Everything is said to `nft -f -`, which hands it to the kernel as one transaction: all of it or nothing.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -61,6 +62,9 @@ pub struct LeakTable {
     iptables: bool,
     /// Whether it may be there.
     made: bool,
+    /// The addresses that it keeps out of reach, once it was made.
+    #[serde(default)]
+    addresses: Vec<IpAddr>,
 }
 
 impl LeakTable {
@@ -72,7 +76,26 @@ impl LeakTable {
             mark,
             iptables: program::find("nft").is_none() && program::find(iptables(family)[0]).is_some(),
             made: false,
+            addresses: Vec::new(),
         }
+    }
+
+    /// Whether both are the same table with the same mark.
+    pub fn same(&self, other: &LeakTable) -> bool {
+        self.replaces(other) && self.mark == other.mark
+    }
+
+    /// Whether making it replaces the other.
+    pub fn replaces(&self, other: &LeakTable) -> bool {
+        (self.v6, self.iptables) == (other.v6, other.iptables)
+    }
+
+    /// Whether these are the addresses that it keeps out of reach. Those of the link alone do not count: the kernel may give them later.
+    pub fn guards(&self, addresses: &BTreeSet<IpAddr>) -> bool {
+        let of_link = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        let wanted = addresses.iter().filter(|ip| Family::of(**ip) == self.family() && !of_link(ip));
+        let guarded: BTreeSet<&IpAddr> = self.addresses.iter().filter(|ip| !of_link(ip)).collect();
+        guarded == wanted.collect()
     }
 
     /// The same as somebody else has made it.
@@ -100,6 +123,7 @@ impl LeakTable {
         let addresses = self.addresses().map_err(FirewallError::Addresses)?;
         require_nft(self.iptables)?;
         self.made = true;
+        self.addresses.clone_from(&addresses);
         if self.iptables {
             // Twice the same rules are none the better: what is there goes first.
             remove_iptables(&self.interface, self.family())?;
@@ -183,6 +207,11 @@ impl KillSwitch {
     /// The switch for the network namespace of the interface, where the tunnel's datagrams have this mark, or do not come by.
     pub fn new(interface: &str, mark: Option<u32>) -> KillSwitch {
         KillSwitch { interface: interface.to_owned(), mark, stood: false, made: false }
+    }
+
+    /// Whether both let the same through.
+    pub fn same(&self, other: &KillSwitch) -> bool {
+        self.mark == other.mark
     }
 
     /// As a person would type it, but for the table's rules.

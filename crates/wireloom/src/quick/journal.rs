@@ -17,6 +17,7 @@ use super::QuickError;
 use super::engine::Engine;
 use super::home;
 use super::plan::Options;
+use super::reload::Said;
 use super::step::Step;
 
 /// Where the journals are.
@@ -142,6 +143,7 @@ impl Journal {
 
     /// Takes it away: there is nothing left to take back.
     pub fn remove(interface: &str) -> io::Result<()> {
+        Said::forget(interface)?;
         match fs::remove_file(path(interface)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,

@@ -174,6 +174,28 @@ impl Step {
         Ok(())
     }
 
+    /// Whether both do the same, whatever they have noted when they were applied. Only what may be there as long as the interface is can be the same.
+    pub fn same(&self, other: &Step) -> bool {
+        match (self, other) {
+            (Step::Rule(step), Step::Rule(other)) => step.v6 == other.v6 && step.mark == other.mark,
+            (Step::Dns(step), Step::Dns(other)) => step.same(other),
+            (Step::SourceValidMark(_), Step::SourceValidMark(_)) => true,
+            (Step::LeakTable(step), Step::LeakTable(other)) => step.same(other),
+            (Step::KillSwitch(step), Step::KillSwitch(other)) => step.same(other),
+            _ => false,
+        }
+    }
+
+    /// Whether applying it puts it into the place of the other, which need not be undone.
+    pub fn replaces(&self, other: &Step) -> bool {
+        match (self, other) {
+            (Step::Dns(step), Step::Dns(other)) => step.replaces(other),
+            (Step::LeakTable(step), Step::LeakTable(other)) => step.replaces(other),
+            (Step::KillSwitch(_), Step::KillSwitch(_)) => true,
+            _ => false,
+        }
+    }
+
     /// Whether it is done inside of the namespace that the interface is put into.
     pub fn is_inside(&self) -> bool {
         match self {

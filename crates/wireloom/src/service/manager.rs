@@ -68,9 +68,6 @@ pub struct Reload(Option<Child>);
 impl Reload {
     /// Applies what differs between the file and the interface.
     pub fn start(&mut self, what: &str) {
-        if !crate::cli::is_command("reload") {
-            return;
-        }
         self.end();
         match this_program().args(["reload", what]).stdin(Stdio::null()).spawn() {
             Ok(child) => self.0 = Some(child),
