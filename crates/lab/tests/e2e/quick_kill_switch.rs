@@ -244,22 +244,6 @@ fn pretend(to: [&str; 2]) -> std::io::Result<()> {
 }
 
 #[test]
-fn a_switch_does_not_move_with_its_tunnel() {
-    let scene = Scene::new(EVERYTHING, NEXT[0]);
-    scene.bed.sh("ip netns add blue");
-    succeeded(scene.bed.wireloom(&["up", "--kill-switch", "--netns", "blue", INTERFACE]));
-    let stands_inside = || scene.bed.sh("ip netns exec blue nft list tables").contains("wireloom-kill-wg0");
-    assert!(stands_inside() && !scene.stands());
-    scene.kill_daemon();
-    scene.up();
-    assert!(!stands_inside() && scene.stands());
-    scene.check_tunnel();
-    succeeded(scene.bed.wireloom(&["down", INTERFACE]));
-    assert!(!stands_inside() && !scene.stands());
-    scene.bed.sh("ip netns delete blue");
-}
-
-#[test]
 fn a_second_switch_is_refused() {
     let scene = Scene::new(EVERYTHING, NEXT[0]);
     scene.up();
