@@ -23,7 +23,7 @@ const UNIT: &str = "wireloom@wg0.service";
 
 /// What a tunnel changes, and has to leave as it was. Which addresses a card has is none of it.
 const STATE: &str = "ip -br link; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; \
-    ls -A /run/wireguard /run/wireloom /etc/wireguard";
+    ls -A -I '*.attendant' /run/wireguard /run/wireloom /etc/wireguard";
 
 /// Files of the package that are as they lie in the tree.
 fn packaging(name: &str) -> PathBuf {
