@@ -34,7 +34,7 @@ use super::network::{Addresses, Routes};
 use super::place::Place;
 use super::plan;
 use super::step::{Stage, Step};
-use super::up::{privileged, say};
+use super::up::{carry_out, privileged, say};
 use crate::client;
 use crate::difference::{Difference, Known, Terms, difference};
 use crate::error::Error;
@@ -435,10 +435,7 @@ impl Reload {
             }
             let at = journal.steps.len();
             journal.steps.push(step);
-            self.write(journal)?;
-            let applied = journal.steps[at].apply(stage);
-            self.write(journal)?;
-            if let Err(source) = applied {
+            if let Err(source) = carry_out(journal, at, stage) {
                 // What it did, if anything, is taken back, so that another reload begins where this one did.
                 let step = journal.steps.remove(at);
                 let _ = step.undo(stage);

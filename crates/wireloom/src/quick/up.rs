@@ -168,6 +168,11 @@ fn one(step: Step, journal: &mut Journal, stage: &mut Stage, fail: bool, netns: 
     say(&step, netns, |line| eprintln!("[#] {line}"));
     let at = journal.steps.len();
     journal.steps.push(step);
+    carry_out(journal, at, stage)
+}
+
+/// Applies the step of a journal that is at this place, which is in the file with all that undoing it takes before anything is done.
+pub fn carry_out(journal: &mut Journal, at: usize, stage: &mut Stage) -> Result<(), StepError> {
     let written = |journal: &Journal| journal.write().map_err(|source| StepError::Journal { source });
     let mut tries = 0;
     let applied = loop {
