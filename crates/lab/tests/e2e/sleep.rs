@@ -140,6 +140,10 @@ fn serve(
         inhibitors.lock().unwrap().push(ours);
         *asker.lock().unwrap() = head.sender.clone().unwrap();
     }
+    // Daemons that were started meanwhile have inherited the connection, so that it does not end here.
+    let mut release = standard_messages::release_name(NAME);
+    let serial = bus.send_message(&mut release).unwrap().write_all().map_err(force_finish_on_error).unwrap();
+    bus.wait_response(serial, Timeout::Duration(SOON)).unwrap();
 }
 
 /// Says on the bus that there is sleep, to all who listen or to one.

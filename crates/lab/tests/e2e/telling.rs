@@ -333,9 +333,13 @@ fn memory_is_told_of_who_runs_the_interface_and_not_of_who_made_its_socket() {
     let script = WITH_SOCKET.replace("listen($socket, 16)", "fork() ? wait : do { listen($socket, 16); exit }");
     command.args(["-e", &script]).arg(lab::socket_path(&interface)).arg(program()).args(["run", "-f", &interface]);
     let _daemon = lab::Daemon::start(&mut command, &namespace, &interface).unwrap();
-    let text = namespace.run(&program(), &["show", &interface, "--json"]).unwrap();
-    let json: Value = serde_json::from_str(&text).unwrap();
-    assert!(json["interfaces"][0]["resident_bytes"].as_u64().is_some_and(|bytes| bytes > 1_000_000), "{text}");
+    // The socket is there before the daemon has taken it over.
+    wait_until("the memory of the daemon", SOON, || {
+        let text = namespace.run(&program(), &["show", &interface, "--json"]).unwrap();
+        let json: Value = serde_json::from_str(&text).unwrap();
+        json["interfaces"][0]["resident_bytes"].as_u64().is_some_and(|bytes| bytes > 1_000_000)
+    })
+    .unwrap();
 }
 
 #[test]
