@@ -203,7 +203,8 @@ fn a_flood_to_nobody_is_not_a_flood_of_errors() {
         let workers = std::thread::available_parallelism().unwrap().get().max(2) as u64;
         let told = tap.packets().unwrap();
         let bound = workers * (50 + start.elapsed().as_millis() as u64 / 10 + 1);
-        assert!((40..=bound).contains(&told), "{to}: {told} of 3000 in {:?}", start.elapsed());
+        // At least: the first flood has used up what the second one would have had at once.
+        assert!((10..=bound).contains(&told), "{to}: {told} of 3000 in {:?}", start.elapsed());
     }
     // Whoever comes a little later is told.
     wait_until("an error", SOON, || {
