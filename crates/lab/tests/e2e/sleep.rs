@@ -210,7 +210,7 @@ fn keys_are_wiped_before_the_machine_sleeps_and_made_anew_after_it() {
         let socket = router.inside(|| UdpSocket::bind((inside.right.v4, 0))).unwrap();
         socket.send_to(bytes, left.endpoint(Outer::V4)).unwrap();
     };
-    let (before, received) = (left.daemon.drops().unwrap(), left.peer(&right).unwrap().received);
+    let before = left.daemon.drops().unwrap();
     send(&left, &unseen);
     let with_keys = refused_for(&left, &before);
 
@@ -236,7 +236,7 @@ fn keys_are_wiped_before_the_machine_sleeps_and_made_anew_after_it() {
     wait_until("the inhibitor to be let go", SOON, || logind.held() == 0).unwrap();
 
     // From that moment on nothing of the old session is known.
-    let before = left.daemon.drops().unwrap();
+    let (before, received) = (left.daemon.drops().unwrap(), left.peer(&right).unwrap().received);
     send(&left, &unseen);
     assert_ne!(refused_for(&left, &before), with_keys, "its key is still there");
     assert_eq!(left.peer(&right).unwrap().received, received);
