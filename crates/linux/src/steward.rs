@@ -345,11 +345,17 @@ fn errno<T>(result: &io::Result<T>) -> i32 {
     result.as_ref().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO))
 }
 
-/// The socket's file at this path; none for want of one.
+/// The socket's file at this path; none for want of one, or where it is gone already, which the other process will notice.
 fn take_charge(path: &[u8]) -> io::Result<Option<SocketFile>> {
     use std::os::unix::ffi::OsStrExt;
     let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    Some(path).filter(|path| !path.as_os_str().is_empty()).map(|path| SocketFile::new(path.to_owned())).transpose()
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    match SocketFile::new(path.to_owned()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        file => file.map(Some),
+    }
 }
 
 /// Leaves everything of the process that it was copied from but the socket, and all rights but its own.

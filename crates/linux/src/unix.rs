@@ -118,13 +118,15 @@ impl Listener {
             let path = path.to_owned();
             move |source: io::Error| ListenError::Os { what, path, source }
         };
-        let folder = path.parent().unwrap_or(Path::new("/"));
+        let folder = folder_of(path);
         make_folder(folder).map_err(os("making the folder", folder))?;
-        let lock = File::open(folder).map_err(os("opening the folder", folder))?;
-        flock(&lock, FlockOperation::LockExclusive).map_err(|e| os("locking the folder", folder)(e.into()))?;
+        let _lock = lock(folder)?;
         clear(path)?;
-        let listener = listen(path, Mode::from_raw_mode(mode)).map_err(os("listening at", path))?;
+        let socket = bind(path, Mode::from_raw_mode(mode)).map_err(os("listening at", path))?;
+        // Before anybody is answered there, and may think that it is up and take the file away.
         let file = SocketFile::new(path.to_owned()).map_err(os("looking at", path))?;
+        rustix::net::listen(&socket, BACKLOG).map_err(|error| os("listening at", path)(error.into()))?;
+        let listener = UnixListener::from(socket);
         Ok(Listener { listener, file: Some(file), stays: Stays::default() })
     }
 
@@ -185,6 +187,31 @@ impl Drop for Listener {
     }
 }
 
+/// Removes the socket at this path, if there is one and nobody listens there any more.
+///
+/// # Errors
+/// Something else is there, or it cannot be removed.
+pub fn remove_dead(path: &Path) -> Result<(), ListenError> {
+    // Whoever makes a socket there has the lock until it listens.
+    let _lock = lock(folder_of(path))?;
+    match clear(path) {
+        Err(ListenError::InUse(_)) => Ok(()),
+        cleared => cleared,
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+/// The right to make and remove sockets in a folder, for as long as the file is open.
+fn lock(folder: &Path) -> Result<File, ListenError> {
+    let failed = |what| move |source| ListenError::Os { what, path: folder.to_owned(), source };
+    let lock = File::open(folder).map_err(failed("opening the folder"))?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed("locking the folder")(error.into()))?;
+    Ok(lock)
+}
+
 /// The process that was the last to listen on the socket at the other end, by its number here; `None` where it has none.
 pub fn peer_process(stream: &UnixStream) -> Option<u32> {
     let mut told = libc::ucred { pid: 0, uid: 0, gid: 0 };
@@ -237,15 +264,15 @@ fn dial(path: &Path) -> Result<(), Errno> {
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
 }
 
-fn listen(path: &Path, mode: Mode) -> io::Result<UnixListener> {
+/// A socket at the path, which does not listen yet.
+fn bind(path: &Path, mode: Mode) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     // The file gets the mode of the socket at the time of binding, less the umask. So it is private from the first moment,
     // without a change of the umask, which would be the whole process's.
     rustix::fs::fchmod(&socket, mode)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Tells when the file of a listening socket is deleted or replaced. Poll its descriptor, then ask.

@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
 use common::{readable, readable_now};
-use linux::unix::{DeletionWatch, ListenError, Listener, socket_path};
+use linux::unix::{DeletionWatch, ListenError, Listener, remove_dead, socket_path};
 
 fn mode(path: &Path) -> u32 {
     let meta = std::fs::symlink_metadata(path).expect("metadata");
@@ -85,6 +85,23 @@ fn of_many_at_once_one_wins() {
         assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1);
         UnixStream::connect(&path).expect("the winner has the file");
     }
+}
+
+#[test]
+fn a_socket_is_removed_where_nobody_listens_any_more_and_nowhere_else() {
+    let root = tempfile::tempdir().expect("root");
+    let path = root.path().join("wg0.sock");
+    remove_dead(&path).expect("nothing is there");
+    let listener = UnixListener::bind(&path).expect("bind");
+    remove_dead(&path).expect("somebody listens");
+    UnixStream::connect(&path).expect("and still does");
+    drop(listener);
+    assert!(path.exists(), "a socket outlives its listener");
+    remove_dead(&path).expect("nobody listens");
+    assert!(!path.exists());
+    std::fs::write(&path, "").expect("a file");
+    assert!(matches!(remove_dead(&path), Err(ListenError::NotASocket(_))));
+    assert!(path.exists());
 }
 
 #[test]
