@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use lab::flood;
 use lab::traffic::blast::{self, BlastPlan};
 use lab::traffic::{UdpPlan, tcp, udp};
 use noise::PublicKey;
+use signal_hook::consts::SIGUSR1;
 
 /// Checked traffic between two namespaces of the lab.
 #[derive(Parser)]
@@ -32,7 +34,7 @@ enum Arguments {
         /// How many.
         bytes: u64,
     },
-    /// Send numbered datagrams to the service and print what came of them as JSON.
+    /// Send numbered datagrams to the service, all or until SIGUSR1, and print what came of them as JSON.
     Udp {
         /// The service.
         to: SocketAddr,
@@ -112,7 +114,9 @@ fn act(arguments: Arguments) -> io::Result<()> {
         Arguments::Tcp { to, bytes } => tcp::exchange(to, bytes),
         Arguments::Udp { to, flows, count, size, gap, echo } => {
             let plan = UdpPlan { flows, count, size, gap: Duration::from_micros(gap), echo };
-            let outcome = udp::exchange(to, &plan)?;
+            let enough = Arc::default();
+            signal_hook::flag::register(SIGUSR1, Arc::clone(&enough))?;
+            let outcome = udp::exchange(to, &plan, &enough)?;
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
         }

@@ -14,6 +14,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::{LabError, Namespace, Process, built_binary, run_checked};
 
 pub use pattern::Pattern;
@@ -84,6 +86,11 @@ pub fn start_udp(from: &Namespace, to: IpAddr, plan: &UdpPlan) -> Result<Process
     command.arg("udp").arg(SocketAddr::new(to, PORT).to_string());
     command.args(plan.arguments());
     Process::spawn(&mut command)
+}
+
+/// Has what [`start_udp`] began send no more than it has.
+pub fn stop_udp(process: &mut Process) {
+    process.signal(Signal::USR1);
 }
 
 /// Waits for the end of what [`start_udp`] began.

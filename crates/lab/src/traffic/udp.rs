@@ -188,11 +188,11 @@ pub fn serve(socket: &UdpSocket) -> io::Result<()> {
     }
 }
 
-/// Carries out a plan against the service at `to`.
+/// Carries out a plan against the service at `to`, or as much of it as is sent until `enough`.
 ///
 /// # Errors
 /// A socket could not be made, or the service gave no report.
-pub fn exchange(to: SocketAddr, plan: &UdpPlan) -> io::Result<UdpOutcome> {
+pub fn exchange(to: SocketAddr, plan: &UdpPlan, enough: &AtomicBool) -> io::Result<UdpOutcome> {
     let sent = AtomicU64::new(0);
     let echoes = Mutex::new(Seen::default());
     thread::scope(|scope| {
@@ -200,7 +200,7 @@ pub fn exchange(to: SocketAddr, plan: &UdpPlan) -> io::Result<UdpOutcome> {
             .map(|flow| {
                 let (sent, echoes) = (&sent, &echoes);
                 scope.spawn(move || -> io::Result<()> {
-                    let (n, seen) = run_flow(to, plan, flow)?;
+                    let (n, seen) = run_flow(to, plan, flow, enough)?;
                     sent.fetch_add(n, Ordering::Relaxed);
                     let mut sum = echoes.lock().unwrap_or_else(PoisonError::into_inner);
                     sum.received += seen.received;
@@ -219,20 +219,22 @@ pub fn exchange(to: SocketAddr, plan: &UdpPlan) -> io::Result<UdpOutcome> {
     })
 }
 
-fn run_flow(to: SocketAddr, plan: &UdpPlan, flow: u32) -> io::Result<(u64, Seen)> {
+fn run_flow(to: SocketAddr, plan: &UdpPlan, flow: u32, enough: &AtomicBool) -> io::Result<(u64, Seen)> {
     let socket = connected(to)?;
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-    let sending = Arc::new(AtomicBool::new(true));
+    // How many there are of them, once that is known.
+    let total = Arc::new(AtomicU64::new(u64::MAX));
     // The number behind the newest echo.
     let echoed = Arc::new(AtomicU64::new(0));
     let listener = plan.echo.then(|| {
-        let (sending, echoed, count) = (Arc::clone(&sending), Arc::clone(&echoed), plan.count);
-        socket.try_clone().map(|socket| thread::spawn(move || listen(&socket, &sending, &echoed, count)))
+        let (total, echoed) = (Arc::clone(&total), Arc::clone(&echoed));
+        socket.try_clone().map(|socket| thread::spawn(move || listen(&socket, &total, &echoed)))
     });
     let mut buffer = vec![0; plan.size.max(HEADER)];
     let kind = if plan.echo { ECHO } else { DATA };
     let start = Instant::now();
-    for number in 0..plan.count {
+    let mut sent = 0;
+    for number in (0..plan.count).take_while(|_| !enough.load(Ordering::Relaxed)) {
         let due = plan.gap * u32::try_from(number).unwrap_or(u32::MAX);
         thread::sleep(due.saturating_sub(start.elapsed()));
         let waiting = Instant::now();
@@ -244,20 +246,21 @@ fn run_flow(to: SocketAddr, plan: &UdpPlan, flow: u32) -> io::Result<(u64, Seen)
         Datagram::write(kind, flow, number, &mut buffer);
         // Refused or unreachable for the moment: a loss, which the counts will show.
         let _ = socket.send(&buffer);
+        sent += 1;
     }
-    sending.store(false, Ordering::Release);
+    total.store(sent, Ordering::Release);
     let seen = match listener.transpose()? {
         Some(thread) => thread.join().map_err(|_| io::Error::other("a listener panicked"))?,
         None => Seen::default(),
     };
-    Ok((plan.count, seen))
+    Ok((sent, seen))
 }
 
-fn listen(socket: &UdpSocket, sending: &AtomicBool, echoed: &AtomicU64, count: u64) -> Seen {
+fn listen(socket: &UdpSocket, total: &AtomicU64, echoed: &AtomicU64) -> Seen {
     let mut ledger = Ledger::default();
     let mut buffer = vec![0; 65_536];
     let mut last = Instant::now();
-    while ledger.seen.received < count {
+    while ledger.seen.received < total.load(Ordering::Acquire) {
         match socket.recv(&mut buffer) {
             Ok(n) => {
                 last = Instant::now();
@@ -266,7 +269,7 @@ fn listen(socket: &UdpSocket, sending: &AtomicBool, echoed: &AtomicU64, count: u
                     echoed.fetch_max(datagram.number.saturating_add(1), Ordering::Relaxed);
                 }
             }
-            Err(_) if sending.load(Ordering::Acquire) => last = Instant::now(),
+            Err(_) if total.load(Ordering::Acquire) == u64::MAX => last = Instant::now(),
             Err(_) if last.elapsed() > LINGER => break,
             Err(_) => {}
         }
@@ -314,9 +317,26 @@ mod tests {
         let plan = UdpPlan { flows: 3, count: 50, size: 200, gap: Duration::from_micros(200), echo: true };
         let at = service();
         let whole = Seen { received: 150, late: 0, corrupt: 0 };
-        let outcome = exchange(at, &plan).unwrap();
+        let outcome = exchange(at, &plan, &AtomicBool::new(false)).unwrap();
         assert_eq!((outcome.service, outcome.echoes), (whole, whole));
         assert_eq!((outcome.sent, outcome.lost()), (150, 0));
+    }
+
+    #[test]
+    fn no_more_is_sent_than_enough_and_all_of_it_counts() {
+        let enough = Arc::new(AtomicBool::new(false));
+        let plan = UdpPlan { flows: 1, count: u64::MAX, size: 200, gap: Duration::from_millis(1), echo: true };
+        let at = service();
+        let running = {
+            let enough = Arc::clone(&enough);
+            thread::spawn(move || exchange(at, &plan, &enough).unwrap())
+        };
+        // Whatever this takes, the plan would take for ever.
+        thread::sleep(Duration::from_millis(50));
+        enough.store(true, Ordering::Relaxed);
+        let outcome = running.join().unwrap();
+        let whole = Seen { received: outcome.sent, late: 0, corrupt: 0 };
+        assert_eq!((outcome.service, outcome.echoes), (whole, whole));
     }
 
     #[test]

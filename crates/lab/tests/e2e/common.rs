@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::traffic::{Service, UdpOutcome, UdpPlan, exchange_tcp, exchange_udp, finish_udp, start_udp};
+use lab::traffic::{Service, UdpOutcome, UdpPlan, exchange_tcp, exchange_udp, finish_udp, start_udp, stop_udp};
 use lab::{End, Outer, Port, Process, System, Tunnel, TunnelSpec, ping, wait_until};
 
 /// Bytes per TCP exchange and direction: a few hundred super-packets.
@@ -110,6 +110,13 @@ impl Stream {
         let plan = UdpPlan { flows: 1, count: 200 * seconds, size: 700, gap: Duration::from_millis(5), echo: true };
         let process = start_udp(from.namespace(), to.v4.into(), &plan).unwrap();
         Stream { process, _service: service }
+    }
+
+    /// Ends it, however much of it was to come, and judges it as [`Stream::finish`].
+    #[track_caller]
+    pub fn end(mut self, lost: u64) -> UdpOutcome {
+        stop_udp(&mut self.process);
+        self.finish(lost)
     }
 
     /// Waits for its end. Nothing may be damaged, next to nothing out of order, and at most `lost` missing.

@@ -191,27 +191,27 @@ const FLOOD: &str = r#"
 
 #[test]
 fn a_flood_to_nobody_is_not_a_flood_of_errors() {
-    let tunnel = our_tunnel();
-    let left = &tunnel.left;
     for to in ["10.77.0.99", "fd77::99"].map(|to| to.parse().unwrap()) {
+        // One of its own for each: what may be told at once is used up by a flood.
+        let tunnel = our_tunnel();
+        let left = &tunnel.left;
         let tap = unreachable(left.namespace(), to);
         let start = std::time::Instant::now();
         left.namespace().run("perl", &["-e", FLOOD, &to.to_string()]).unwrap();
         let dropped = || left.daemon.drops().unwrap()["no-route"];
-        wait_until("all to be read", SOON, || dropped() > 100).unwrap();
+        wait_until("many to be read", SOON, || dropped() > 100 && tap.packets().unwrap() >= 10).unwrap();
         // Fifty at once and a hundred in a second, of each worker.
         let workers = std::thread::available_parallelism().unwrap().get().max(2) as u64;
         let told = tap.packets().unwrap();
         let bound = workers * (50 + start.elapsed().as_millis() as u64 / 10 + 1);
-        // At least: the first flood has used up what the second one would have had at once.
-        assert!((10..=bound).contains(&told), "{to}: {told} of 3000 in {:?}", start.elapsed());
+        assert!(told <= bound, "{to}: {told} of 3000 in {:?}", start.elapsed());
+        // Whoever comes a little later is told.
+        wait_until("an error", SOON, || {
+            let tap = unreachable(left.namespace(), to);
+            ping::once(left.namespace(), to, &["-W", "1"]).unwrap();
+            tap.packets().unwrap() > 0
+        })
+        .unwrap();
+        check_pings(left, &tunnel.right);
     }
-    // Whoever comes a little later is told.
-    wait_until("an error", SOON, || {
-        let tap = unreachable(left.namespace(), "10.77.0.99".parse().unwrap());
-        ping::once(left.namespace(), "10.77.0.99".parse().unwrap(), &["-W", "1"]).unwrap();
-        tap.packets().unwrap() > 0
-    })
-    .unwrap();
-    check_pings(left, &tunnel.right);
 }

@@ -2,7 +2,7 @@
 
 use lab::{End, Gso, Hook, Link, Namespace, Outer, Tap, ping, wait_until};
 
-use crate::common::{SOON, Stream, check_pings, ends, ip, spec, wait_for_ping};
+use crate::common::{LIMIT, SOON, Stream, check_pings, ends, ip, spec, wait_for_ping};
 
 /// Two hosts with two links between them. The right one's address that matters is on neither.
 struct Two {
@@ -72,6 +72,12 @@ impl Two {
         ip(&self.left, &format!("{family} route add {}/{bits} via {via} table {table}", beside(outer)));
     }
 
+    /// What the left end sends by a link, counted while the daemon sends it.
+    fn leaving(&self, link: usize) -> Tap {
+        let rule = format!("oifname {} udp dport {}", self.links[link].left.interface, self.right.listen_port);
+        Tap::new(self.left.namespace(), Hook::Outgoing, &rule, "").unwrap()
+    }
+
     /// What comes to the right end by a link.
     fn by(&self, link: usize) -> Tap {
         let rule = format!("iifname {} udp dport {}", self.links[link].right.interface, self.right.listen_port);
@@ -93,23 +99,24 @@ fn another_firewall_mark_is_another_way_at_once() {
         net.introduce(outer);
         wait_for_ping(left, right);
         let handshake = left.peer(right).unwrap().handshake;
-        let taps = [net.by(0), net.by(1)];
-        let stream = Stream::start(left, right, 3);
+        // What comes tells of the way. What no longer goes is counted where it would be sent: on the way, the links' queues may hold it.
+        let (taps, sent) = ([net.by(0), net.by(1)], [net.leaving(0), net.leaving(1)]);
+        let stream = Stream::start(left, right, LIMIT.as_secs());
         let mut now = 0;
         for mark in ["200", "100", "200"] {
             let before = taps[now].packets().unwrap();
             wait_until("the flow", SOON, || taps[now].packets().unwrap() > before + 20).unwrap();
             left.daemon.set(&["fwmark", mark]).unwrap();
-            // What was under way when `wg` returned may still come by the former one.
+            // What a worker was sending when `wg` returned may still go the former one.
             let (old, new) = (now, 1 - now);
             let before = taps[new].packets().unwrap();
             wait_until("the other way", SOON, || taps[new].packets().unwrap() > before + 5).unwrap();
-            let (rest, before) = (taps[old].packets().unwrap(), taps[new].packets().unwrap());
+            let (rest, before) = (sent[old].packets().unwrap(), taps[new].packets().unwrap());
             wait_until("more by the other way", SOON, || taps[new].packets().unwrap() > before + 20).unwrap();
-            assert_eq!(taps[old].packets().unwrap(), rest, "{outer:?} {mark}: some still go the former way");
+            assert_eq!(sent[old].packets().unwrap(), rest, "{outer:?} {mark}: some still go the former way");
             now = new;
         }
-        stream.finish(20);
+        stream.end(20);
         assert_eq!(left.peer(right).unwrap().handshake, handshake, "the session lives on");
         // Without a mark there is no way at all.
         left.daemon.set(&["fwmark", "0"]).unwrap();
