@@ -262,12 +262,18 @@ pub fn start(interface: &str, duties: &Duties) -> Result<(), AttendError> {
     })
 }
 
-/// Ends the attendant of an interface, if it has one.
+/// Ends the attendant of an interface, if it has one. Of one that was killed the socket is left, and goes.
 ///
 /// # Errors
 /// It does not end.
 pub fn end(interface: &str) -> Result<(), AttendError> {
-    let Ok(mut stream) = UnixStream::connect(socket(interface)) else { return Ok(()) };
+    let mut stream = match UnixStream::connect(socket(interface)) {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            return Ok(unix::remove_dead(&socket(interface))?);
+        }
+        Err(_) => return Ok(()),
+    };
     stream.set_read_timeout(Some(PATIENCE)).map_err(os("waiting for the attendant"))?;
     // It says nothing, and hangs up when it has gone.
     match stream.read(&mut [0]) {

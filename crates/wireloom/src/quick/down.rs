@@ -20,6 +20,7 @@ use super::save;
 use super::step::{Stage, Step};
 use super::undo::{self, Order};
 use super::up::{open, privileged, say};
+use crate::attend;
 use crate::client;
 use crate::error::Error;
 
@@ -126,6 +127,8 @@ pub fn take_down(args: &DownArgs, manner: Manner) -> Result<(), Error> {
     }
     let kept = if manner.keep_kill_switch { journal.keep_kill_switch() } else { None };
     let left = undo::all(&mut journal, &stage, Order::LinkFirst)?;
+    // Whoever started one, or killed it: without the interface it has nothing to attend to.
+    let unattended = attend::end(&interface);
     if let Some(kept) = kept {
         journal.steps.insert(0, kept);
         journal.write().map_err(|source| QuickError::Journal { path: journal::FOLDER.into(), source })?;
@@ -133,7 +136,11 @@ pub fn take_down(args: &DownArgs, manner: Manner) -> Result<(), Error> {
     if let Some(place) = &place {
         run(plan::hooks(place, When::PostDown, &quick.post_down), &mut stage)?;
     }
-    if left > 0 { Err(QuickError::Left { interface, left }.into()) } else { before }
+    if left > 0 {
+        return Err(QuickError::Left { interface, left }.into());
+    }
+    unattended?;
+    before
 }
 
 /// What the file wants while the interface is still there.
