@@ -61,7 +61,8 @@ fn an_mtu_that_keeps_ipv6_away_is_refused_where_there_is_any() {
         let text = format!("[Interface]\n{interface}\nMTU = {mtu}\n[Peer]\nPublicKey = {KEY}\nAllowedIPs = {allowed}");
         parse(&text).check().map_err(|error| error.to_string())
     };
-    for (interface, allowed) in [("Address = 10.0.0.1, fd00::1", "10.0.0.2"), ("Address = 10.0.0.1", "0.0.0.0/0, ::/0")] {
+    for (interface, allowed) in [("Address = 10.0.0.1, fd00::1", "10.0.0.2"), ("Address = 10.0.0.1", "0.0.0.0/0, ::/0")]
+    {
         let why = check(1279, interface, allowed).unwrap_err();
         assert!(why.contains("line 3") || why.starts_with("3"), "{why}");
         assert!(why.contains("MTU 1279 is too small for IPv6, expected 1280 or more"), "{why}");
