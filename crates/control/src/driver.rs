@@ -96,6 +96,12 @@ impl Driver {
 
     /// Runs until the device's end.
     pub fn run(mut self) -> Result<End, DriverError> {
+        let end = self.watch();
+        self.device.let_go_of_port();
+        end
+    }
+
+    fn watch(&mut self) -> Result<End, DriverError> {
         let mut events = [Event::EMPTY; 16];
         // The socket may have gone before it was watched.
         if self.deletion.deleted() {

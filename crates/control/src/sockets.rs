@@ -52,6 +52,11 @@ impl Device {
         Ok(())
     }
 
+    /// The device ends: from now on the port is free for whoever comes next.
+    pub(crate) fn let_go_of_port(&self) {
+        self.close(&mut self.state());
+    }
+
     /// Closes all sockets.
     pub(crate) fn close(&self, state: &mut State) {
         self.plane.set_sockets(None);

@@ -1,9 +1,11 @@
 //! How the daemon starts and how it ends, and that nothing of it stays.
 
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 
 use lab::{Daemon, Namespace, System, run, socket_path, unique_interface, wait_until};
 use rustix::process::Signal;
@@ -54,6 +56,24 @@ fn deleting_the_interface_ends_it() {
     let daemon = tunnel.left.daemon;
     daemon.namespace.ip(&["link", "delete", &daemon.interface]).unwrap();
     check_gone(daemon);
+}
+
+#[test]
+fn who_finds_its_socket_gone_finds_its_port_free() {
+    let namespace = Namespace::new().unwrap();
+    for _ in 0..10 {
+        let daemon = wireloom().start(&namespace).unwrap();
+        namespace.ip(&["link", "set", &daemon.interface, "up"]).unwrap();
+        let port = daemon.status().unwrap().port;
+        namespace.ip(&["link", "delete", &daemon.interface]).unwrap();
+        let start = Instant::now();
+        // Looked at without a pause between, and with nothing in between but the binding.
+        while socket_path(&daemon.interface).exists() {
+            assert!(start.elapsed() < SOON, "the socket stays");
+        }
+        namespace.inside(|| UdpSocket::bind(("0.0.0.0", port))).unwrap();
+        check_gone(daemon);
+    }
 }
 
 #[test]

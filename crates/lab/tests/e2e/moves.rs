@@ -57,11 +57,11 @@ fn a_route_that_takes_over_brings_its_own_address() {
     assert_eq!(seen_at(), IpAddr::from(first.left.v4));
 
     // Both ways are open; the new one is better. It is taken, and not with the address of the old one.
-    let stream = Stream::start(&left, &right, 2);
+    let stream = Stream::start(&left, &right, 60);
     wait_until("the stream to flow", SOON, || left.peer(&right).unwrap().sent > 100_000).unwrap();
     ip(&left, &route(&second, 10));
     wait_until("the other address", SOON, || seen_at() == IpAddr::from(second.left.v4)).unwrap();
-    stream.finish(20);
+    stream.end(20);
     // And back, when it goes.
     ip(&left, &route(&second, 10).replace("add", "del"));
     wait_for_ping(&left, &right);
