@@ -12,7 +12,7 @@ use config::{
 };
 use inet::Endpoint;
 use linux::udp::BindError;
-use noise::{AddPeerError, Now, PeerId, PrivateKey, PublicKey};
+use noise::{AddPeerError, Now, PeerId, PresharedKey, PrivateKey, PublicKey};
 use plane::AllowedIpChange as RouteChange;
 use rustix::io::Errno as Os;
 use std::time::Duration;
@@ -93,12 +93,15 @@ impl Device {
         let peer = self.change(|state, now| {
             let peer = match state.noise.find_peer(&public_key) {
                 None if change.update_only => return None,
-                None => self.add_peer(state, now, public_key)?,
-                Some(peer) => peer,
+                // The preshared key at once: what an earlier process left is known by it.
+                None => self.add_peer(state, now, public_key, preshared_key.map(|key| *key).unwrap_or_default())?,
+                Some(peer) => {
+                    if let Some(key) = preshared_key {
+                        state.noise.set_preshared_key(now, peer, *key);
+                    }
+                    peer
+                }
             };
-            if let Some(key) = preshared_key {
-                state.noise.set_preshared_key(now, peer, *key);
-            }
             if let Some(addr) = endpoint {
                 self.plane.set_endpoint(peer, Some(Endpoint::new(addr)));
                 state.noise.set_reachable(now, peer, true);
@@ -132,11 +135,12 @@ impl Device {
     }
 
     /// Adds a peer. Our own key is passed over, as in the kernel.
-    fn add_peer(&self, state: &mut State, now: Now, key: PublicKey) -> Option<PeerId> {
-        match state.noise.add_peer(now, key) {
+    fn add_peer(&self, state: &mut State, now: Now, key: PublicKey, preshared: PresharedKey) -> Option<PeerId> {
+        match state.noise.add_peer_with(now, key, preshared) {
             Ok(peer) => {
                 self.plane.add_peer(peer, state.noise.activity(peer)?);
-                state.noise.set_reachable(now, peer, false);
+                // The data plane may know where it is from an earlier process.
+                state.noise.set_reachable(now, peer, self.plane.endpoint(peer).is_some());
                 Some(peer)
             }
             Err(AddPeerError::Exists(peer)) => Some(peer),

@@ -108,6 +108,9 @@ impl Device {
         getrandom::fill(&mut *seed).map_err(DeviceError::Random)?;
         let mut noise = noise::Device::new(*seed);
         noise.set_lanes(config.workers);
+        if let Some(lender) = plane.lender() {
+            noise.set_lender(lender);
+        }
         let state = State {
             noise,
             mac1: None,

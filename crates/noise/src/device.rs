@@ -1,11 +1,12 @@
 //! A device: an identity, its peers, and what is to be done for them.
 //!
 //! This file is what the user's configuration does to it. A datagram's way is in `device/datagrams.rs`, the making of initiations and the
-//! passing of time in `device/timing.rs`. All of them change peers and push events; nothing else comes out.
+//! passing of time in `device/timing.rs`, what a data plane lends and an earlier process left in `device/adoption.rs`. All of them change peers and push events; nothing else comes out.
 //!
 //! A device starts down and without a key. Down, it drops all datagrams, has no deadlines, and its peers have neither sessions nor
 //! handshakes. Without a key it makes and answers no handshakes, but remembers which peers wanted one.
 
+mod adoption;
 mod datagrams;
 mod timing;
 
@@ -20,6 +21,7 @@ use crate::event::Event;
 use crate::handshake::Identity;
 use crate::index::{PeerId, ReceiverIndex};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::lent::Lending;
 use crate::peer::{Peer, Retired};
 use crate::random::Randomness;
 use crate::replay::Reception;
@@ -44,6 +46,7 @@ pub struct Device {
     by_index: BTreeMap<ReceiverIndex, PeerId>,
     next_peer: u32,
     lanes: u32,
+    lending: Lending,
     /// Each peer that has a deadline, under its earliest.
     deadlines: BTreeSet<(Instant, PeerId)>,
     events: VecDeque<Event>,
@@ -62,6 +65,7 @@ impl Device {
             by_index: BTreeMap::new(),
             next_peer: 0,
             lanes: 1,
+            lending: Lending::default(),
             deadlines: BTreeSet::new(),
             events: VecDeque::new(),
         }
@@ -84,6 +88,8 @@ impl Device {
         {
             self.remove_peer(now, peer);
         }
+        let ids: Vec<PeerId> = self.peers().collect();
+        ids.into_iter().for_each(|id| self.retag(id));
         for (id, peer) in &mut self.peers {
             peer.forget_agreement();
             peer.sessions.close_sending();
@@ -118,7 +124,16 @@ impl Device {
     ///
     /// # Errors
     /// See [`AddPeerError`].
-    pub fn add_peer(&mut self, _now: Now, key: PublicKey) -> Result<PeerId, AddPeerError> {
+    pub fn add_peer(&mut self, now: Now, key: PublicKey) -> Result<PeerId, AddPeerError> {
+        self.add_peer_with(now, key, PresharedKey::default())
+    }
+
+    /// Adds a peer that has a preshared key, or zeros. Sessions that an earlier process left for it are taken up only if this is the key that they
+    /// were agreed with (see [`Lender`](crate::Lender)): one that is set later is another.
+    ///
+    /// # Errors
+    /// See [`AddPeerError`].
+    pub fn add_peer_with(&mut self, now: Now, key: PublicKey, preshared: PresharedKey) -> Result<PeerId, AddPeerError> {
         if self.public_key() == Some(key) {
             return Err(AddPeerError::OwnKey);
         }
@@ -127,8 +142,12 @@ impl Device {
         }
         let id = PeerId::from_u32(self.next_peer);
         self.next_peer = self.next_peer.checked_add(1).ok_or(AddPeerError::Full)?;
-        self.peers.insert(id, Box::new(Peer::new(key, self.random.u32() as u8)));
+        let mut peer = Peer::new(key, self.random.u32() as u8);
+        peer.preshared = preshared;
+        self.peers.insert(id, Box::new(peer));
         self.by_key.insert(key, id);
+        self.borrow(id);
+        self.adopt(now, id);
         Ok(id)
     }
 
@@ -163,8 +182,11 @@ impl Device {
 
     /// Sets or, with zeros, clears a peer's preshared key. The next handshake to finish uses it, one that is under way included.
     pub fn set_preshared_key(&mut self, _now: Now, peer: PeerId, key: PresharedKey) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.preshared = key;
+        if let Some(known) = self.peers.get_mut(&peer)
+            && known.preshared != key
+        {
+            known.preshared = key;
+            self.retag(peer);
         }
     }
 
@@ -230,7 +252,7 @@ impl Device {
     }
 
     /// Takes the device up or down. Going down ends all sessions, handshakes and timers (the kernel's `wg_stop`). Coming up makes
-    /// every peer with a persistent keepalive due at once, in [`Device::handle_timeout`].
+    /// every peer with a persistent keepalive due at once, in [`Device::handle_timeout`], and takes up what an earlier process left.
     pub fn set_up(&mut self, now: Now, up: bool) {
         if self.is_up == up {
             return;
@@ -239,10 +261,15 @@ impl Device {
         let ids: Vec<PeerId> = self.peers().collect();
         for id in ids {
             if up {
+                self.adopt(now, id);
                 let Some(peer) = self.peers.get_mut(&id) else { continue };
                 if peer.timers.interval().is_some() {
                     peer.timers.start_persistent(now.boot);
-                    peer.timers.handshake_wanted(now.boot);
+                    if peer.sessions.current().is_some_and(|session| session.may_send(now.boot)) {
+                        self.events.push_back(Event::KeepaliveDue { peer: id });
+                    } else {
+                        peer.timers.handshake_wanted(now.boot);
+                    }
                 }
             } else {
                 self.forget_sessions(id);

@@ -66,6 +66,8 @@ pub(crate) struct Peer {
     pub unanswered: u8,
     /// It was told that handshakes fail, and none has succeeded since.
     pub failing: bool,
+    /// An earlier process may have left sessions for it, which have not been asked for.
+    pub inherits: bool,
     /// By which the lane of all receiver indices is found that we give this peer.
     pub lane: u8,
 }
@@ -91,6 +93,7 @@ impl Peer {
             received: Reception::default(),
             unanswered: 0,
             failing: false,
+            inherits: false,
             lane,
         }
     }
@@ -164,6 +167,27 @@ impl Sessions {
             // not need the previous session any more.
             [self.next.replace(session), self.previous.take(), None]
         }
+    }
+
+    /// Takes up sessions of an earlier process, given with the one to send with apart and the youngest last: what the initiator may not have used yet is
+    /// next, what it has used is previous. Those that have a place, and those that have none.
+    pub(crate) fn take_up(
+        &mut self,
+        current: Option<Arc<Session>>,
+        rest: impl DoubleEndedIterator<Item = Arc<Session>>,
+    ) -> (Vec<Arc<Session>>, Vec<Arc<Session>>) {
+        let (mut taken, mut left) = (Vec::from_iter(current.clone()), Vec::new());
+        self.current = current;
+        for session in rest.rev() {
+            let place = if session.awaits_confirmation() { &mut self.next } else { &mut self.previous };
+            if place.is_none() {
+                taken.push(Arc::clone(&session));
+                *place = Some(session);
+            } else {
+                left.push(session);
+            }
+        }
+        (taken, left)
     }
 
     /// The initiator has used that session. If it was waiting for this it is current now, and the previous one

@@ -4,10 +4,15 @@
 //! has one block more than the window needs, because the newest block is only partly filled: all of the newest
 //! [`REPLAY_WINDOW`] counters are told apart, whatever the alignment. [`ReplayWindow::commit`] asks and marks in one step; the caller holds the
 //! session's lock and calls it only after the packet authenticated. Counters from REJECT_AFTER_MESSAGES on are never new.
+//!
+//! A session in lent memory has another one that means the same and needs no lock ([`shared`]). [`Replay`] is either.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+pub(crate) mod shared;
 
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
+
+use crate::ledger::{Facts, Ledger};
 use crate::limits::{REJECT_AFTER_MESSAGES, REPLAY_WINDOW};
 
 const BLOCK_BITS: u64 = u64::BITS as u64;
@@ -33,22 +38,21 @@ impl std::ops::AddAssign for Reception {
 /// What has been received under one key.
 pub struct ReplayWindow {
     blocks: [u64; BLOCKS],
-    /// One more than the greatest counter seen; written under the session's lock, read by anybody who only wants a
-    /// cheap look.
-    next: Arc<AtomicU64>,
+    /// One more than the greatest counter seen.
+    next: u64,
     /// Counters that were new.
     taken: u64,
 }
 
 impl ReplayWindow {
-    /// A window that has seen nothing. `next` is where it publishes how far it has come.
-    pub(crate) fn new(next: Arc<AtomicU64>) -> Self {
-        Self { blocks: [0; BLOCKS], next, taken: 0 }
+    /// A window that has seen nothing.
+    pub(crate) fn new() -> Self {
+        Self { blocks: [0; BLOCKS], next: 0, taken: 0 }
     }
 
     /// Whether `counter` is new; from now on it is not.
     pub fn commit(&mut self, counter: u64) -> bool {
-        let next = self.next.load(Ordering::Relaxed);
+        let next = self.next;
         if !in_window(counter, next) {
             return false;
         }
@@ -61,7 +65,7 @@ impl ReplayWindow {
             for step in 1..=steps {
                 self.blocks[slot(newest + step)] = 0;
             }
-            self.next.store(counter + 1, Ordering::Relaxed);
+            self.next = counter + 1;
         }
         let bit = 1 << (counter % BLOCK_BITS);
         let word = &mut self.blocks[slot(block)];
@@ -70,19 +74,68 @@ impl ReplayWindow {
         self.taken += u64::from(new);
         new
     }
+}
+
+/// The replay window of a session, for as long as a batch takes. Commit a counter only after its packet authenticated.
+pub struct Replay<'a>(Marks<'a>);
+
+enum Marks<'a> {
+    /// Locked. What others want a cheap look at is written to the facts when it is let go.
+    Own(MutexGuard<'a, ReplayWindow>, &'a Facts),
+    Lent(&'a Ledger),
+}
+
+impl<'a> Replay<'a> {
+    pub(crate) fn own(window: MutexGuard<'a, ReplayWindow>, facts: &'a Facts) -> Self {
+        Self(Marks::Own(window, facts))
+    }
+
+    pub(crate) fn lent(ledger: &'a Ledger) -> Self {
+        Self(Marks::Lent(ledger))
+    }
+
+    /// Whether `counter` is new; from now on it is not.
+    #[inline]
+    pub fn commit(&mut self, counter: u64) -> bool {
+        match &mut self.0 {
+            Marks::Own(window, _) => window.commit(counter),
+            Marks::Lent(ledger) => shared::commit(ledger, counter),
+        }
+    }
 
     /// What has come so far, of what was sent.
     pub fn reception(&self) -> Reception {
-        Reception { arrived: self.taken, sent: self.next.load(Ordering::Relaxed) }
+        match &self.0 {
+            Marks::Own(window, _) => Reception { arrived: window.taken, sent: window.next },
+            Marks::Lent(Ledger { facts, .. }) => Reception {
+                arrived: facts.arrived.load(Ordering::Relaxed),
+                sent: facts.received_next.load(Ordering::Relaxed),
+            },
+        }
     }
 
     /// Whether no counter beyond this one has been seen.
+    #[inline]
     pub fn is_newest(&self, counter: u64) -> bool {
-        counter.saturating_add(1) >= self.next.load(Ordering::Relaxed)
+        let next = match &self.0 {
+            Marks::Own(window, _) => window.next,
+            Marks::Lent(ledger) => ledger.facts.received_next.load(Ordering::Relaxed),
+        };
+        counter.saturating_add(1) >= next
+    }
+}
+
+impl Drop for Replay<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Marks::Own(window, facts) = &self.0 {
+            facts.received_next.store(window.next, Ordering::Relaxed);
+        }
     }
 }
 
 /// Whether `counter` may still be new when everything seen is below `next`.
+#[inline]
 pub(crate) fn in_window(counter: u64, next: u64) -> bool {
     counter < REJECT_AFTER_MESSAGES && counter.saturating_add(REPLAY_WINDOW) >= next
 }

@@ -1,7 +1,8 @@
 //! A session: two keys, two indices, and what may still be done with them.
 //!
 //! Shared between the device, which makes and retires it, and the data plane, which seals and opens with it; everything
-//! that changes is atomic, but for the replay window behind its lock. A session begins able to receive. The
+//! that changes is atomic, but for the replay window behind its lock. If the data plane lends the memory for it, all of that but whether the session
+//! was revoked lies there, and the window needs no lock: others may handle packets of the session too. A session begins able to receive. The
 //! initiator's may send from the start; the responder's once [`Session::confirm`] has told that the initiator holds the
 //! key (the device then makes it current). It stops sending when its counter reaches REJECT_AFTER_MESSAGES, when the
 //! device's private key changes, and with everything else when REJECT_AFTER_TIME has passed or the device revokes it.
@@ -11,16 +12,18 @@
 //! bounded, since a receiver with a small window would drop what falls too far behind: counters come in blocks of half that
 //! bound, and a block begins only when the one before the last is empty.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::index::{PeerId, ReceiverIndex};
-use crate::key::SharedSecret;
+use crate::key::{KEY_LEN, SharedSecret};
+use crate::ledger::{Beginning, Facts, Ledger};
+use crate::lent::Lent;
 use crate::limits::{
     KEEPALIVE_TIMEOUT, MAX_OUTSTANDING, REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES,
     REKEY_AFTER_TIME, REKEY_TIMEOUT,
 };
-use crate::replay::{ReplayWindow, in_window};
+use crate::replay::{Replay, ReplayWindow, in_window};
 use crate::time::Instant;
 
 /// Counters of one block. Two blocks may have outstanding counters, so that these are at most [`MAX_OUTSTANDING`] apart.
@@ -57,6 +60,8 @@ pub(crate) struct SessionParts<'a> {
     pub is_initiator: bool,
     pub sending: &'a SharedSecret,
     pub receiving: &'a SharedSecret,
+    /// Where the session's books are kept, if not in itself.
+    pub ledger: Option<Lent<Ledger>>,
 }
 
 /// Transport keys agreed with a peer.
@@ -68,39 +73,91 @@ pub struct Session {
     is_initiator: bool,
     sealing: aead::SealingKey,
     opening: aead::OpeningKey,
-    next_counter: AtomicU64,
     /// Reserved and not yet released, of the even and the odd one of the two newest blocks.
     outstanding: [AtomicU32; 2],
-    may_send: AtomicBool,
     revoked: AtomicBool,
-    awaits_confirmation: AtomicBool,
-    rekey_asked_on_send: AtomicBool,
-    rekey_asked_on_receive: AtomicBool,
-    /// One more than the greatest counter received; written by the replay window.
-    received_next: Arc<AtomicU64>,
-    replay: Mutex<ReplayWindow>,
+    books: Books,
+}
+
+/// Where what changes is kept.
+enum Books {
+    Own {
+        facts: Facts,
+        replay: Mutex<ReplayWindow>,
+    },
+    Lent {
+        ledger: Lent<Ledger>,
+        /// For the lender, who has to tell others.
+        keys: Box<[SharedSecret; 2]>,
+    },
 }
 
 impl Session {
     pub(crate) fn new(parts: SessionParts<'_>) -> Self {
-        let received_next = Arc::new(AtomicU64::new(0));
+        let SessionParts { created, is_initiator, local_index, remote_index, .. } = parts;
+        let beginning = Beginning { created, is_initiator, local_index, remote_index };
+        let (sending, receiving) = (parts.sending, parts.receiving);
+        let books = match parts.ledger {
+            Some(ledger) => {
+                ledger.as_ref().begin(&beginning);
+                Books::Lent { ledger, keys: Box::new([sending.clone(), receiving.clone()]) }
+            }
+            None => {
+                let facts = Facts::default();
+                facts.begin(&beginning);
+                Books::Own { facts, replay: Mutex::new(ReplayWindow::new()) }
+            }
+        };
+        Self::with(parts.peer, &beginning, [sending, receiving], books)
+    }
+
+    /// The session that a ledger tells of, as it was left.
+    pub(crate) fn adopt(peer: PeerId, ledger: Lent<Ledger>, keys: [SharedSecret; 2]) -> Self {
+        let facts = &ledger.as_ref().facts;
+        let beginning = facts.beginning();
+        // Whoever has asked for the next session is gone.
+        facts.let_rekey_be_asked();
+        let [sending, receiving] = keys.clone();
+        Self::with(peer, &beginning, [&sending, &receiving], Books::Lent { ledger, keys: Box::new(keys) })
+    }
+
+    fn with(peer: PeerId, beginning: &Beginning, [sending, receiving]: [&SharedSecret; 2], books: Books) -> Self {
         Self {
-            peer: parts.peer,
-            local_index: parts.local_index,
-            remote_index: parts.remote_index,
-            created: parts.created,
-            is_initiator: parts.is_initiator,
-            sealing: aead::SealingKey::new(parts.sending.as_bytes()),
-            opening: aead::OpeningKey::new(parts.receiving.as_bytes()),
-            next_counter: AtomicU64::new(0),
+            peer,
+            local_index: beginning.local_index,
+            remote_index: beginning.remote_index,
+            created: beginning.created,
+            is_initiator: beginning.is_initiator,
+            sealing: aead::SealingKey::new(sending.as_bytes()),
+            opening: aead::OpeningKey::new(receiving.as_bytes()),
             outstanding: [AtomicU32::new(0), AtomicU32::new(0)],
-            may_send: AtomicBool::new(true),
             revoked: AtomicBool::new(false),
-            awaits_confirmation: AtomicBool::new(!parts.is_initiator),
-            rekey_asked_on_send: AtomicBool::new(false),
-            rekey_asked_on_receive: AtomicBool::new(false),
-            replay: Mutex::new(ReplayWindow::new(Arc::clone(&received_next))),
-            received_next,
+            books,
+        }
+    }
+
+    #[inline]
+    fn facts(&self) -> &Facts {
+        match &self.books {
+            Books::Own { facts, .. } => facts,
+            Books::Lent { ledger, .. } => &ledger.as_ref().facts,
+        }
+    }
+
+    /// The lent memory in which the books of this session are kept, if they are.
+    pub fn ledger(&self) -> Option<&Lent<Ledger>> {
+        match &self.books {
+            Books::Own { .. } => None,
+            Books::Lent { ledger, .. } => Some(ledger),
+        }
+    }
+
+    /// The bytes of both keys, that for what we send first: of a session in lent memory, whose lender must pass them on. Whoever copies them has
+    /// a secret to wipe.
+    pub fn keys(&self) -> Option<(&[u8; KEY_LEN], &[u8; KEY_LEN])> {
+        match &self.books {
+            Books::Own { .. } => None,
+            Books::Lent { keys, .. } => Some((keys[0].as_bytes(), keys[1].as_bytes())),
         }
     }
 
@@ -149,14 +206,14 @@ impl Session {
             return Err(ReserveError::Expired);
         }
         loop {
-            let first = self.next_counter.load(Ordering::Acquire);
+            let first = self.facts().next_counter.load(Ordering::Acquire);
             let end = first.checked_add(n.into()).filter(|&end| end <= REJECT_AFTER_MESSAGES);
             let end = end.ok_or(ReserveError::Exhausted)?;
             // Counted before they are taken, so that nobody passes them unseen.
             if !self.count_out(first, n) {
                 return Err(ReserveError::Busy);
             }
-            if self.next_counter.compare_exchange(first, end, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            if self.facts().next_counter.compare_exchange(first, end, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 return Ok(first);
             }
             self.release(first, n);
@@ -203,8 +260,8 @@ impl Session {
     /// Whether it may still seal: not revoked, not closed by a change of our private key, young enough, counters left.
     pub fn may_send(&self, now: Instant) -> bool {
         self.may_receive(now)
-            && self.may_send.load(Ordering::Acquire)
-            && self.next_counter.load(Ordering::Acquire) < REJECT_AFTER_MESSAGES
+            && self.facts().may_send.load(Ordering::Acquire) != 0
+            && self.facts().next_counter.load(Ordering::Acquire) < REJECT_AFTER_MESSAGES
     }
 
     /// Whether it may still open: not revoked and younger than REJECT_AFTER_TIME.
@@ -219,39 +276,49 @@ impl Session {
 
     /// A cheap look without the lock: `false` says that the counter is too old or out of range, `true` promises nothing.
     pub fn looks_new(&self, counter: u64) -> bool {
-        in_window(counter, self.received_next.load(Ordering::Relaxed))
+        in_window(counter, self.facts().received_next.load(Ordering::Relaxed))
     }
 
-    /// The replay window, locked. Commit a counter only after its packet authenticated.
-    pub fn replay(&self) -> MutexGuard<'_, ReplayWindow> {
-        // A thread that panicked in between left at worst a counter unmarked whose packet went nowhere.
-        self.replay.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The replay window, locked unless it is in lent memory. Commit a counter only after its packet authenticated.
+    #[inline]
+    pub fn replay(&self) -> Replay<'_> {
+        match &self.books {
+            // A thread that panicked in between left at worst a counter unmarked whose packet went nowhere.
+            Books::Own { facts, replay } => Replay::own(replay.lock().unwrap_or_else(PoisonError::into_inner), facts),
+            Books::Lent { ledger, .. } => Replay::lent(ledger.as_ref()),
+        }
     }
 
     /// To be called for each authentic batch. True exactly once, and only for the responder: the initiator has proved
     /// that it holds the keys, and the caller reports that with `Device::handle_session_confirmed`.
     pub fn confirm(&self) -> bool {
-        self.awaits_confirmation.load(Ordering::Relaxed) && self.awaits_confirmation.swap(false, Ordering::AcqRel)
+        let awaits = &self.facts().awaits_confirmation;
+        awaits.load(Ordering::Relaxed) != 0 && awaits.swap(0, Ordering::AcqRel) != 0
+    }
+
+    /// Whether it is the responder's, and the initiator has not shown yet that it has the keys.
+    pub(crate) fn awaits_confirmation(&self) -> bool {
+        self.facts().awaits_confirmation.load(Ordering::Acquire) != 0
     }
 
     /// After sending: whether a new session should be asked for. True once per session, when its counter has reached
     /// REKEY_AFTER_MESSAGES or, for the initiator, its age REKEY_AFTER_TIME.
     pub fn rekey_due_on_send(&self, now: Instant) -> bool {
-        let due = self.next_counter.load(Ordering::Relaxed) >= REKEY_AFTER_MESSAGES
+        let due = self.facts().next_counter.load(Ordering::Relaxed) >= REKEY_AFTER_MESSAGES
             || (self.is_initiator && self.age(now) >= REKEY_AFTER_TIME);
-        due && first_time(&self.rekey_asked_on_send)
+        due && first_time(&self.facts().rekey_asked_on_send)
     }
 
     /// After receiving: whether a new session should be asked for. True once per session, for the initiator who only
     /// receives and would let the session run out (whitepaper 6.2: REJECT_AFTER_TIME − KEEPALIVE_TIMEOUT − REKEY_TIMEOUT).
     pub fn rekey_due_on_receive(&self, now: Instant) -> bool {
         let due = self.is_initiator && self.age(now) >= REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT;
-        due && first_time(&self.rekey_asked_on_receive)
+        due && first_time(&self.facts().rekey_asked_on_receive)
     }
 
     /// No longer send: our private key changed, and the peer would not know us under the new one.
     pub(crate) fn close_sending(&self) {
-        self.may_send.store(false, Ordering::Release);
+        self.facts().may_send.store(0, Ordering::Release);
     }
 
     pub(crate) fn revoke(&self) {
@@ -264,8 +331,8 @@ impl Session {
 }
 
 /// Sets the flag; whether it was not set before. Reads first, since nearly always it is.
-fn first_time(flag: &AtomicBool) -> bool {
-    !flag.load(Ordering::Relaxed) && !flag.swap(true, Ordering::AcqRel)
+fn first_time(flag: &AtomicU32) -> bool {
+    flag.load(Ordering::Relaxed) == 0 && flag.swap(1, Ordering::AcqRel) == 0
 }
 
 #[cfg(test)]

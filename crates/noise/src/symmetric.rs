@@ -40,6 +40,16 @@ pub(crate) fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 16] {
     state.finalize().into_bytes().into()
 }
 
+/// Keyed BLAKE2s with 32 bytes of output, over the parts one after the other.
+pub(crate) fn keyed_hash(key: &[u8; HASH_LEN], parts: &[&[u8]]) -> [u8; HASH_LEN] {
+    let mut state = <Blake2sMac<blake2::digest::consts::U32> as KeyInit>::new_from_slice(key)
+        .expect("keys of up to 32 bytes are valid, and this has 32");
+    for part in parts {
+        Mac::update(&mut state, part);
+    }
+    state.finalize().into_bytes().into()
+}
+
 /// HMAC-BLAKE2s (RFC 2104), which unlike the keyed hash is what Noise's key derivation is defined with.
 fn hmac(key: &[u8; HASH_LEN], parts: &[&[u8]]) -> Zeroizing<[u8; HASH_LEN]> {
     let mut pad = Zeroizing::new([0x36; BLOCK_LEN]);

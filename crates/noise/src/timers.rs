@@ -171,7 +171,7 @@ impl Timers {
 fn follow(
     deadline: &mut Option<Following>,
     activity: &Activity,
-    which: u8,
+    which: u32,
     since: impl Fn(&Activity) -> Option<Instant>,
     forget: bool,
     mut delay: impl FnMut() -> Duration,

@@ -2,12 +2,18 @@
 
 use inet::{Cidr, Endpoint};
 use linux::udp::Received;
-use noise::{Activity, Drop as Refusal, Mac1Checker, PeerId, Session, message::MessageType};
+use noise::{Activity, Drop as Refusal, Lender, Mac1Checker, PeerId, Session, message::MessageType};
 use std::{io, ops::Deref, os::fd::BorrowedFd, sync::Arc, time::Duration};
 
 /// What control asks of a data plane. Every call may come from any thread.
 pub trait DataPlane: Send + Sync {
-    /// Makes room for a peer. What moves is reported in `activity`.
+    /// Who lends memory for what changes of peers and sessions, and knows what an earlier process left: asked for once, before there are peers.
+    /// Without one, all of it is the protocol's own.
+    fn lender(&self) -> Option<Arc<dyn Lender>> {
+        None
+    }
+
+    /// Makes room for a peer. What moves is reported in `activity`; if that is in lent memory, the lender has been asked for it before.
     fn add_peer(&self, peer: PeerId, activity: Arc<Activity>);
     /// Forgets a peer with its allowed IPs, its sessions and what waits for it.
     fn remove_peer(&self, peer: PeerId);
@@ -29,7 +35,7 @@ pub trait DataPlane: Send + Sync {
     /// The peer's allowed IPs, in the order in which they were taken.
     fn allowed_ips(&self, peer: PeerId) -> Vec<Cidr>;
 
-    /// Receives with the session from now on.
+    /// Receives with the session from now on. One whose ledger has an odd epoch already was taken up from an earlier process.
     fn install_session(&self, session: Arc<Session>);
     /// Sends with the session from now on, what waits for one first.
     fn set_current_session(&self, peer: PeerId, session: Option<Arc<Session>>);
@@ -70,6 +76,14 @@ pub trait DataPlane: Send + Sync {
     fn loads(&self) -> Vec<WorkerLoad>;
     /// Stops the workers and waits for them.
     fn shutdown(&self);
+}
+
+/// Who wants to know what the workers of a data plane change by themselves. Called by whichever thread does it, in the data path: what it does
+/// must be short.
+pub trait Observer: Send + Sync {
+    /// The peer's endpoint is another one: an authentic packet came from there, or to another address of ours, or our address was forgotten because
+    /// it cannot be sent from. [`DataPlane::endpoint`] tells it. What control changes itself is not told.
+    fn endpoint_moved(&self, peer: PeerId);
 }
 
 /// One change of the allowed IPs.

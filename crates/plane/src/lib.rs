@@ -19,6 +19,6 @@ mod boundary;
 
 #[cfg(not(loom))]
 pub use boundary::{
-    AllowedIpChange, BATCH_SIZES, BATCHES_SIZED, Batches, ControlDrop, DataPlane, HandshakeBytes, PlaneEvent, Traffic,
-    WorkerLoad,
+    AllowedIpChange, BATCH_SIZES, BATCHES_SIZED, Batches, ControlDrop, DataPlane, HandshakeBytes, Observer, PlaneEvent,
+    Traffic, WorkerLoad,
 };

@@ -42,7 +42,7 @@ fn no_order_loses_a_wakeup() {
         let (mut told, mut found) = (false, false);
         for plane in order {
             match (plane, if plane { plane_step } else { device_step }) {
-                (true, 0) => assert!(begin(&activity.awaiting_since, 5)),
+                (true, 0) => assert!(begin(&activity.notes().awaiting_since, 5)),
                 (true, _) => told = activity.arm(AWAITING),
                 (false, 0) => activity.disarm(AWAITING),
                 (false, _) => found = activity.awaiting_since().is_some(),
@@ -75,4 +75,10 @@ fn no_race_loses_a_wakeup() {
         });
         assert!(told || found);
     }
+}
+
+#[test]
+fn the_layout_is_that_of_the_programs() {
+    assert_eq!(Notes::FIELDS.map(|(_, offset)| offset), [0, 8, 16, 24, 32, 36]);
+    assert_eq!((size_of::<Notes>(), align_of::<Notes>()), (40, 8));
 }

@@ -92,6 +92,9 @@ impl Device {
             return Err(Drop::Flood);
         }
         peer.latest_timestamp = Some(timestamp);
+        if peer.activity.slot().is_some() {
+            self.lending.tell(|lender| lender.keep_received_label(id, timestamp.as_bytes()));
+        }
         peer.initiation_handled = Some(now.boot);
         self.respond(now, id, responder, initiation)
     }
@@ -185,6 +188,8 @@ impl Device {
     ) {
         let (first, second) = symmetric.split();
         let (sending, receiving) = if is_initiator { (&first, &second) } else { (&second, &first) };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let ledger = peer.activity.slot().and_then(|_| self.lending.ask(|lender| lender.ledger(id)));
         let session = Arc::new(Session::new(SessionParts {
             peer: id,
             local_index,
@@ -193,8 +198,8 @@ impl Device {
             is_initiator,
             sending,
             receiving,
+            ledger,
         }));
-        let Some(peer) = self.peers.get_mut(&id) else { return };
         // It was just heard from, and has what was wanted.
         peer.unreachable = false;
         peer.handshake_wanted = false;

@@ -158,7 +158,9 @@ impl Device {
         let index = self.take_index(id);
         let (Some(owner), Some(peer)) = (&self.owner, self.peers.get_mut(&id)) else { return };
         let key = peer.key;
-        let timestamp = Timestamp::next(now.wall, peer.last_timestamp);
+        // One that an earlier process sent counts, whomever it sent it to.
+        let earlier = || self.lending.ask(|lender| lender.sent_label()).map(Timestamp::from_bytes);
+        let timestamp = Timestamp::next(now.wall, peer.last_timestamp.or_else(earlier));
         let mut ephemeral = [0; 32];
         let mut sealed_static = [0; SEALED_STATIC_LEN];
         let mut sealed_timestamp = [0; SEALED_TIMESTAMP_LEN];
@@ -185,6 +187,11 @@ impl Device {
         });
         peer.jar.add_macs(now.boot, &key, &mut message);
         peer.last_timestamp = Some(timestamp);
+        self.lending.tell(|lender| {
+            if lender.sent_label().is_none_or(|greatest| greatest < *timestamp.as_bytes()) {
+                lender.keep_sent_label(timestamp.as_bytes());
+            }
+        });
         peer.last_handshake_sent = Some(now.boot);
         peer.timers.handshake_initiated(now.boot, &mut self.random);
         peer.activity.handshake_sent(now.boot);

@@ -15,6 +15,15 @@ fn start() -> Instant {
 }
 
 fn session(is_initiator: bool) -> Session {
+    with(is_initiator, None)
+}
+
+/// With its books in lent memory.
+fn lent(is_initiator: bool) -> Session {
+    with(is_initiator, Some(Lent::new(7, Box::new(Ledger::default()))))
+}
+
+fn with(is_initiator: bool, ledger: Option<Lent<Ledger>>) -> Session {
     let key = |n| SharedSecret::new(Zeroizing::new([n; 32]));
     Session::new(SessionParts {
         peer: PeerId::from_u32(1),
@@ -24,6 +33,7 @@ fn session(is_initiator: bool) -> Session {
         is_initiator,
         sending: &key(1),
         receiving: &key(2),
+        ledger,
     })
 }
 
@@ -82,7 +92,7 @@ fn what_is_under_way_is_never_far_apart() {
 #[test]
 fn counters_pass_32_bits() {
     let session = session(true);
-    session.next_counter.store(u32::MAX.into(), Ordering::Relaxed);
+    session.facts().next_counter.store(u32::MAX.into(), Ordering::Relaxed);
     assert_eq!(session.reserve(start(), 2), Ok(0xffff_ffff));
     assert_eq!(session.reserve(start(), 1), Ok(0x1_0000_0001));
 }
@@ -90,7 +100,7 @@ fn counters_pass_32_bits() {
 #[test]
 fn reject_after_messages_is_never_passed() {
     let session = session(true);
-    session.next_counter.store(REJECT_AFTER_MESSAGES - 3, Ordering::Relaxed);
+    session.facts().next_counter.store(REJECT_AFTER_MESSAGES - 3, Ordering::Relaxed);
     assert_eq!(session.reserve(start(), 4), Err(ReserveError::Exhausted));
     assert_eq!(session.reserve(start(), 3), Ok(REJECT_AFTER_MESSAGES - 3));
     session.release(REJECT_AFTER_MESSAGES - 3, 3);
@@ -154,7 +164,7 @@ fn a_new_session_is_asked_for_once_for_each_reason() {
     let responder = session(false);
     assert!(!responder.rekey_due_on_send(start() + 179 * SEC), "the initiator sees to it");
     assert!(!responder.rekey_due_on_receive(start() + 179 * SEC));
-    responder.next_counter.store(REKEY_AFTER_MESSAGES, Ordering::Relaxed);
+    responder.facts().next_counter.store(REKEY_AFTER_MESSAGES, Ordering::Relaxed);
     assert!(responder.rekey_due_on_send(start()), "but not to how much the responder sent");
     assert!(!responder.rekey_due_on_send(start()));
 }

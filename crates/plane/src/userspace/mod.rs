@@ -25,7 +25,7 @@ mod writer;
 
 pub use crew::Helping;
 
-use crate::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic, WorkerLoad};
+use crate::{AllowedIpChange, ControlDrop, DataPlane, Observer, PlaneEvent, Traffic, WorkerLoad};
 use crew::Crew;
 use drops::Reason;
 use events::SOURCE_LEARNT;
@@ -107,6 +107,11 @@ impl Userspace {
         Ok(plane)
     }
 
+    /// Tells `observer` what the workers change by themselves: to be called once, before they have sockets.
+    pub fn set_observer(&self, observer: Arc<dyn Observer>) {
+        self.shared.set_observer(observer);
+    }
+
     fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,7 +140,7 @@ impl DataPlane for Userspace {
 
     fn set_endpoint(&self, peer: PeerId, endpoint: Option<Endpoint>) {
         if let Some(peer) = self.shared.peer(peer)
-            && peer.set_endpoint(endpoint)
+            && peer.set_endpoint(endpoint).source_learnt
         {
             self.shared.events.raise(&peer, SOURCE_LEARNT);
         }

@@ -34,6 +34,15 @@ pub(crate) struct Peer {
     rx_bytes: AtomicU64,
 }
 
+/// What came of an endpoint that was set, or seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moved {
+    /// It is sent to from now on, which it was not before.
+    pub(crate) changed: bool,
+    /// An address of ours was learnt with it.
+    pub(crate) source_learnt: bool,
+}
+
 impl Peer {
     pub(crate) fn new(id: PeerId, activity: Arc<Activity>) -> Self {
         Self {
@@ -71,18 +80,18 @@ impl Peer {
         Some(endpoint)
     }
 
-    /// Sends to `endpoint` from now on. Returns whether an address of ours was learnt with it.
-    pub(crate) fn set_endpoint(&self, endpoint: Option<Endpoint>) -> bool {
+    /// Sends to `endpoint` from now on.
+    pub(crate) fn set_endpoint(&self, endpoint: Option<Endpoint>) -> Moved {
         let source = endpoint.and_then(|endpoint| endpoint.source);
         let via = source.map_or(0, |source| source.ifindex);
         let old = self.path.load();
         let plain = endpoint.map(without_interface);
         match (&*old, endpoint) {
-            (Some(path), Some(endpoint)) if path.refuses(endpoint) => return false,
+            (Some(path), Some(endpoint)) if path.refuses(endpoint) => return Moved::default(),
             (Some(path), _) if Some(path.endpoint) == plain => path.via.store(via, Ordering::Relaxed),
             _ => self.path.store(plain.map(|endpoint| Arc::new(Path::after(old.as_deref(), endpoint, via)))),
         }
-        source.is_some()
+        Moved { changed: true, source_learnt: source.is_some() }
     }
 
     /// Lets the kernel choose our address again, until the peer's next packet. An endpoint that somebody sets at this moment stands.
@@ -121,15 +130,18 @@ impl Peer {
         }
     }
 
-    /// The peer's newest packet came from `here`. Returns whether an address of ours was learnt from it.
+    /// The peer's newest packet came from `here`.
     #[inline]
-    pub(crate) fn roam(&self, here: Endpoint) -> bool {
+    pub(crate) fn roam(&self, here: Endpoint) -> Moved {
         let via = here.source.map_or(0, |source| source.ifindex);
         let is_here = |path: &Arc<Path>| {
             let same = path.endpoint == without_interface(here) && path.via.load(Ordering::Relaxed) == via;
             same || path.refuses(here)
         };
-        !self.path.load().as_ref().is_some_and(is_here) && self.set_endpoint(Some(here))
+        if self.path.load().as_ref().is_some_and(is_here) {
+            return Moved::default();
+        }
+        self.set_endpoint(Some(here))
     }
 
     #[inline]
@@ -302,22 +314,25 @@ mod tests {
     #[test]
     fn an_address_that_was_refused_is_not_learnt_until_it_is_forgotten() {
         let (peer, here) = (peer(), endpoint(Some(("192.0.2.9", 3))));
-        assert!(peer.roam(here) && !peer.roam(here), "news once");
+        assert!(peer.roam(here).source_learnt && !peer.roam(here).source_learnt, "news once");
         peer.refuse_source(endpoint(Some(("192.0.2.8", 3))), 4);
         assert_eq!(peer.endpoint(), Some(here), "another was meant");
         peer.refuse_source(here, 4);
         for _ in 0..2 {
-            assert!(!peer.roam(here) && !peer.set_endpoint(Some(here)), "a packet that was on its way");
+            assert!(
+                !peer.roam(here).source_learnt && !peer.set_endpoint(Some(here)).source_learnt,
+                "a packet that was on its way"
+            );
             assert_eq!(peer.endpoint(), Some(endpoint(None)));
         }
         let elsewhere = endpoint(Some(("192.0.2.9", 4)));
         assert_eq!(peer.refused_sources(), [elsewhere]);
-        assert!(peer.roam(elsewhere), "the same address by the right way in");
-        assert!(!peer.roam(here));
+        assert!(peer.roam(elsewhere).source_learnt, "the same address by the right way in");
+        assert!(!peer.roam(here).source_learnt);
         assert_eq!(peer.endpoint(), Some(elsewhere), "which stands");
         peer.forget_source();
         assert!(peer.refused_sources().is_empty());
-        assert!(peer.roam(here));
+        assert!(peer.roam(here).source_learnt);
         assert_eq!(peer.endpoint(), Some(here));
     }
 
@@ -328,7 +343,7 @@ mod tests {
         for _ in 0..10 {
             for (last, ifindex) in (1..=9).flat_map(|last| [(last, 4), (last, 5)]) {
                 let here = endpoint(Some((&format!("192.0.2.{last}"), ifindex)));
-                if peer.roam(here) {
+                if peer.roam(here).source_learnt {
                     looks += 1;
                     peer.refuse_source(here, out);
                 }
@@ -336,14 +351,14 @@ mod tests {
             }
         }
         assert_eq!(looks, REFUSED, "one for each address that is remembered");
-        assert!(peer.roam(endpoint(Some(("192.0.2.1", out)))), "the right way");
+        assert!(peer.roam(endpoint(Some(("192.0.2.1", out)))).source_learnt, "the right way");
         // The way out changes: what is remembered of the address does too.
         peer.refuse_source(endpoint(Some(("192.0.2.1", out))), 5);
         assert_eq!(peer.refused_sources().len(), REFUSED);
-        assert!(peer.roam(endpoint(Some(("192.0.2.1", 5)))));
+        assert!(peer.roam(endpoint(Some(("192.0.2.1", 5)))).source_learnt);
         // Another place, another way there.
         let there = Endpoint { addr: "192.0.2.2:51820".parse().unwrap(), ..endpoint(Some(("192.0.2.9", 4))) };
-        assert!(peer.roam(there) && peer.refused_sources().is_empty());
+        assert!(peer.roam(there).source_learnt && peer.refused_sources().is_empty());
     }
 
     #[test]

@@ -165,6 +165,7 @@ impl<'a> Batch<'a> {
             }
             SendError::Invalid if outgoing.to.source.is_some() => {
                 run.peer.forget_source();
+                self.shared.tell_moved(run.peer.id);
                 let to = Endpoint { source: None, ..outgoing.to };
                 let (sent, error) = socket.send(&[Outgoing { to, ..*outgoing }]);
                 if sent == 1 {

@@ -1,6 +1,7 @@
 //! What all workers share: peers, sessions, routes, and the way to each other.
 
 use super::{drops::Drops, events::Events, icmp::Way, load::Load, peer::Peer, strays::Strays};
+use crate::Observer;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use inet::allowed::{AllowedIps, Snapshot};
 #[cfg(not(fuzzing))]
@@ -14,7 +15,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering},
         mpsc::SyncSender,
     },
@@ -143,6 +144,7 @@ pub(crate) struct Shared {
     pub(crate) errors: ArcSwapOption<Way>,
     pub(crate) events: Events,
     pub(crate) drops: Drops,
+    observer: OnceLock<Arc<dyn Observer>>,
     pub(crate) links: Box<[Link]>,
     pub(crate) loads: Box<[Load]>,
 }
@@ -162,6 +164,7 @@ impl Shared {
             errors: ArcSwapOption::empty(),
             events: Events::new()?,
             drops: Drops::new(),
+            observer: OnceLock::new(),
             links: links?,
             loads: (0..workers).map(|_| Load::default()).collect(),
         })
@@ -187,6 +190,18 @@ impl Shared {
 
     pub(crate) fn remove_peer(&self, id: PeerId) -> Option<Arc<Peer>> {
         self.peers.write().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+
+    /// Whom to tell what the workers change; the first one stays.
+    pub(crate) fn set_observer(&self, observer: Arc<dyn Observer>) {
+        let _ = self.observer.set(observer);
+    }
+
+    /// A worker has changed the peer's endpoint.
+    pub(crate) fn tell_moved(&self, peer: PeerId) {
+        if let Some(observer) = self.observer.get() {
+            observer.endpoint_moved(peer);
+        }
     }
 
     /// The session with this receiver index.

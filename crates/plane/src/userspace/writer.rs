@@ -270,8 +270,12 @@ impl Arrivals<'_> {
     /// The peer is where its newest packet came from, and reaches us where that packet did.
     fn roam(&self, shared: &Shared, peer: &Arc<Peer>, received: &Received) {
         let source = received.source;
+        let moved = peer.roam(Endpoint { addr: received.from, source });
+        if moved.changed {
+            shared.tell_moved(peer.id);
+        }
         // Of IPv6 addresses there is nothing to find out; see `control::sources`.
-        if peer.roam(Endpoint { addr: received.from, source }) && source.is_some_and(|source| source.ip.is_ipv4()) {
+        if moved.source_learnt && source.is_some_and(|source| source.ip.is_ipv4()) {
             shared.events.raise(peer, SOURCE_LEARNT);
         }
     }
