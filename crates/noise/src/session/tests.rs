@@ -18,9 +18,22 @@ fn session(is_initiator: bool) -> Session {
     with(is_initiator, None)
 }
 
-/// With its books in lent memory.
+/// With its books in lent memory, where another session left something.
 fn lent(is_initiator: bool) -> Session {
-    with(is_initiator, Some(Lent::new(7, Box::new(Ledger::default()))))
+    let former = Ledger::default();
+    former.window[3].store(u64::MAX, Ordering::Relaxed);
+    for counter in [&former.facts.next_counter, &former.facts.received_next, &former.facts.arrived] {
+        counter.store(99, Ordering::Relaxed);
+    }
+    let flags = [&former.facts.rekey_asked_on_send, &former.facts.rekey_asked_on_receive, &former.facts.epoch];
+    for flag in flags {
+        flag.store(1, Ordering::Relaxed);
+    }
+    with(is_initiator, Some(Lent::new(7, Box::new(former))))
+}
+
+fn both(is_initiator: bool) -> [Session; 2] {
+    [session(is_initiator), lent(is_initiator)]
 }
 
 fn with(is_initiator: bool, ledger: Option<Lent<Ledger>>) -> Session {
@@ -39,150 +52,196 @@ fn with(is_initiator: bool, ledger: Option<Lent<Ledger>>) -> Session {
 
 #[test]
 fn counters_are_consecutive_and_bounded_while_under_way() {
-    let session = session(true);
-    assert_eq!(session.reserve(start(), 1), Ok(0));
-    assert_eq!(session.reserve(start(), 45), Ok(1));
-    assert_eq!(session.reserve(start(), 448), Ok(46), "the second block has begun");
-    assert_eq!(session.reserve(start(), 402), Ok(494), "896 are under way now");
-    assert_eq!(session.reserve(start(), 1), Err(ReserveError::Busy));
-    session.release(1, 45);
-    assert_eq!(session.reserve(start(), 1), Err(ReserveError::Busy), "the very first is still under way");
-    session.release(46, 448);
-    session.release(494, 402);
-    assert_eq!(session.reserve(start(), 1), Err(ReserveError::Busy), "however many others have left");
-    session.release(0, 1);
-    assert_eq!(session.reserve(start(), 448), Ok(896));
-    assert_eq!(session.reserve(start(), u32::MAX), Err(ReserveError::Busy));
+    for session in both(true) {
+        assert_eq!(session.reserve(start(), 1), Ok(0));
+        assert_eq!(session.reserve(start(), 45), Ok(1));
+        assert_eq!(session.reserve(start(), 448), Ok(46), "the second block has begun");
+        assert_eq!(session.reserve(start(), 402), Ok(494), "896 are under way now");
+        assert_eq!(session.reserve(start(), 1), Err(ReserveError::Busy));
+        session.release(1, 45);
+        assert_eq!(session.reserve(start(), 1), Err(ReserveError::Busy), "the very first is still under way");
+        session.release(46, 448);
+        session.release(494, 402);
+        assert_eq!(session.reserve(start(), 1), Err(ReserveError::Busy), "however many others have left");
+        session.release(0, 1);
+        assert_eq!(session.reserve(start(), 448), Ok(896));
+        assert_eq!(session.reserve(start(), u32::MAX), Err(ReserveError::Busy));
+    }
 }
 
 #[test]
 fn what_is_under_way_is_never_far_apart() {
-    let session = session(true);
-    let held = std::sync::Mutex::new(std::collections::BTreeSet::new());
-    std::thread::scope(|scope| {
-        for thread in 0..3u32 {
-            let (session, held) = (&session, &held);
-            scope.spawn(move || {
-                for round in 0..3000u32 {
-                    let n = 1 + (round * 7 + thread * 13) % 64;
-                    let Ok(first) = session.reserve(start(), n) else {
-                        std::thread::yield_now();
-                        continue;
-                    };
-                    let last = first + u64::from(n) - 1;
-                    {
-                        let mut held = held.lock().unwrap();
-                        held.extend([first, last]);
-                        let span = held.last().unwrap() - held.first().unwrap();
-                        assert!(span < u64::from(MAX_OUTSTANDING), "{span} apart");
+    for session in both(true) {
+        let held = std::sync::Mutex::new(std::collections::BTreeSet::new());
+        std::thread::scope(|scope| {
+            for thread in 0..3u32 {
+                let (session, held) = (&session, &held);
+                scope.spawn(move || {
+                    for round in 0..3000u32 {
+                        let n = 1 + (round * 7 + thread * 13) % 64;
+                        let Ok(first) = session.reserve(start(), n) else {
+                            std::thread::yield_now();
+                            continue;
+                        };
+                        let last = first + u64::from(n) - 1;
+                        {
+                            let mut held = held.lock().unwrap();
+                            held.extend([first, last]);
+                            let span = held.last().unwrap() - held.first().unwrap();
+                            assert!(span < u64::from(MAX_OUTSTANDING), "{span} apart");
+                        }
+                        if round % 5 == 0 {
+                            std::thread::yield_now();
+                        }
+                        // Out of the books first: whoever reserves next must not find it there.
+                        held.lock().unwrap().retain(|counter| !(first..=last).contains(counter));
+                        session.release(first, n);
                     }
-                    if round % 5 == 0 {
-                        std::thread::yield_now();
-                    }
-                    // Out of the books first: whoever reserves next must not find it there.
-                    held.lock().unwrap().retain(|counter| !(first..=last).contains(counter));
-                    session.release(first, n);
-                }
-            });
-        }
-    });
-    assert!(session.outstanding.iter().all(|outstanding| outstanding.load(Ordering::Relaxed) == 0));
+                });
+            }
+        });
+        assert!(session.outstanding.iter().all(|outstanding| outstanding.load(Ordering::Relaxed) == 0));
+    }
 }
 
 #[test]
 fn counters_pass_32_bits() {
-    let session = session(true);
-    session.facts().next_counter.store(u32::MAX.into(), Ordering::Relaxed);
-    assert_eq!(session.reserve(start(), 2), Ok(0xffff_ffff));
-    assert_eq!(session.reserve(start(), 1), Ok(0x1_0000_0001));
+    for session in both(true) {
+        session.facts().next_counter.store(u32::MAX.into(), Ordering::Relaxed);
+        assert_eq!(session.reserve(start(), 2), Ok(0xffff_ffff));
+        assert_eq!(session.reserve(start(), 1), Ok(0x1_0000_0001));
+    }
 }
 
 #[test]
 fn reject_after_messages_is_never_passed() {
-    let session = session(true);
-    session.facts().next_counter.store(REJECT_AFTER_MESSAGES - 3, Ordering::Relaxed);
-    assert_eq!(session.reserve(start(), 4), Err(ReserveError::Exhausted));
-    assert_eq!(session.reserve(start(), 3), Ok(REJECT_AFTER_MESSAGES - 3));
-    session.release(REJECT_AFTER_MESSAGES - 3, 3);
-    for _ in 0..1000 {
-        assert!(session.reserve(start(), 1).is_err());
+    for session in both(true) {
+        session.facts().next_counter.store(REJECT_AFTER_MESSAGES - 3, Ordering::Relaxed);
+        assert_eq!(session.reserve(start(), 4), Err(ReserveError::Exhausted));
+        assert_eq!(session.reserve(start(), 3), Ok(REJECT_AFTER_MESSAGES - 3));
+        session.release(REJECT_AFTER_MESSAGES - 3, 3);
+        for _ in 0..1000 {
+            assert!(session.reserve(start(), 1).is_err());
+        }
+        assert!(!session.may_send(start()));
+        assert!(session.may_receive(start()));
+        let outstanding: u32 = session.outstanding.iter().map(|outstanding| outstanding.load(Ordering::Relaxed)).sum();
+        assert_eq!(outstanding, 0, "what was refused is not under way");
     }
-    assert!(!session.may_send(start()));
-    assert!(session.may_receive(start()));
-    let outstanding: u32 = session.outstanding.iter().map(|outstanding| outstanding.load(Ordering::Relaxed)).sum();
-    assert_eq!(outstanding, 0, "what was refused is not under way");
 }
 
 #[test]
 fn no_two_threads_get_one_counter() {
-    let session = session(true);
+    for session in both(true) {
+        let taken = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut taken = Vec::new();
+                        for n in (1..6).cycle().take(2000) {
+                            if let Ok(first) = session.reserve(start(), n) {
+                                taken.extend(first..first + u64::from(n));
+                                session.release(first, n);
+                            }
+                        }
+                        taken
+                    })
+                })
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        let different: std::collections::BTreeSet<_> = taken.iter().collect();
+        assert_eq!(different.len(), taken.len());
+    }
+}
+
+/// Programs in the kernel only add, one at a time, and count nothing as outstanding.
+#[test]
+fn who_only_adds_gets_no_counter_of_anybodys() {
+    let session = lent(true);
+    let done = AtomicBool::new(false);
     let taken = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..4)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut taken = Vec::new();
-                    for n in (1..6).cycle().take(2000) {
-                        if let Ok(first) = session.reserve(start(), n) {
+        let (session, done) = (&session, &done);
+        let workers = (0..2).map(|_| {
+            scope.spawn(move || {
+                let mut taken = Vec::new();
+                for n in (1..100).cycle().take(5000) {
+                    match session.reserve(start(), n) {
+                        Ok(first) => {
                             taken.extend(first..first + u64::from(n));
                             session.release(first, n);
                         }
+                        Err(error) => assert_eq!(error, ReserveError::Busy),
                     }
-                    taken
-                })
+                }
+                done.store(true, Ordering::Relaxed);
+                taken
             })
-            .collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        let workers: Vec<_> = workers.collect();
+        let mut taken = Vec::new();
+        while !done.load(Ordering::Relaxed) && taken.len() < 5_000_000 {
+            taken.push(session.facts().next_counter.fetch_add(1, Ordering::AcqRel));
+        }
+        taken.extend(workers.into_iter().flat_map(|worker| worker.join().unwrap()));
+        taken
     });
-    let different: std::collections::BTreeSet<_> = taken.iter().collect();
+    let different: std::collections::HashSet<_> = taken.iter().collect();
     assert_eq!(different.len(), taken.len());
+    assert!(session.outstanding.iter().all(|outstanding| outstanding.load(Ordering::Relaxed) == 0));
+    // Beyond the limit they only make it more, and nobody gets any.
+    session.facts().next_counter.store(REJECT_AFTER_MESSAGES + 20, Ordering::Relaxed);
+    assert_eq!(session.reserve(start(), 1), Err(ReserveError::Expired));
 }
 
 #[test]
 fn a_session_dies_of_age_and_of_being_revoked() {
-    let session = session(true);
-    let last = start() + Duration::from_nanos(179_999_999_999);
-    assert!(session.may_receive(last) && session.reserve(last, 1).is_ok());
-    assert!(!session.may_receive(start() + 180 * SEC));
-    assert_eq!(session.reserve(start() + 180 * SEC, 1), Err(ReserveError::Expired));
-    session.close_sending();
-    assert!(session.may_receive(last));
-    assert_eq!(session.reserve(last, 1), Err(ReserveError::Expired));
-    session.revoke();
-    assert!(session.is_revoked() && !session.may_receive(start()));
+    for session in both(true) {
+        let last = start() + Duration::from_nanos(179_999_999_999);
+        assert!(session.may_receive(last) && session.reserve(last, 1).is_ok());
+        assert!(!session.may_receive(start() + 180 * SEC));
+        assert_eq!(session.reserve(start() + 180 * SEC, 1), Err(ReserveError::Expired));
+        session.close_sending();
+        assert!(session.may_receive(last));
+        assert_eq!(session.reserve(last, 1), Err(ReserveError::Expired));
+        session.revoke();
+        assert!(session.is_revoked() && !session.may_receive(start()));
+    }
 }
 
 #[test]
 fn a_new_session_is_asked_for_once_for_each_reason() {
-    let initiator = session(true);
-    assert!(!initiator.rekey_due_on_send(start() + 119 * SEC));
-    assert!(initiator.rekey_due_on_send(start() + 120 * SEC));
-    assert!(!initiator.rekey_due_on_send(start() + 121 * SEC));
-    assert!(!initiator.rekey_due_on_receive(start() + 164 * SEC));
-    assert!(initiator.rekey_due_on_receive(start() + 165 * SEC));
-    assert!(!initiator.rekey_due_on_receive(start() + 166 * SEC));
-
-    let responder = session(false);
-    assert!(!responder.rekey_due_on_send(start() + 179 * SEC), "the initiator sees to it");
-    assert!(!responder.rekey_due_on_receive(start() + 179 * SEC));
-    responder.facts().next_counter.store(REKEY_AFTER_MESSAGES, Ordering::Relaxed);
-    assert!(responder.rekey_due_on_send(start()), "but not to how much the responder sent");
-    assert!(!responder.rekey_due_on_send(start()));
+    for [initiator, responder] in [session, lent].map(|make: fn(bool) -> Session| [true, false].map(make)) {
+        assert!(!initiator.rekey_due_on_send(start() + 119 * SEC));
+        assert!(initiator.rekey_due_on_send(start() + 120 * SEC));
+        assert!(!initiator.rekey_due_on_send(start() + 121 * SEC));
+        assert!(!initiator.rekey_due_on_receive(start() + 164 * SEC));
+        assert!(initiator.rekey_due_on_receive(start() + 165 * SEC));
+        assert!(!initiator.rekey_due_on_receive(start() + 166 * SEC));
+        assert!(!responder.rekey_due_on_send(start() + 179 * SEC), "the initiator sees to it");
+        assert!(!responder.rekey_due_on_receive(start() + 179 * SEC));
+        responder.facts().next_counter.store(REKEY_AFTER_MESSAGES, Ordering::Relaxed);
+        assert!(responder.rekey_due_on_send(start()), "but not to how much the responder sent");
+        assert!(!responder.rekey_due_on_send(start()));
+    }
 }
 
 #[test]
 fn the_responder_confirms_once_and_the_initiator_never() {
-    assert!(!session(true).confirm());
-    let responder = session(false);
-    assert!(responder.confirm());
-    assert!(!responder.confirm());
+    assert!(both(true).iter().all(|initiator| !initiator.confirm()));
+    for responder in both(false) {
+        assert!(responder.awaits_confirmation() && responder.confirm());
+        assert!(!responder.confirm() && !responder.awaits_confirmation());
+    }
 }
 
 /// Commits each counter and compares with what is expected.
 fn commit(cases: &[(u64, bool)]) {
-    let session = session(true);
-    for (n, &(counter, new)) in cases.iter().enumerate() {
-        assert!(!new || session.looks_new(counter), "case {n}: {counter} does not even look new");
-        assert_eq!(session.replay().commit(counter), new, "case {n}: {counter}");
+    for session in both(true) {
+        for (n, &(counter, new)) in cases.iter().enumerate() {
+            assert!(!new || session.looks_new(counter), "case {n}: {counter} does not even look new");
+            assert_eq!(session.replay().commit(counter), new, "case {n}: {counter}");
+        }
     }
 }
 
@@ -245,8 +304,11 @@ fn all_of_8192_are_told_apart_at_any_alignment() {
 
 proptest! {
     #[test]
-    fn the_window_agrees_with_a_set(steps in proptest::collection::vec((0u64..3, 0u64..20_000), 1..300)) {
-        let session = session(true);
+    fn the_window_agrees_with_a_set(
+        is_lent in any::<bool>(),
+        steps in proptest::collection::vec((0u64..3, 0u64..20_000), 1..300),
+    ) {
+        let session = if is_lent { lent(true) } else { session(true) };
         let mut seen = std::collections::HashSet::new();
         let mut newest: Option<u64> = None;
         let mut base = 0;
@@ -282,4 +344,50 @@ fn long_runs_in_either_direction_as_the_kernel_tests_them() {
     commit(&[back(LIMIT - 1, 1), vec![(0, true), (LIMIT, true)]].concat());
     // A jump over the whole ring leaves nothing of the lap before.
     commit(&[forward(0, LIMIT), vec![(LIMIT * 3, true)], forward(LIMIT * 2 + 1, LIMIT * 3 - 1)].concat());
+}
+
+#[test]
+fn a_lent_session_tells_its_lender_what_it_needs_and_leaves_it_what_is_its_own() {
+    let session = lent(false);
+    let ledger = session.ledger().unwrap();
+    assert_eq!((ledger.slot(), ledger.as_ref().epoch().load(Ordering::Relaxed)), (7, 1));
+    assert_eq!(session.keys(), Some((&[1; 32], &[2; 32])));
+    let facts = &ledger.as_ref().facts;
+    let told = [&facts.may_send, &facts.awaits_confirmation, &facts.is_initiator, &facts.remote_index];
+    assert_eq!(told.map(|fact| fact.load(Ordering::Relaxed)), [1, 1, 0, 3u32.to_le()]);
+    assert_eq!((ledger.as_ref().local_index(), ledger.as_ref().created()), (2u32.to_le(), start()));
+    session.revoke();
+    assert_eq!(facts.epoch.load(Ordering::Relaxed) + facts.may_send.load(Ordering::Relaxed), 2, "the lender ends it");
+    session.close_sending();
+    assert_eq!(facts.may_send.load(Ordering::Relaxed), 0);
+    assert!(super::tests::session(true).keys().is_none() && super::tests::session(true).ledger().is_none());
+}
+
+#[test]
+fn two_that_take_up_a_ledger_agree_about_everything() {
+    let ledger = std::sync::Arc::new(Ledger::default());
+    struct Shared(std::sync::Arc<Ledger>);
+    impl AsRef<Ledger> for Shared {
+        fn as_ref(&self) -> &Ledger {
+            &self.0
+        }
+    }
+    let lend = || Lent::new(0, Box::new(Shared(ledger.clone())));
+    let key = |n| SharedSecret::new(Zeroizing::new([n; 32]));
+    let first = with(false, Some(lend()));
+    assert_eq!(first.reserve(start(), 5), Ok(0));
+    assert!(first.replay().commit(12));
+    let second = Session::adopt(PeerId::from_u32(4), lend(), [key(1), key(2)]);
+    assert_eq!(
+        (second.peer(), second.local_index(), second.remote_index()),
+        (PeerId::from_u32(4), first.local_index(), first.remote_index())
+    );
+    assert_eq!((second.created(), second.is_initiator()), (start(), false));
+    assert_eq!((second.reserve(start(), 2), first.reserve(start(), 1)), (Ok(5), Ok(7)));
+    assert!(!second.replay().commit(12) && second.replay().commit(13) && !first.replay().commit(13));
+    assert!(second.confirm() && !first.confirm());
+    second.close_sending();
+    assert!(!first.may_send(start()) && first.may_receive(start()));
+    second.revoke();
+    assert!(!first.is_revoked(), "that is each process's own");
 }

@@ -4,6 +4,7 @@
 #![allow(dead_code)] // Each test file uses its own part of this.
 #![allow(clippy::unwrap_used)] // Only tests are behind this.
 
+pub mod vault;
 pub mod world;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -13,8 +14,10 @@ use std::time::Duration;
 
 use noise::message::{MessageType, TRANSPORT_HEADER_LEN, parse_transport_header, write_transport_header};
 use noise::{
-    Activity, Destination, Device, Drop, Event, Instant, Now, PeerId, PrivateKey, PublicKey, ReceiverIndex, Session,
+    Activity, Destination, Device, Drop, Event, Instant, Now, PeerId, PresharedKey, PrivateKey, PublicKey,
+    ReceiverIndex, Session,
 };
+use vault::Vault;
 
 /// A moment on both clocks, `boot` after some point of uptime.
 pub fn at(boot: Duration) -> Now {
@@ -102,6 +105,8 @@ pub struct Node {
     /// Called back into `Device::handle_activity`.
     pub activity_calls: usize,
     pub under_load: bool,
+    /// Where what changes is kept, if not in the device.
+    pub vault: Option<Vault>,
 }
 
 const MAX_WAITING: usize = 16;
@@ -129,11 +134,38 @@ impl Node {
             accepted: HashSet::new(),
             activity_calls: 0,
             under_load: false,
+            vault: None,
         }
     }
 
+    /// One whose memory is in the vault.
+    pub fn lent(now: Now, n: u8, seed: u8, vault: &Vault) -> Self {
+        let mut device = Device::new([seed; 32]);
+        device.set_lender(Arc::new(vault.clone()));
+        device.set_private_key(now, Some(key(n)));
+        device.set_up(now, true);
+        Self { vault: Some(vault.clone()), ..Self::with(device, address(n)) }
+    }
+
+    /// Goes on with the books of another, who has died.
+    pub fn succeed(&mut self, other: &mut Node) {
+        self.sealed.extend(other.sealed.drain());
+        self.keys.extend(other.keys.drain());
+        self.accepted.extend(other.accepted.drain());
+    }
+
     pub fn add_peer(&mut self, now: Now, key: PublicKey, endpoint: Option<SocketAddr>) -> PeerId {
-        let id = self.device.add_peer(now, key).unwrap();
+        self.add_peer_with(now, key, PresharedKey::default(), endpoint)
+    }
+
+    pub fn add_peer_with(
+        &mut self,
+        now: Now,
+        key: PublicKey,
+        preshared: PresharedKey,
+        endpoint: Option<SocketAddr>,
+    ) -> PeerId {
+        let id = self.device.add_peer_with(now, key, preshared).unwrap();
         let activity = self.device.activity(id).unwrap();
         self.links.insert(id, Link { activity, current: None, endpoint, waiting: VecDeque::new() });
         id
@@ -206,18 +238,26 @@ impl Node {
                 }
                 Event::SessionInstalled { session } => {
                     self.told.push(Told::Installed);
-                    assert!(self.keys.insert(fingerprint(session.sealing_key())), "a session key came twice");
+                    let lived = self.vault.as_ref().is_some_and(|vault| vault.install(&session));
+                    let is_new = self.keys.insert(fingerprint(session.sealing_key()));
+                    assert!(is_new || lived, "a session key came twice");
                     let former = self.sessions.insert(session.local_index(), session);
                     assert!(former.is_none(), "two sessions with one index");
                 }
                 Event::SessionCurrent { peer, session } => {
                     self.told.push(if session.is_some() { Told::Current } else { Told::NoCurrent });
+                    if let Some(vault) = &self.vault {
+                        vault.set_current(peer, session.as_deref());
+                    }
                     self.links.get_mut(&peer).unwrap().current = session;
                     self.flush(now, peer);
                 }
                 Event::SessionRetired { session } => {
                     self.told.push(Told::Retired);
                     assert!(session.is_revoked());
+                    if let Some(vault) = &self.vault {
+                        vault.retire(&session);
+                    }
                     assert!(self.sessions.remove(&session.local_index()).is_some(), "retired without being installed");
                 }
                 Event::KeepaliveDue { peer } => {

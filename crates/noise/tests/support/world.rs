@@ -12,7 +12,9 @@ use noise::message::MessageType;
 use noise::{Drop, Instant, Now, PresharedKey};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
+use std::sync::Arc;
 
+use super::vault::Vault;
 use super::{Datagram, Node, address, at, at_wall, key, millis, secs};
 
 /// How hostile the adversary is, in percent of datagrams.
@@ -35,6 +37,9 @@ pub struct World {
     rng: ChaCha8Rng,
     pub time: Duration,
     pub nodes: [Node; 2],
+    preshared: PresharedKey,
+    /// How often a node has died.
+    pub deaths: usize,
     hostility: Hostility,
     /// What is under way, by arrival and then by number.
     network: BTreeMap<(Duration, u64), Datagram>,
@@ -55,22 +60,37 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64) -> Self {
+        Self::with(seed, false)
+    }
+
+    /// One in which nodes die, and leave their sessions to successors.
+    pub fn mortal(seed: u64) -> Self {
+        Self::with(seed, true)
+    }
+
+    fn with(seed: u64, mortal: bool) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let now = at(secs(0));
         let mut nodes = [1, 2].map(|n| {
             let mut bytes = [n; 32];
             rng.fill_bytes(&mut bytes[..31]);
             let mut device = noise::Device::new(bytes);
+            let vault = mortal.then(Vault::default);
+            if let Some(vault) = &vault {
+                device.set_lender(Arc::new(vault.clone()));
+            }
             device.set_private_key(now, Some(key(n)));
             device.set_up(now, true);
-            Node::with(device, address(n))
+            Node { vault, ..Node::with(device, address(n)) }
         });
         nodes[0].add_peer(now, key(2).public(), Some(address(2)));
         nodes[1].add_peer(now, key(1).public(), Some(address(1)));
+        let mut preshared = PresharedKey::default();
         if rng.next_u32() % 2 == 0 {
+            preshared = PresharedKey::from_bytes([3; 32]);
             for node in &mut nodes {
                 let peer = node.peer();
-                node.device.set_preshared_key(now, peer, PresharedKey::from_bytes([3; 32]));
+                node.device.set_preshared_key(now, peer, preshared.clone());
             }
         }
         let pace = |rng: &mut ChaCha8Rng| Some(millis(u64::from(rng.next_u32() % 20_000) + 200));
@@ -92,6 +112,8 @@ impl World {
             rng,
             time: secs(0),
             nodes,
+            preshared,
+            deaths: 0,
             hostility,
             network: BTreeMap::new(),
             sent: 0,
@@ -267,8 +289,35 @@ impl World {
                 self.asleep_until[n] = self.time + secs(self.below(limit).into());
             }
             8 | 9 => self.nodes[n].under_load = !self.nodes[n].under_load,
+            10 if self.nodes[n].vault.is_some() => self.die(n),
             _ => {}
         }
+    }
+
+    /// Ends a node at once, and puts another in its place, which knows no more than what the data plane kept.
+    fn die(&mut self, n: usize) {
+        let now = self.now(n);
+        let vault = self.nodes[n].vault.clone().unwrap();
+        vault.die();
+        self.deaths += 1;
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        let mut device = noise::Device::new(seed);
+        device.set_lender(Arc::new(vault.clone()));
+        device.set_private_key(now, Some(key(n as u8 + 1)));
+        let up_first = self.chance(50);
+        device.set_up(now, up_first);
+        let own = self.nodes[n].address;
+        let next = Node { vault: Some(vault), ..Node::with(device, own) };
+        let mut former = std::mem::replace(&mut self.nodes[n], next);
+        let node = &mut self.nodes[n];
+        node.succeed(&mut former);
+        node.drops = std::mem::take(&mut former.drops);
+        let endpoint = former.links[&former.peer()].endpoint;
+        node.add_peer_with(now, key(2 - n as u8).public(), self.preshared.clone(), endpoint);
+        node.device.set_up(now, true);
+        node.settle(now);
+        self.collect(n);
     }
 
     /// A message of the right form that nobody sent.
