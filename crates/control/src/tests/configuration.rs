@@ -2,6 +2,7 @@
 
 use super::{Ledger, device, reply, report};
 use crate::device::Device;
+use crate::lock::lock;
 use config::device::{AllowedIpChange, DeviceChange, PeerChange};
 use inet::Cidr;
 use noise::{PresharedKey, PrivateKey, PublicKey};
@@ -237,6 +238,46 @@ fn a_peer_that_is_not_mentioned_keeps_its_counters() {
     assert_eq!(told.peers.len(), 1);
     assert_eq!((told.peers[0].tx_bytes, told.peers[0].rx_bytes), (7, 8));
     assert_eq!(device.state().noise.find_peer(&public(2)), Some(first));
+}
+
+/// Under what a data plane that outlasts us keeps a peer: another key is another peer to it, and everything that makes the difference is known when the
+/// peer is added.
+#[test]
+fn a_peer_is_known_to_the_data_plane_by_all_keys() {
+    let asked = |own: u8, psk: Option<u8>| {
+        let (device, plane) = device();
+        let mut peer = PeerChange::new(public(2));
+        peer.preshared_key = psk.map(|psk| Box::new(PresharedKey::from_bytes([psk; 32])));
+        let change =
+            DeviceChange { private_key: Some(Some(private(own))), peers: vec![peer], ..DeviceChange::default() };
+        device.apply(change).unwrap();
+        let id = device.state().noise.find_peer(&public(2)).unwrap();
+        (device, plane.with(|books| books.lending.clone()), id)
+    };
+    let tags = [(0, None), (1, None), (0, Some(1)), (0, Some(2))].map(|(own, psk)| {
+        let (_, lending, id) = asked(own, psk);
+        let asked = lock(&lending.0).clone();
+        let [(peer, Some(tag))] = asked[..] else { panic!("{asked:?}") };
+        assert_eq!(peer, id);
+        tag
+    });
+    assert_eq!(tags.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+    assert_eq!(lock(&asked(0, Some(0)).1.0)[0].1, Some(tags[0]), "zeros are no key");
+
+    // It changes with each of the keys, and says nothing without one.
+    let (device, lending, id) = asked(0, None);
+    for _ in 0..2 {
+        let mut peer = PeerChange::new(public(2));
+        peer.preshared_key = Some(Box::new(PresharedKey::from_bytes([2; 32])));
+        device.apply(DeviceChange { peers: vec![peer], ..DeviceChange::default() }).unwrap();
+    }
+    for key in [Some(private(1)), None] {
+        device.apply(DeviceChange { private_key: Some(key), ..DeviceChange::default() }).unwrap();
+    }
+    let told = lock(&lending.0).split_off(1);
+    let [(_, with_psk), (_, with_other), (_, without)] = told[..] else { panic!("{told:?}") };
+    assert_eq!((with_psk, without), (Some(tags[3]), None));
+    assert!(with_other.is_some() && with_other != with_psk && told.iter().all(|&(peer, _)| peer == id));
 }
 
 #[test]

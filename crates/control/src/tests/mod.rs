@@ -12,7 +12,7 @@ use inet::allowed::AllowedIps;
 use inet::{Cidr, Endpoint};
 use linux::poll::EventFd;
 use linux::udp::{Received, Socket};
-use noise::{Activity, Mac1Checker, PeerId, Session};
+use noise::{Activity, Inherited, Label, Lender, Lent, Mac1Checker, Notes, PeerId, Session, Tag};
 use plane::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -37,6 +37,44 @@ struct Books {
     rebound: usize,
     drops: Vec<ControlDrop>,
     strays: Vec<Vec<u8>>,
+    lending: Lending,
+}
+
+/// Whom it was asked to lend to, by what tag. It lends notes.
+#[derive(Clone, Default)]
+struct Lending(Arc<Mutex<Asked>>);
+
+type Asked = Vec<(PeerId, Option<Tag>)>;
+
+impl Lender for Lending {
+    fn notes(&self, peer: PeerId, tag: Option<&Tag>) -> Option<Lent<Notes>> {
+        lock(&self.0).push((peer, tag.copied()));
+        Some(Lent::new(0, Box::new(Notes::default())))
+    }
+
+    fn retag(&self, peer: PeerId, tag: Option<&Tag>) {
+        lock(&self.0).push((peer, tag.copied()));
+    }
+
+    fn ledger(&self, _: PeerId) -> Option<Lent<noise::Ledger>> {
+        None
+    }
+
+    fn inherited(&self, _: PeerId) -> Vec<Inherited> {
+        Vec::new()
+    }
+
+    fn sent_label(&self) -> Option<Label> {
+        None
+    }
+
+    fn keep_sent_label(&self, _: &Label) {}
+
+    fn received_label(&self, _: PeerId) -> Option<Label> {
+        None
+    }
+
+    fn keep_received_label(&self, _: PeerId, _: &Label) {}
 }
 
 /// A data plane without packets.
@@ -55,6 +93,7 @@ impl Ledger {
             rebound: 0,
             drops: Vec::new(),
             strays: Vec::new(),
+            lending: Lending::default(),
         };
         Arc::new(Ledger { books: Mutex::new(books), event: EventFd::new().unwrap() })
     }
@@ -69,6 +108,10 @@ impl Ledger {
 }
 
 impl DataPlane for Ledger {
+    fn lender(&self) -> Option<Arc<dyn Lender>> {
+        Some(Arc::new(self.with(|books| books.lending.clone())))
+    }
+
     fn add_peer(&self, peer: PeerId, _: Arc<Activity>) {
         assert!(self.with(|books| books.peers.insert(peer, Entry::default())).is_none(), "added twice");
     }

@@ -365,20 +365,33 @@ fn a_job_waits_once_for_counters() {
     }
 }
 
+/// Who went elsewhere.
+#[derive(Default)]
+struct Watcher(std::sync::Mutex<Vec<PeerId>>);
+
+impl crate::Observer for Watcher {
+    fn endpoint_moved(&self, peer: PeerId) {
+        self.0.lock().unwrap().push(peer);
+    }
+}
+
 /// The peer is where its newest packet came from, though a late one came after it and in the same job.
 #[test]
 fn a_late_packet_does_not_hide_where_the_newest_came_from() {
     let (shared, far) = (Shared::new(1, MTU as u32).unwrap(), Arc::new(Shared::new(1, MTU as u32).unwrap()));
     let (ours, theirs) = session(1);
+    let watcher = Arc::new(Watcher::default());
+    far.set_observer(watcher.clone());
     let near = peer(&shared, 0, &ours);
     let known = peer(&far, theirs.peer().as_u32(), &theirs);
+    let id = theirs.peer();
     far.install(theirs);
     let mut job = Outbound::new().unwrap();
-    for _ in 0..2 {
+    for _ in 0..3 {
         job.admit_keepalive(&near);
     }
     seal(&mut job, &shared);
-    let datagrams: Vec<_> = job.sealed().1[..64].chunks(32).collect();
+    let datagrams: Vec<_> = job.sealed().1[..96].chunks(32).collect();
     let receive = |datagram: &[u8], from: u8| {
         let mut job = Box::new(Inbound::new().unwrap());
         job.buffer()[..32].copy_from_slice(datagram);
@@ -391,7 +404,7 @@ fn a_late_packet_does_not_hide_where_the_newest_came_from() {
     assert_eq!(inbound.parts().1.len(), 1);
     let (tun, _other) = std::os::unix::net::UnixDatagram::pair().unwrap();
     let mut writer = Writer::new(WriterParts {
-        shared: far,
+        shared: far.clone(),
         worker: 0,
         queue: Arc::new(OwnedFd::from(tun).into()),
         offloads: Offloads::default(),
@@ -400,6 +413,10 @@ fn a_late_packet_does_not_hide_where_the_newest_came_from() {
     });
     writer.take(inbound);
     assert_eq!(known.endpoint().map(|endpoint| endpoint.addr), Some(address(8)));
+    let mut again = receive(datagrams[2], 8);
+    again.open(&far);
+    writer.take(again);
+    assert_eq!(*watcher.0.lock().unwrap(), [id], "who watches hears of it once");
 }
 
 /// A tunnel in this tunnel may use the same receiver index, if its ends count them up: only what goes where we sent it is ours.
