@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * The cipher alone, in programs that are attached nowhere: tests and measurements run them by BPF_PROG_TEST_RUN.
+ *
+ * The packet that they are given is a struct request and then the message; what comes back is the same with the result filled in.
+ */
+#include "aead.h"
+
+struct request {
+	/* So that the first 14 bytes, which the kernel takes for an Ethernet header, are nothing of ours. */
+	__u8 ethernet[16];
+	__u8 key[32];
+	__u64 counter;
+	/* Of what lies behind: payload to seal, or payload and tag to open. */
+	__u32 len;
+	/* Comes back: what wl_seal or wl_open returned. */
+	__s32 outcome;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wl_scratch);
+} scratches SEC(".maps");
+
+/* The request's message into this CPU's scratch area, `work` on it, and what comes of it back. */
+static __always_inline int handle(struct __sk_buff *skb, int (*work)(struct wl_scratch *, __u32))
+{
+	struct wl_scratch *scratch;
+	struct request request;
+	__u32 zero = 0, size = skb->len - sizeof(request);
+
+	scratch = bpf_map_lookup_elem(&scratches, &zero);
+	if (!scratch || skb->len < sizeof(request) || bpf_skb_load_bytes(skb, 0, &request, sizeof(request)))
+		return 1;
+	__builtin_memcpy(scratch->key, request.key, sizeof(request.key));
+	scratch->nonce = request.counter;
+	/* The message and room for a tag. */
+	if (size > WL_SEALED_MAX)
+		return 2;
+	if (size) {
+		wl_hide(size);
+		size = ((size - 1) & 2047) + 1;
+		if (bpf_skb_load_bytes(skb, sizeof(request), scratch->data + WL_HEADER_LEN, size))
+			return 3;
+	}
+	request.outcome = work(scratch, request.len);
+	if (bpf_skb_store_bytes(skb, 0, &request, sizeof(request), 0))
+		return 4;
+	if (size && bpf_skb_store_bytes(skb, sizeof(request), scratch->data + WL_HEADER_LEN, size, 0))
+		return 5;
+	return 0;
+}
+
+SEC("tc")
+int seal(struct __sk_buff *skb)
+{
+	return handle(skb, wl_seal);
+}
+
+SEC("tc")
+int open(struct __sk_buff *skb)
+{
+	return handle(skb, wl_open);
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
