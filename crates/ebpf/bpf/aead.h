@@ -16,9 +16,11 @@
 /* The key stream's first two blocks, into scratch->first: one for the authenticator, one for the payload's begin. */
 static __always_inline void wl_begin(struct wl_scratch *scratch)
 {
+	__u64 *first = (__u64 *)scratch->first;
+
 #pragma unroll
-	for (__u32 i = 0; i < WL_STRIDE / 4; i++)
-		scratch->first[i] = 0;
+	for (__u32 i = 0; i < WL_STRIDE / 8; i++)
+		first[i] = 0;
 	wl_stream(scratch, 0);
 }
 

@@ -2,7 +2,8 @@
 /*
  * The cipher alone, in programs that are attached nowhere: tests and measurements run them by BPF_PROG_TEST_RUN.
  *
- * The packet that they are given is a struct request and then the message; what comes back is the same with the result filled in.
+ * The packet that they are given is a struct request and then a message; what comes back is the same, worked on. A message to
+ * seal has room for its tag behind it.
  */
 #include "aead.h"
 
@@ -11,9 +12,9 @@ struct request {
 	__u8 ethernet[16];
 	__u8 key[32];
 	__u64 counter;
-	/* Of what lies behind: payload to seal, or payload and tag to open. */
+	/* Of what lies behind: bytes of payload to seal, or of payload and tag to open. */
 	__u32 len;
-	/* Comes back: what wl_seal or wl_open returned. */
+	/* Comes back: what the function returned. */
 	__s32 outcome;
 };
 
@@ -24,8 +25,8 @@ struct {
 	__type(value, struct wl_scratch);
 } scratches SEC(".maps");
 
-/* The request's message into this CPU's scratch area, `work` on it, and what comes of it back. */
-static __always_inline int handle(struct __sk_buff *skb, int (*work)(struct wl_scratch *, __u32))
+/* The request's message into this CPU's scratch area, `work` on it, and what comes of it back if so wished. */
+static __always_inline int handle(struct __sk_buff *skb, int (*work)(struct wl_scratch *, __u32), bool back)
 {
 	struct wl_scratch *scratch;
 	struct request request;
@@ -48,7 +49,7 @@ static __always_inline int handle(struct __sk_buff *skb, int (*work)(struct wl_s
 	request.outcome = work(scratch, request.len);
 	if (bpf_skb_store_bytes(skb, 0, &request, sizeof(request), 0))
 		return 4;
-	if (size && bpf_skb_store_bytes(skb, sizeof(request), scratch->data + WL_HEADER_LEN, size, 0))
+	if (back && size && bpf_skb_store_bytes(skb, sizeof(request), scratch->data + WL_HEADER_LEN, size, 0))
 		return 5;
 	return 0;
 }
@@ -56,13 +57,55 @@ static __always_inline int handle(struct __sk_buff *skb, int (*work)(struct wl_s
 SEC("tc")
 int seal(struct __sk_buff *skb)
 {
-	return handle(skb, wl_seal);
+	return handle(skb, wl_seal, true);
 }
 
 SEC("tc")
 int open(struct __sk_buff *skb)
 {
-	return handle(skb, wl_open);
+	return handle(skb, wl_open, true);
+}
+
+/* The message stays as it is, so that it can be opened again and again. */
+SEC("tc")
+int open_again(struct __sk_buff *skb)
+{
+	return handle(skb, wl_open, false);
+}
+
+/* The authenticator alone: the key is its own, r and s, and the tag is put behind the message. */
+static __always_inline int authenticate_alone(struct wl_scratch *scratch, __u32 len)
+{
+	__u64 *end;
+	int outcome;
+
+	__builtin_memcpy(scratch->first, scratch->key, sizeof(scratch->key));
+	outcome = wl_authenticate(scratch, len);
+	if (outcome)
+		return outcome;
+	end = wl_end(scratch, len);
+	end[0] = scratch->tag[0];
+	end[1] = scratch->tag[1];
+	return 0;
+}
+
+SEC("tc")
+int authenticate(struct __sk_buff *skb)
+{
+	return handle(skb, authenticate_alone, true);
+}
+
+/* What is left in the scratch area after a message: its first bytes, up to the message itself. */
+SEC("tc")
+int leftover(struct __sk_buff *skb)
+{
+	struct wl_scratch *scratch;
+	__u32 zero = 0;
+
+	scratch = bpf_map_lookup_elem(&scratches, &zero);
+	if (!scratch)
+		return 1;
+	return bpf_skb_store_bytes(skb, 0, scratch, WL_SECRET_LEN, 0) ? 2 : 0;
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

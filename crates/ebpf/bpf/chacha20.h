@@ -14,42 +14,31 @@
 
 #include "scratch.h"
 
-#define WL_ROTATE(x, n) ((__u32)(((__u64)(x) * twice) >> (32 - (n))))
-
+/*
+ * A quarter round, in assembler since the compiler moves the quarters into each other and then has far too few registers. A
+ * word's place is its offset in bytes. r0 is 2^32 + 1.
+ */
+#define WL_TURN(word, n) "r" #word " *= r0; r" #word " >>= 32 - " #n "; "
 #define WL_QUARTER(a, b, c, d)                                                                                                 \
-	do {                                                                                                                   \
-		a += b;                                                                                                        \
-		d = WL_ROTATE(d ^ a, 16);                                                                                      \
-		c += d;                                                                                                        \
-		b = WL_ROTATE(b ^ c, 12);                                                                                      \
-		a += b;                                                                                                        \
-		d = WL_ROTATE(d ^ a, 8);                                                                                       \
-		c += d;                                                                                                        \
-		b = WL_ROTATE(b ^ c, 7);                                                                                       \
-	} while (0)
+	"w1 = *(u32 *)(%[state] + " #a "); w2 = *(u32 *)(%[state] + " #b "); "                                                 \
+	"w3 = *(u32 *)(%[state] + " #c "); w4 = *(u32 *)(%[state] + " #d "); "                                                 \
+	"w1 += w2; w4 ^= w1; " WL_TURN(4, 16)                                                                                  \
+	"w3 += w4; w2 ^= w3; " WL_TURN(2, 12)                                                                                  \
+	"w1 += w2; w4 ^= w1; " WL_TURN(4, 8)                                                                                   \
+	"w3 += w4; w2 ^= w3; " WL_TURN(2, 7)                                                                                   \
+	"*(u32 *)(%[state] + " #a ") = w1; *(u32 *)(%[state] + " #b ") = w2; "                                                 \
+	"*(u32 *)(%[state] + " #c ") = w3; *(u32 *)(%[state] + " #d ") = w4; "
 
-#define WL_ROUND(x, a, b, c, d)                                                                                                \
-	do {                                                                                                                   \
-		__u32 p = x[a], q = x[b], r = x[c], s = x[d];                                                                  \
-		WL_QUARTER(p, q, r, s);                                                                                        \
-		x[a] = p, x[b] = q, x[c] = r, x[d] = s;                                                                        \
-	} while (0)
-
-/* A column round, then a diagonal round, of one block. */
-#define WL_COLUMNS(x)                                                                                                          \
-	do {                                                                                                                   \
-		WL_ROUND(x, 0, 4, 8, 12);                                                                                      \
-		WL_ROUND(x, 1, 5, 9, 13);                                                                                      \
-		WL_ROUND(x, 2, 6, 10, 14);                                                                                     \
-		WL_ROUND(x, 3, 7, 11, 15);                                                                                     \
-	} while (0)
-#define WL_DIAGONALS(x)                                                                                                        \
-	do {                                                                                                                   \
-		WL_ROUND(x, 0, 5, 10, 15);                                                                                     \
-		WL_ROUND(x, 1, 6, 11, 12);                                                                                     \
-		WL_ROUND(x, 2, 7, 8, 13);                                                                                      \
-		WL_ROUND(x, 3, 4, 9, 14);                                                                                      \
-	} while (0)
+/* A double round (RFC 8439, section 2.3.1) of both blocks: each quarter of the one, then of the other, 64 bytes further. */
+#define WL_DOUBLE_ROUND                                                                                                        \
+	WL_QUARTER(0, 16, 32, 48) WL_QUARTER(64, 80, 96, 112)                                                                  \
+	WL_QUARTER(4, 20, 36, 52) WL_QUARTER(68, 84, 100, 116)                                                                 \
+	WL_QUARTER(8, 24, 40, 56) WL_QUARTER(72, 88, 104, 120)                                                                 \
+	WL_QUARTER(12, 28, 44, 60) WL_QUARTER(76, 92, 108, 124)                                                                \
+	WL_QUARTER(0, 20, 40, 60) WL_QUARTER(64, 84, 104, 124)                                                                 \
+	WL_QUARTER(4, 24, 44, 48) WL_QUARTER(68, 88, 108, 112)                                                                 \
+	WL_QUARTER(8, 28, 32, 52) WL_QUARTER(72, 92, 96, 116)                                                                  \
+	WL_QUARTER(12, 16, 36, 56) WL_QUARTER(76, 80, 100, 120)
 
 /* Adds to each word what it was before the rounds, and the sum (exclusively) to the message. */
 #define WL_MERGE(to, x, block)                                                                                                 \
@@ -73,7 +62,7 @@ __noinline int wl_stream(struct wl_scratch *scratch, __u32 pair)
 {
 	__u64 twice = 0x100000001;
 	__u32 *to;
-	__u32 x[16], y[16];
+	__u32 state[32], *x = state, *y = state + 16;
 	__u32 i;
 
 	if (!scratch || pair > WL_PAIR_LAST)
@@ -94,12 +83,11 @@ __noinline int wl_stream(struct wl_scratch *scratch, __u32 pair)
 	x[15] = y[15] = scratch->counter[1];
 
 #pragma clang loop unroll(disable)
-	for (i = 0; i < 10; i++) {
-		WL_COLUMNS(x);
-		WL_COLUMNS(y);
-		WL_DIAGONALS(x);
-		WL_DIAGONALS(y);
-	}
+	for (i = 0; i < 10; i++)
+		asm volatile("r0 = %[twice]; " WL_DOUBLE_ROUND
+			     :
+			     : [state] "r"(state), [twice] "r"(twice)
+			     : "r0", "r1", "r2", "r3", "r4", "memory");
 
 	to = pair ? (__u32 *)(scratch->data + WL_HEADER_LEN + WL_STRIDE * pair - WL_BLOCK) : scratch->first;
 	WL_MERGE(to, x, 2 * pair);

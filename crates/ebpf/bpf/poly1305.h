@@ -2,14 +2,18 @@
 /*
  * Poly1305 (RFC 8439, section 2.5) in limbs of 32 bits, each in a register of 64.
  *
- * h = (h + m) * r mod 2^130 - 5, sixteen bytes m at a time. r is clamped: its limbs are below 2^28 and those above the lowest
- * are multiples of 4, so that what a product has above bit 130 comes back as s = 5r/4 times the limb, and 20 multiplications are
- * enough. BPF has no product of 128 bits; these all fit in 64, also with limbs of h that are not reduced:
+ * h = (h + m) * r mod 2^130 - 5, sixteen bytes m at a time. r is clamped: its limbs are below 2^28 and the upper three are
+ * multiples of 4, so what a product has above bit 130 comes back as s = 5r/4 times the limb. BPF has no product of 128 bits; all
+ * of these fit in 64, also with limbs of h that are not reduced, and the uppermost has the bits 128 and 129 too, so that there
+ * are four by four products and no more. In units of 2^32 for h, m added, and of 2^60 for the sums d:
  *
- * A step takes the lower half of each sum d as the new limb and adds the upper half of the sum below, once and not in a
- * ripple. Then h1..h3 < H + 2^32, m added, gives d < (H + 2^32) * 2^28 * (1 + 3 * 5/4) + a little, of which the upper half is
- * below 0.297 (H + 2^32), so H < 2^32 + 0.297 (H + 2^32): H + 2^32 stays below 2^33.52 and d below 2^63.8. h0 has 5 times what
- * is above bit 130 instead, less than 2^32.2, and is never multiplied by an s.
+ *   h0 < 2, h1 < 2, h2 < 3 (what is carried into it stays there), h3 < 6 (34 bits, m, and the bit above m)
+ *   d0 = h0 r0 + h1 s3 + h2 s2 + h3 s1 < 2 + 2 5/4 + 3 5/4 + 6 5/4 = 15.75
+ *   d1 = h0 r1 + h1 r0 + h2 s3 + h3 s2 < 2 + 2     + 3 5/4 + 6 5/4 = 15.25
+ *   d2 = h0 r2 + h1 r1 + h2 r0 + h3 s3 < 2 + 2     + 3     + 6 5/4 = 14.5
+ *   d3 = h0 r3 + h1 r2 + h2 r1 + h3 r0 < 2 + 2     + 3     + 6     = 13
+ *
+ * which with their carries, of 33 bits at most, stay below 16, that is 2^64.
  *
  * Nothing here branches on or looks up by a secret.
  */
@@ -18,21 +22,40 @@
 
 #include "scratch.h"
 
-#define WL_STEP(m0, m1, m2, m3)                                                                                                \
+/* The lower half, by one instruction and not by the two shifts that the compiler would take. */
+static __always_inline __u64 wl_low(__u64 x)
+{
+	__u32 low;
+
+	asm("%[low] = %[x]" : [low] "=w"(low) : [x] "w"((__u32)x));
+	return low;
+}
+
+/* d = h0 a + h1 b + h2 c + h3 e, the four factors being on the stack. */
+#define WL_SUM(d, a, b, c, e)                                                                                                  \
+	"%[" #d "] = *(u64 *)%[" #a "]; %[" #d "] *= %[h0]; "                                                                  \
+	"%[t] = *(u64 *)%[" #b "]; %[t] *= %[h1]; %[" #d "] += %[t]; "                                                         \
+	"%[t] = *(u64 *)%[" #c "]; %[t] *= %[h2]; %[" #d "] += %[t]; "                                                         \
+	"%[t] = *(u64 *)%[" #e "]; %[t] *= %[h3]; %[" #d "] += %[t]; "
+
+/* A step, m already added. In assembler since the compiler mixes the sums and then has too few registers for them. */
+#define WL_STEP                                                                                                                \
 	do {                                                                                                                   \
-		__u64 d0, d1, d2, d3, d4;                                                                                      \
-		h0 += m0, h1 += m1, h2 += m2, h3 += m3, h4 += 1;                                                               \
-		d0 = h0 * r[0] + h1 * s[3] + h2 * s[2] + h3 * s[1];                                                            \
-		d1 = h0 * r[1] + h1 * r[0] + h2 * s[3] + h3 * s[2] + h4 * s[1];                                                \
-		d2 = h0 * r[2] + h1 * r[1] + h2 * r[0] + h3 * s[3] + h4 * s[2];                                                \
-		d3 = h0 * r[3] + h1 * r[2] + h2 * r[1] + h3 * r[0] + h4 * s[3];                                                \
-		d4 = h4 * r[0] + (d3 >> 32);                                                                                   \
-		h4 = d4 & 3;                                                                                                   \
-		d4 >>= 2;                                                                                                      \
-		h0 = (__u32)d0 + d4 + (d4 << 2);                                                                               \
-		h1 = (__u32)d1 + (d0 >> 32);                                                                                   \
-		h2 = (__u32)d2 + (d1 >> 32);                                                                                   \
-		h3 = (__u32)d3 + (d2 >> 32);                                                                                   \
+		__u64 d0, d1, d2, d3, t;                                                                                       \
+		asm volatile(WL_SUM(d2, r2, r1, r0, s3) WL_SUM(d3, r3, r2, r1, r0)                                             \
+			     WL_SUM(d0, r0, s3, s2, s1) WL_SUM(d1, r1, r0, s3, s2)                                             \
+			     : [d0] "=&r"(d0), [d1] "=&r"(d1), [d2] "=&r"(d2), [d3] "=&r"(d3), [t] "=&r"(t)                    \
+			     : [h0] "r"(h0), [h1] "r"(h1), [h2] "r"(h2), [h3] "r"(h3), [r0] "m"(r[0]), [r1] "m"(r[1]),         \
+			       [r2] "m"(r[2]), [r3] "m"(r[3]), [s1] "m"(s[1]), [s2] "m"(s[2]), [s3] "m"(s[3]));                \
+		d3 += d2 >> 32;                                                                                                \
+		t = d3 >> 34;                                                                                                  \
+		h3 = d3 << 30 >> 30;                                                                                           \
+		d0 += t;                                                                                                       \
+		d0 += t << 2;                                                                                                  \
+		d1 += d0 >> 32;                                                                                                \
+		h0 = wl_low(d0);                                                                                               \
+		h1 = wl_low(d1);                                                                                               \
+		h2 = wl_low(d2) + (d1 >> 32);                                                                                  \
 	} while (0)
 
 /*
@@ -41,15 +64,13 @@
  */
 __noinline int wl_authenticate(struct wl_scratch *scratch, __u32 len)
 {
-	__u64 h0 = 0, h1 = 0, h2 = 0, h3 = 0, h4 = 0;
-	__u64 g0, g1, g2, g3, g4, take;
+	__u64 h0 = 0, h1 = 0, h2 = 0, h3 = 0;
+	__u64 g0, g1, g2, g3, take, above = 1ULL << 32;
+	__u64 r[4], s[4];
 	__u32 i, steps;
-	__u64 *r, *s;
 
 	if (!scratch || len > WL_PAYLOAD_MAX)
 		return -1;
-	r = scratch->r;
-	s = scratch->s;
 	r[0] = scratch->first[0] & 0x0fffffff;
 	r[1] = scratch->first[1] & 0x0ffffffc;
 	r[2] = scratch->first[2] & 0x0ffffffc;
@@ -57,6 +78,7 @@ __noinline int wl_authenticate(struct wl_scratch *scratch, __u32 len)
 	s[1] = r[1] + (r[1] >> 2);
 	s[2] = r[2] + (r[2] >> 2);
 	s[3] = r[3] + (r[3] >> 2);
+	wl_hide(above);
 
 	steps = (len + 15) / 16;
 	wl_hide(steps);
@@ -65,29 +87,30 @@ __noinline int wl_authenticate(struct wl_scratch *scratch, __u32 len)
 
 		if (i >= steps)
 			break;
-		WL_STEP(m[0], m[1], m[2], m[3]);
+		h0 += m[0];
+		h1 += m[1];
+		h2 += m[2];
+		h3 += m[3] + above;
+		WL_STEP;
 	}
 	/* The lengths: none of additional data, then the payload's. */
-	WL_STEP(0, 0, len, 0);
+	h2 += len;
+	h3 += above;
+	WL_STEP;
 
-	/* All limbs to 32 bits, the highest to 2. */
-	h1 += h0 >> 32, h0 = (__u32)h0;
-	h2 += h1 >> 32, h1 = (__u32)h1;
-	h3 += h2 >> 32, h2 = (__u32)h2;
-	h4 += h3 >> 32, h3 = (__u32)h3;
-	h0 += (h4 >> 2) * 5, h4 &= 3;
-	h1 += h0 >> 32, h0 = (__u32)h0;
-	h2 += h1 >> 32, h1 = (__u32)h1;
-	h3 += h2 >> 32, h2 = (__u32)h2;
-	h4 += h3 >> 32, h3 = (__u32)h3;
+	/* All limbs to 32 bits, the highest to 34. */
+	h3 += h2 >> 32, h2 = wl_low(h2);
+	h0 += (h3 >> 34) * 5, h3 = h3 << 30 >> 30;
+	h1 += h0 >> 32, h0 = wl_low(h0);
+	h2 += h1 >> 32, h1 = wl_low(h1);
+	h3 += h2 >> 32, h2 = wl_low(h2);
 
 	/* h - p = h + 5 - 2^130, and that one if it is not negative. */
 	g0 = h0 + 5;
 	g1 = h1 + (g0 >> 32);
 	g2 = h2 + (g1 >> 32);
 	g3 = h3 + (g2 >> 32);
-	g4 = h4 + (g3 >> 32);
-	take = -(g4 >> 2);
+	take = -(g3 >> 34);
 	wl_hide(take);
 	h0 ^= (h0 ^ g0) & take;
 	h1 ^= (h1 ^ g1) & take;

@@ -28,7 +28,7 @@
 #define WL_STRIDE 128
 
 /* Bytes at the head of the scratch area that are secret, or would tell a secret: wiped after each message. */
-#define WL_SECRET_LEN (32 + 8 + WL_STRIDE + 32 + 32 + 16)
+#define WL_SECRET_LEN (32 + 8 + WL_STRIDE + WL_TAG_LEN)
 
 /* The last pair of blocks that a message can need, and the most steps of the authenticator. */
 #define WL_PAIR_LAST (WL_PAYLOAD_MAX / WL_STRIDE + 1)
@@ -44,9 +44,7 @@ struct wl_scratch {
 	};
 	/* The key stream's first two blocks: the authenticator's key, and what the payload's begin is sealed with. Wiped. */
 	__u32 first[32];
-	/* Poly1305: r in four limbs, 5r/4 of the upper three at their places, the tag. Wiped. */
-	__u64 r[4];
-	__u64 s[4];
+	/* What the authenticator came to. Wiped. */
 	__u64 tag[2];
 	/* The message: at WL_HEADER_LEN its payload. */
 	__u8 data[WL_HEADER_LEN + WL_SEALED_MAX + WL_STRIDE] __attribute__((aligned(16)));
