@@ -53,6 +53,9 @@ pub enum Failure {
     /// The Debian package cannot be made, or is not as it should be.
     #[error("the package: {0}")]
     Package(String),
+    /// The programs for the kernel cannot be made, or are not what their sources make.
+    #[error("the programs for the kernel: {0}")]
+    Bpf(String),
     /// A file or a program could not be reached.
     #[error("{what}: {source}")]
     Io {

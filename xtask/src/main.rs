@@ -1,10 +1,11 @@
-//! The developer's commands: `cargo xtask setup|demo|test|bench|fuzz|dist|deb`.
+//! The developer's commands: `cargo xtask setup|demo|test|bench|bpf|fuzz|dist|deb`.
 //!
 //! Each is a file here. What they have in common: they say what they do before they do it, every wait has an end, and Ctrl-C
 //! ends them the way an error does, so that nothing stays behind.
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bpf;
 mod cargo;
 mod deb;
 mod demo;
@@ -38,6 +39,8 @@ enum Task {
     Test(test::Options),
     /// Measure: ourselves and each peer in turn, or one of the questions below
     Bench(bench::Options),
+    /// Make the programs that run inside the kernel of their C sources
+    Bpf(bpf::Options),
     /// Build what is installed: the program, its manual pages and the completions of shells, into target/dist
     Dist(dist::Options),
     /// Build the Debian package: the same with the service, documents and a dashboard, into target/deb
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Bpf(options) => bpf::run(&options),
         Task::Dist(options) => dist::run(&options),
         Task::Deb(options) => deb::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
@@ -104,6 +108,8 @@ mod tests {
             "xtask bench flood --rate 100000 --link gso",
             "xtask setup --no-peers",
             "xtask test",
+            "xtask bpf",
+            "xtask bpf --check",
             "xtask dist",
             "xtask deb --check --program x",
             "xtask fuzz",

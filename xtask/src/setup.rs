@@ -43,7 +43,12 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("debootstrap", "debootstrap"),
     ("tcpdump", "tcpdump"),
     ("cc", "gcc libc6-dev"),
+    ("clang-19", "clang-19"),
+    ("llvm-strip-19", "llvm-19"),
 ];
+
+/// Libraries that we build with, by a header of theirs: what the loader of eBPF programs reads objects with.
+const LIBRARIES: [(&str, &str); 2] = [("/usr/include/libelf.h", "libelf-dev"), ("/usr/include/zlib.h", "zlib1g-dev")];
 
 /// What the fuzz targets need on top: libFuzzer is C++.
 const FUZZ_PROGRAMS: [(&str, &str); 1] = [("c++", "g++")];
@@ -138,6 +143,7 @@ fn install_packages() -> Result<(), Failure> {
         .chain(FUZZ_PROGRAMS.iter().filter(|_| fuzz))
         .filter(|(program, _)| find(program).is_none())
         .flat_map(|(_, packages)| packages.split(' '))
+        .chain(LIBRARIES.iter().filter(|(header, _)| !Path::new(header).exists()).map(|(_, package)| *package))
         // The names of services, which ports may be written as.
         .chain((!Path::new("/etc/services").exists()).then_some("netbase"))
         .collect();

@@ -8,7 +8,7 @@ use lab::{LabError, interrupted};
 
 use crate::cargo::{build_release, cargo, root, show_lines, target_folder};
 use crate::error::Failure;
-use crate::{deb, fuzz, package, setup};
+use crate::{bpf, deb, fuzz, package, setup};
 
 /// What `test` may be told.
 #[derive(Args, Debug)]
@@ -59,7 +59,7 @@ impl Counts {
 pub fn run(_options: &Options) -> Result<(), Failure> {
     lab::require_root()?;
     let fuzzed = root().join("fuzz/Cargo.toml").exists();
-    let total = if fuzzed { 7 } else { 6 };
+    let total = if fuzzed { 8 } else { 7 };
     let mut stages = Vec::new();
     let mut stage = |name, work: &mut dyn FnMut(&mut Counts) -> Result<(), Failure>| {
         println!("\n=== {}/{total}: {name}", stages.len() + 1);
@@ -90,6 +90,7 @@ pub fn run(_options: &Options) -> Result<(), Failure> {
             command.env("WIRELOOM_BIN", &binary).env("RUST_TEST_THREADS", threads.max(THREADS).to_string());
             counted(&mut command, counts)
         });
+        stage("the programs for the kernel", &mut |_| bpf::run(&bpf::Options { check: true }));
         stage("the job ring in every order (loom)", &mut loom);
         stage("the data plane without the kernel", &mut |_| modelled());
         stage("the Debian package", &mut |_| package::check(&deb::build(&binary)?, &binary));

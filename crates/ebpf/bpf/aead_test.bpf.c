@@ -108,4 +108,4 @@ int leftover(struct __sk_buff *skb)
 	return bpf_skb_store_bytes(skb, 0, scratch, WL_SECRET_LEN, 0) ? 2 : 0;
 }
 
-char LICENSE[] SEC("license") = "Dual MIT/GPL";
+WL_LICENSE;

@@ -25,6 +25,15 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
+/*
+ * The licence, which the kernel asks for: it ends at the zero. What follows is for whoever wants to know which sources a program
+ * was made of; `cargo xtask bpf` gives their digest.
+ */
+#ifndef WL_SOURCES
+#define WL_SOURCES "unknown"
+#endif
+#define WL_LICENSE const char LICENSE[] SEC("license") = "Dual MIT/GPL\0sources blake2s " WL_SOURCES
+
 /* The compiler loses sight of where a value came from, so what bounds it cannot be reasoned away. */
 #define wl_hide(x) asm volatile("" : "+r"(x))
 

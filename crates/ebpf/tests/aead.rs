@@ -31,9 +31,9 @@ fn noise(len: usize, seed: u64) -> Vec<u8> {
 
 fn ring_seal(key: &[u8; 32], counter: u64, payload: &[u8]) -> Vec<u8> {
     let mut sealed = payload.to_vec();
-    LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key).unwrap())
+    LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key).expect("32 bytes"))
         .seal_in_place_append_tag(Nonce::assume_unique_for_key(aead::counter_nonce(counter)), Aad::empty(), &mut sealed)
-        .unwrap();
+        .expect("it is short");
     sealed
 }
 
