@@ -2,9 +2,12 @@
 
 mod common;
 
+use std::time::Duration;
+
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 use common::Programs;
+use lab::{GuestSpec, Kernel, Namespace};
 use poly1305::Poly1305;
 use poly1305::universal_hash::{KeyInit, UniversalHash};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
@@ -231,4 +234,27 @@ fn the_authenticator_carries_right_at_its_edges() {
         let message = pick(noise(16 * (seed as usize % 20), 2 * seed + 1));
         assert_eq!(programs.authenticate(&key, &message), mac(&key, &message), "seed {seed}");
     }
+}
+
+/// All of the above once more, by this very program, in a guest that runs another kernel: its verifier has to take the programs,
+/// and its compiler has to make of them what this machine's does.
+fn another_kernel_computes_the_same(kernel: Kernel) {
+    let namespace = Namespace::new().expect("this needs root");
+    let itself = std::env::current_exe().expect("a test has a path");
+    let guest =
+        GuestSpec::new(kernel).program(&itself).boot(&namespace).expect("`cargo xtask setup` fetches the kernels");
+    let name = itself.file_name().and_then(|name| name.to_str()).expect("cargo's names are plain");
+    let ran = guest.attempt(&format!("{name} --skip linux_"), Duration::from_secs(300)).expect("the guest answers");
+    let all = ran.status.success() && ran.stdout.contains("test result: ok.") && !ran.stdout.contains(" 0 passed");
+    assert!(all, "{}: {}\n{}", guest.release, ran.stdout, ran.stderr);
+}
+
+#[test]
+fn linux_6_1_computes_the_same() {
+    another_kernel_computes_the_same(Kernel::V6_1);
+}
+
+#[test]
+fn linux_6_12_computes_the_same() {
+    another_kernel_computes_the_same(Kernel::V6_12);
 }
