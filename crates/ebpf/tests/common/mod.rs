@@ -4,6 +4,7 @@
 use std::mem::{offset_of, size_of};
 use std::time::Duration;
 
+use libbpf_rs::libbpf_sys::bpf_insn;
 use libbpf_rs::{Object, ObjectBuilder, ProgramInput};
 
 /// What stands before the message: `struct request` in the C.
@@ -53,6 +54,11 @@ impl Programs {
         let returned = packet[offset_of!(Request, outcome)..][..4].try_into().expect("four bytes");
         let message = packet.split_off(size_of::<Request>());
         Outcome { returned: i32::from_ne_bytes(returned), message, took }
+    }
+
+    /// The instructions of `name` and of all functions that it calls.
+    pub fn code(&self, name: &str) -> &[bpf_insn] {
+        self.0.progs().find(|program| program.name() == name).expect("it is in the object").insns()
     }
 
     /// The head of the scratch area after what ran last on this processor.
