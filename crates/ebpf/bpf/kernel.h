@@ -59,6 +59,8 @@ enum {
 	BPF_F_ADJ_ROOM_NO_CSUM_RESET = 1ULL << 5,
 };
 
+enum { BPF_CSUM_LEVEL_QUERY, BPF_CSUM_LEVEL_INC };
+
 enum bpf_adj_room_mode { BPF_ADJ_ROOM_NET, BPF_ADJ_ROOM_MAC };
 
 enum { TC_ACT_UNSPEC = -1, TC_ACT_OK = 0, TC_ACT_SHOT = 2, TC_ACT_REDIRECT = 7 };
@@ -68,6 +70,10 @@ enum xdp_action { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT };
 struct bpf_spin_lock {
 	__u32 val;
 };
+
+struct bpf_timer {
+	__u64 opaque[2];
+} __attribute__((aligned(8)));
 
 /* As far as programs at TC may use it. */
 struct __sk_buff {

@@ -6,3 +6,6 @@
 
 /// ChaCha20-Poly1305 alone, in programs that are attached nowhere: for tests and measurements.
 pub const AEAD_TEST_OBJECT: &[u8] = include_bytes!("../objects/aead_test.bpf.o");
+
+/// The data path's programs (`bpf/wireloom.bpf.c`).
+pub const OBJECT: &[u8] = include_bytes!("../objects/wireloom.bpf.o");

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * The data path's programs. Where they are attached:
+ *
+ *   wl_egress    TC, egress of the interface (a TUN, whose queues the daemon reads): what is not taken goes on to the daemon
+ *   wl_ingress   TC, ingress of an underlay: what is not taken goes on to the daemon's sockets
+ *
+ * The headers tell the parts: layout, maps, work and scratch what is remembered; session, replay, notes, path what is known; inner, outer, skb, checksum
+ * what a packet looks like; egress, ingress the ways out and in; aead, chacha20, poly1305 the cipher; policy, counts what is decided and told.
+ */
+#include "egress.h"
+#include "ingress_tc.h"
+
+/* The CPU's areas, if no other program has them, with the time in them. */
+static __always_inline bool wl_enter(struct wl_work **work_area, struct wl_scratch **scratch_area)
+{
+	__u32 zero = 0;
+	struct wl_work *w = bpf_map_lookup_elem(&work, &zero);
+	struct wl_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
+
+	if (!w || !s)
+		return false;
+	if (w->busy) {
+		wl_count(WL_LEFT_BUSY);
+		return false;
+	}
+	WRITE_ONCE(w->busy, 1);
+	w->now = bpf_ktime_get_boot_ns();
+	*work_area = w;
+	*scratch_area = s;
+	return true;
+}
+
+static __always_inline struct wl_device *wl_device(void)
+{
+	__u32 zero = 0;
+	struct wl_device *dev = bpf_map_lookup_elem(&device, &zero);
+
+	return dev && dev->enabled && dev->layout == WL_LAYOUT ? dev : NULL;
+}
+
+SEC("tc")
+int wl_egress(struct __sk_buff *skb)
+{
+	struct wl_scratch *s;
+	struct wl_work *w;
+	struct wl_way way = { .dev = wl_device() };
+	int verdict;
+
+	if (!way.dev || !wl_enter(&w, &s))
+		return WL_LEAVE;
+	if (skb->gso_size) {
+		wl_count(WL_LEFT_SUPER);
+		verdict = WL_LEAVE;
+	} else {
+		verdict = wl_send_plain(skb, w, s, &way);
+	}
+	WRITE_ONCE(w->busy, 0);
+	return verdict;
+}
+
+SEC("tc")
+int wl_ingress(struct __sk_buff *skb)
+{
+	struct wl_scratch *s;
+	struct wl_work *w;
+	struct wl_entry entry = { .dev = wl_device() };
+	int verdict = WL_LEAVE;
+	__u32 head;
+
+	if (!entry.dev || skb->pkt_type != WL_PACKET_HOST || skb->vlan_present)
+		return WL_LEAVE;
+	if (skb->protocol == wl_htons(ETH_P_IP))
+		head = sizeof(struct iphdr) + sizeof(struct udphdr);
+	else if (skb->protocol == wl_htons(ETH_P_IPV6))
+		head = sizeof(struct ipv6hdr) + sizeof(struct udphdr);
+	else
+		return WL_LEAVE;
+	if (!wl_enter(&w, &s))
+		return WL_LEAVE;
+	if (!bpf_skb_load_bytes_relative(skb, 0, w->outer.words, head, WL_FROM_NETWORK) &&
+	    wl_read_outer(w, entry.dev))
+		verdict = wl_arrived(skb, w, s, &entry);
+	WRITE_ONCE(w->busy, 0);
+	return verdict;
+}
+
+WL_LICENSE;

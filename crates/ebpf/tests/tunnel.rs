@@ -1,0 +1,66 @@
+//! Two hosts, programs at both ends and nobody else: static keys in the maps, and the kernel's own traffic through the tunnel.
+
+mod bed;
+
+use std::net::IpAddr;
+
+use bed::{Host, Session};
+use lab::{Gso, Link, Namespace, iperf, ping};
+use linux::tun::Offloads;
+
+fn session() -> Session {
+    Session {
+        slot: 3,
+        epoch: 5,
+        local: 0x1111_0001,
+        remote: 0x2222_0002,
+        send: [7; 32],
+        receive: [9; 32],
+        initiator: true,
+        peer: 0,
+    }
+}
+
+fn pair(v6: bool, gso: Gso) -> (Link, Host, Host) {
+    let (left, right) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+    let link = Link::new(&left, &right, gso).unwrap();
+    let one = Host::new(&link.left, 1, Offloads::ALL, &[]);
+    let two = Host::new(&link.right, 2, Offloads::ALL, &[]);
+    one.meet(&link.right, v6, 2, Some(&session()));
+    two.meet(&link.left, v6, 1, Some(&session().mirrored()));
+    (link, one, two)
+}
+
+const INNER: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
+
+#[test]
+fn pings_cross_in_all_four_combinations() {
+    for v6 in [false, true] {
+        let (_link, one, two) = pair(v6, Gso::Off);
+        for inner in INNER {
+            let to: IpAddr = inner.parse().unwrap();
+            let trips = ping::ping(&one.port.namespace, to, 20, "0.01", bed::LIMIT).unwrap();
+            let told = format!("{inner} in v6 {v6}: {} / {}", one.loaded.counts(), two.loaded.counts());
+            assert_eq!(trips.received, 20, "{told}");
+            println!("{told}: p50 {:?} us", trips.percentile(0.5));
+        }
+    }
+}
+
+#[test]
+fn streams_cross() {
+    for v6 in [false, true] {
+        let (_link, one, two) = pair(v6, Gso::Off);
+        for inner in INNER {
+            let to: IpAddr = inner.parse().unwrap();
+            let run = iperf::tcp(&one.port.namespace, &two.port.namespace, to, 1, 2).unwrap();
+            println!(
+                "{inner} in v6 {v6}: {:.2} Gb/s, {} / {}",
+                run.gigabits(),
+                one.loaded.counts(),
+                two.loaded.counts()
+            );
+            assert!(run.bytes > 1 << 20);
+        }
+    }
+}
