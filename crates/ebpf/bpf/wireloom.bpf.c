@@ -6,9 +6,10 @@
  *   wl_ingress   TC, ingress of an underlay: what is not taken goes on to the daemon's sockets
  *
  * The headers tell the parts: layout, maps, work and scratch what is remembered; session, replay, notes, path what is known; inner, outer, skb, checksum
- * what a packet looks like; egress, ingress the ways out and in; aead, chacha20, poly1305 the cipher; policy, counts what is decided and told.
+ * what a packet looks like; egress, gso, ingress the ways out and in; aead, chacha20, poly1305 the cipher; policy, counts what is decided and told.
  */
 #include "egress.h"
+#include "gso.h"
 #include "ingress_tc.h"
 
 /* The CPU's areas, if no other program has them, with the time in them. */
@@ -49,12 +50,7 @@ int wl_egress(struct __sk_buff *skb)
 
 	if (!way.dev || !wl_enter(&w, &s))
 		return WL_LEAVE;
-	if (skb->gso_size) {
-		wl_count(WL_LEFT_SUPER);
-		verdict = WL_LEAVE;
-	} else {
-		verdict = wl_send_plain(skb, w, s, &way);
-	}
+	verdict = skb->gso_size ? wl_send_super(skb, w, s, &way) : wl_send_plain(skb, w, s, &way);
 	WRITE_ONCE(w->busy, 0);
 	return verdict;
 }

@@ -52,6 +52,15 @@ struct wl_arrival {
 	__u32 len;	/* of the message */
 };
 
+/* How a super-packet is cut: lengths in bytes. */
+struct wl_cut {
+	__u32 transport; /* where the transport header begins */
+	__u32 head;	 /* of all headers */
+	__u32 payload;	 /* behind them */
+	__u32 size;	 /* payload of each segment but the last */
+	__u32 n;	 /* segments */
+};
+
 /* The keys of `allowed4` and `allowed6`. */
 struct wl_key4 {
 	__u32 bits;
@@ -73,6 +82,7 @@ struct wl_work {
 	struct wl_inner inner;
 	struct wl_outer outer;
 	struct wl_arrival arrival;
+	struct wl_cut cut;
 	union {
 		struct wl_key4 key4;
 		struct wl_key6 key6;
