@@ -112,16 +112,19 @@ __noinline __u32 wl_cut_segment(struct wl_work *w, struct wl_scratch *s, struct 
 	if (body > w->cut.size)
 		body = w->cut.size;
 	len = head + body;
+	/* All of this again for the verifiers of older kernels, which lose sight of it. */
 	wl_hide(len);
 	wl_hide(from);
+	wl_hide(head);
+	wl_hide(at);
+	head &= 127;
+	at &= 63;
 	if (len > WL_INNER_MAX || len < 29 || from >= WL_SUPER_MAX)
 		return 0;
 	/* The body with what lies before it, and over that the headers. */
 	if (bpf_probe_read_kernel(packet, len, super->bytes + from))
 		return 0;
-	wl_hide(head);
-	head &= 127;
-	if (head && bpf_probe_read_kernel(packet, head, super->bytes))
+	if (bpf_probe_read_kernel(packet, head, super->bytes))
 		return 0;
 
 	if (w->inner.family == 4) {
@@ -131,9 +134,9 @@ __noinline __u32 wl_cut_segment(struct wl_work *w, struct wl_scratch *s, struct 
 		ip->id = wl_htons(wl_ntohs(ip->id) + i);
 		ip->check = 0;
 		/* The sum may write behind what it sums up; the transport header's first bytes are the ports. */
-		sum = *(__u32 *)(packet + (at & 63));
+		sum = *(__u32 *)(packet + at);
 		k = wl_sum(s, WL_HEADER_LEN, at);
-		*(__u32 *)(packet + (at & 63)) = sum;
+		*(__u32 *)(packet + at) = sum;
 		ip->check = wl_fold(k);
 		sum = *(__u32 *)w->inner.source.bytes + (__u64) * (__u32 *)w->inner.destination.bytes;
 	} else {
@@ -143,8 +146,7 @@ __noinline __u32 wl_cut_segment(struct wl_work *w, struct wl_scratch *s, struct 
 		for (k = 0; k < 4; k++)
 			sum += (__u64)a[k] + b[k];
 	}
-	wl_hide(at);
-	transport = packet + (at & 63);
+	transport = packet + at;
 	sum += wl_htons(w->inner.protocol) + wl_htons(len - at);
 	if (w->inner.protocol == IPPROTO_TCP) {
 		struct tcphdr *tcp = (struct tcphdr *)transport;

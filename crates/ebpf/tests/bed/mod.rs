@@ -24,6 +24,14 @@ pub const MTU: u32 = 1420;
 /// What the programs count, in the order of `counts.h`.
 pub const COUNTS: &str = include_str!("../../bpf/counts.h");
 
+/// The programs of the object.
+pub const PROGRAMS: &[&str] = &["wl_egress", "wl_ingress"];
+
+/// The object.
+pub fn object() -> Vec<u8> {
+    std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/objects/wireloom.bpf.o")).unwrap()
+}
+
 /// The place of a count in `enum wl_count`.
 pub fn place(name: &str) -> u32 {
     let (_, names) = COUNTS.split_once("enum wl_count {").unwrap();
@@ -152,9 +160,7 @@ pub struct Way {
 
 impl Loaded {
     pub fn new(limits: Limits<'_>) -> Loaded {
-        let mut open = ObjectBuilder::default()
-            .open_memory(&std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/objects/wireloom.bpf.o")).unwrap())
-            .unwrap();
+        let mut open = ObjectBuilder::default().open_memory(&object()).unwrap();
         for mut map in open.maps_mut() {
             match map.name().to_str().unwrap() {
                 "peers" | "traffic" => map.set_max_entries(8).unwrap(),
