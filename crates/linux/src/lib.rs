@@ -11,6 +11,7 @@
 
 #![warn(missing_docs)]
 
+pub mod bpf;
 pub mod buffer;
 pub mod capabilities;
 pub mod clock;

@@ -12,9 +12,15 @@ mod list;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
     /// Has the keys and moves packets; all that it will ever use it has opened or is handed by the steward.
-    Daemon,
+    Daemon {
+        /// It reads and changes eBPF maps that it has.
+        maps: bool,
+    },
     /// See [`crate::steward`].
-    Steward,
+    Steward {
+        /// It puts eBPF programs that it is handed on interfaces.
+        programs: bool,
+    },
     /// Waits beside the daemon, and uses whatever the C library takes to resolve names: it has no list, but is kept from what only an intruder
     /// would call.
     Attendant,

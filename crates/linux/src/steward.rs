@@ -27,6 +27,7 @@ use rustix::net::{
 };
 use rustix::thread::CapabilitySet;
 
+use crate::bpf::hook::{self, Hook};
 use crate::sys::{check, set_int};
 use crate::unix::SocketFile;
 use crate::{capabilities, icmp, link, memory, netns, process, sandbox, udp};
@@ -102,6 +103,10 @@ pub(crate) enum Task<'a> {
     Open(Kind),
     /// Send a change of the size of a link's super-packets, by a socket for requests.
     SetLink(&'a [u8]),
+    /// Put a program on an interface of the namespace that the steward lives in.
+    Attach { hook: Hook, interface: u32, handle: u32 },
+    /// Take a filter away that was put there.
+    Detach { hook: Hook, interface: u32, handle: u32 },
 }
 
 impl<'a> Task<'a> {
@@ -114,6 +119,8 @@ impl<'a> Task<'a> {
             Task::Netns => (3, [0; 8], &[]),
             Task::Open(kind) => (4, pair(0, kind as u32), &[]),
             Task::SetLink(request) => (5, [0; 8], request),
+            Task::Attach { hook, interface, handle } => (ATTACH + hook as u8, pair(interface, handle), &[]),
+            Task::Detach { hook, interface, handle } => (DETACH + hook as u8, pair(interface, handle), &[]),
         }
     }
 
@@ -128,6 +135,8 @@ impl<'a> Task<'a> {
             3 => Task::Netns,
             4 => Task::Open(*Kind::ALL.get(b as usize)?),
             5 => Task::SetLink(rest),
+            DETACH.. => Task::Detach { hook: *Hook::ALL.get(usize::from(tag - DETACH))?, interface: a, handle: b },
+            ATTACH.. => Task::Attach { hook: *Hook::ALL.get(usize::from(tag - ATTACH))?, interface: a, handle: b },
             _ => return None,
         };
         match task {
@@ -158,6 +167,8 @@ impl<'a> Task<'a> {
                 rustix::net::send(on, request, SendFlags::empty())?;
                 Ok(None)
             }
+            Task::Attach { hook, interface, handle } => hook::attach(on, hook, interface, handle),
+            Task::Detach { hook, interface, handle } => hook::detach(hook, interface, handle).map(|()| None),
         }
     }
 }
@@ -180,6 +191,10 @@ pub(crate) fn perform(task: Task<'_>, on: BorrowedFd<'_>) -> io::Result<Option<O
 pub(crate) fn obtain(task: Task<'_>, on: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     perform(task, on)?.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
+
+/// The first of as many tags as there are hooks.
+const ATTACH: u8 = 10;
+const DETACH: u8 = 20;
 
 const ENTRUST: u8 = 100;
 const REMOVE: u8 = 101;
@@ -269,15 +284,15 @@ fn receive(from: &OwnedFd, into: &mut [u8]) -> io::Result<(usize, Option<OwnedFd
 /// Forks the steward off, for the rest of this process's life. Call it once, while there is one thread and nothing secret.
 ///
 /// It belongs to the network namespace of the calling thread, and blocks the signals that this process blocks. Returns once it
-/// has given up all that it does not need; an error when it could not.
-pub fn start() -> io::Result<()> {
+/// has given up all that it does not need; an error when it could not. With `programs` it will put eBPF programs on interfaces, too.
+pub fn start(programs: bool) -> io::Result<()> {
     let flags = SocketFlags::CLOEXEC;
     let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
     // SAFETY: there is one thread, so the child has a complete copy of a consistent process.
     let pid = check(unsafe { libc::fork() })?;
     if pid == 0 {
-        let _ = serve(&theirs);
+        let _ = serve(&theirs, programs);
         // SAFETY: ends this process at once: nothing that it inherited is to be flushed or dropped by it.
         unsafe { libc::_exit(0) }
     }
@@ -291,23 +306,45 @@ pub fn start() -> io::Result<()> {
 }
 
 /// The steward's life.
-fn serve(socket: &OwnedFd) -> io::Result<()> {
-    let settled = netns::current().and_then(|home| settle(socket, &home).map(|()| home));
+fn serve(socket: &OwnedFd, programs: bool) -> io::Result<()> {
+    let settled = netns::current().and_then(|home| settle(socket, &home, programs).map(|()| home));
     send(socket, &[&errno(&settled).to_ne_bytes()], None)?;
     let home = settled?;
     let mut charge = Charge::default();
     let end = obey(socket, &home, &mut charge);
     // The daemon had no time to ask for it.
     charge.file.iter().filter(|_| !charge.kept).for_each(SocketFile::remove);
+    for (hook, interface, handle) in charge.filters {
+        // What is not there any more has gone with its interface.
+        let _ = hook::detach(hook, interface, handle);
+    }
     end
 }
 
-/// The file that the steward is entrusted with.
+/// What the steward is entrusted with.
 #[derive(Default)]
 struct Charge {
+    /// The file of the daemon's socket.
     file: Option<SocketFile>,
     /// It is removed when that is asked for, and not otherwise.
     kept: bool,
+    /// Filters that were put in place and not taken away.
+    filters: Vec<(Hook, u32, u32)>,
+}
+
+impl Charge {
+    /// Remembers what this task, which was carried out, leaves behind.
+    fn note(&mut self, task: Task<'_>) {
+        match task {
+            Task::Attach { hook, interface, handle } if hook.is_filter() => {
+                self.filters.push((hook, interface, handle));
+            }
+            Task::Detach { hook, interface, handle } => {
+                self.filters.retain(|filter| *filter != (hook, interface, handle));
+            }
+            _ => (),
+        }
+    }
 }
 
 /// Carries out tasks until the other process has ended.
@@ -319,13 +356,19 @@ fn obey(socket: &OwnedFd, home: &OwnedFd, charge: &mut Charge) -> io::Result<()>
         let result = match (&bytes[..len], descriptor) {
             ([], _) => return Ok(()),
             (task, Some(on)) => match Task::decode(task) {
-                Some(task) => task.carry_out(on.as_fd(), |netns, kind| open_away(home, netns, kind)),
+                Some(task) => {
+                    let done = task.carry_out(on.as_fd(), |netns, kind| open_away(home, netns, kind));
+                    if done.is_ok() {
+                        charge.note(task);
+                    }
+                    done
+                }
                 None => Err(io::Error::from_raw_os_error(libc::EPERM)),
             },
             ([tag @ (ENTRUST | ENTRUST_KEPT), path @ ..], None) if !sealed => {
                 sealed = true;
                 take_charge(path).map(|file| {
-                    *charge = Charge { file, kept: *tag == ENTRUST_KEPT };
+                    (charge.file, charge.kept) = (file, *tag == ENTRUST_KEPT);
                     None
                 })
             }
@@ -359,7 +402,7 @@ fn take_charge(path: &[u8]) -> io::Result<Option<SocketFile>> {
 }
 
 /// Leaves everything of the process that it was copied from but the socket, and all rights but its own.
-fn settle(socket: &OwnedFd, home: &OwnedFd) -> io::Result<()> {
+fn settle(socket: &OwnedFd, home: &OwnedFd, programs: bool) -> io::Result<()> {
     rustix::thread::set_name(c"wl-steward")?;
     std::env::set_current_dir("/")?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -379,7 +422,7 @@ fn settle(socket: &OwnedFd, home: &OwnedFd) -> io::Result<()> {
     memory::hide()?;
     process::no_dump()?;
     capabilities::keep_only(KEPT)?;
-    sandbox::enter(sandbox::Role::Steward);
+    sandbox::enter(sandbox::Role::Steward { programs });
     Ok(())
 }
 
@@ -416,6 +459,9 @@ mod tests {
             Task::Open(Kind::Raw4),
             Task::Open(Kind::Raw6),
             Task::SetLink(&tuning),
+            Task::Attach { hook: Hook::Xdp, interface: 7, handle: u32::MAX },
+            Task::Attach { hook: Hook::FilterEgress, interface: 7, handle: 9 },
+            Task::Detach { hook: Hook::FilterIngress, interface: 8, handle: 9 },
         ] {
             let (tag, numbers, rest) = task.encode();
             let bytes = [&[tag], &numbers[..], rest].concat();

@@ -65,10 +65,10 @@ fn run_case(role: &str, case: &str) {
     }
     if role == "refused" {
         refuse_seccomp();
-        sandbox::enter(Role::Daemon);
+        sandbox::enter(Role::Daemon { maps: false });
         return println!("{}", if forbidden(case).is_ok() { "done" } else { "forbidden" });
     }
-    sandbox::enter(if role == "daemon" { Role::Daemon } else { Role::Steward });
+    sandbox::enter(if role == "daemon" { Role::Daemon { maps: false } } else { Role::Steward { programs: false } });
     let result = match case {
         "needs" => needs(),
         "panic" => panic!("a reason to end"),
@@ -228,7 +228,7 @@ fn an_end_is_told() {
 /// In a process that has no rights left: whatever still works, the steward did.
 fn with_a_steward(socket_path: &str) {
     netns::unshare().expect("netns");
-    steward::start().expect("steward");
+    steward::start(false).expect("steward");
     let here = netns::current().expect("netns");
     process::no_dump().expect("no dump");
     let tun = tun::create("wl%d", 1, Offloads::ALL).expect("tun");
@@ -245,7 +245,7 @@ fn with_a_steward(socket_path: &str) {
     assert!(status.success());
 
     capabilities::keep_only(CapabilitySet::empty()).expect("capabilities");
-    sandbox::enter(Role::Daemon);
+    sandbox::enter(Role::Daemon { maps: false });
 
     let mut monitor = Monitor::follow(&tun.queues[0], here.as_fd()).expect("follow");
     assert_eq!(monitor.known().name, tun.name);
@@ -281,7 +281,7 @@ fn entrusts(first: &str) {
     let folder = tempfile::tempdir().expect("folder");
     let (file, path) = (folder.path().join("file"), folder.path().join("wl.sock"));
     std::fs::write(&file, "kept").expect("file");
-    steward::start().expect("steward");
+    steward::start(false).expect("steward");
     let listener = Listener::bind(&path).expect("listener");
     let what = match first {
         "nothing" => None,
@@ -312,7 +312,7 @@ fn the_steward_removes_one_socket_or_none() {
 }
 
 fn is_killed(path: &str) {
-    steward::start().expect("steward");
+    steward::start(false).expect("steward");
     let listener = Listener::bind(path.as_ref()).expect("listener");
     steward::entrust(listener.path(), false).expect("entrusted");
     println!("listens");
@@ -341,7 +341,7 @@ fn what_a_killed_daemon_leaves_behind_is_removed() {
 /// Where there is no `/proc`.
 fn cannot_settle(folder: &str) {
     std::os::unix::fs::chroot(folder).expect("chroot");
-    let error = steward::start().expect_err("a steward that has settled");
+    let error = steward::start(false).expect_err("a steward that has settled");
     println!("{}", error.raw_os_error().unwrap_or(-1));
 }
 
@@ -372,7 +372,7 @@ fn loses(how: &str) {
     use std::os::fd::AsFd;
     log::set_logger(&Print).expect("logger");
     log::set_max_level(log::LevelFilter::Error);
-    steward::start().expect("steward");
+    steward::start(false).expect("steward");
     let pid = std::process::id();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("children");
     let steward = Pid::from_raw(children.trim().parse().expect("one child")).expect("a process");

@@ -23,8 +23,10 @@ use crate::{netns, tun};
 
 pub(crate) mod message;
 mod routes;
+mod ways;
 use message::{Attributes, LINK, Messages, Request, find, link_header, u32_at};
 pub use routes::Routes;
+pub use ways::{Changes, Interface, Way, Ways};
 
 // linux/if_link.h
 const IFLA_IFNAME: u16 = 3;
@@ -440,26 +442,26 @@ fn change(header: &[u8; LINK], attributes: &[(u16, u32)]) -> Request {
 }
 
 /// Sends by this process itself: what takes no privilege, or is done before it is given up.
-fn direct(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn direct(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
     rustix::net::send(socket, bytes, rustix::net::SendFlags::empty())?;
     Ok(())
 }
 
 /// The socket for questions and settings.
 #[derive(Debug)]
-struct Requests {
+pub(crate) struct Requests {
     socket: OwnedFd,
     sequence: u32,
     buffer: Box<[u8]>,
 }
 
 impl Requests {
-    fn over(socket: OwnedFd) -> Requests {
+    pub(crate) fn over(socket: OwnedFd) -> Requests {
         Requests { socket, sequence: 0, buffer: vec![0; 32 * 1024].into_boxed_slice() }
     }
 
     /// Sends a request by `send`, and gives each answer to `take` until that returns true, or the kernel says that it was the last.
-    fn exchange(
+    pub(crate) fn exchange(
         &mut self,
         request: Request,
         send: impl FnOnce(BorrowedFd<'_>, &[u8]) -> io::Result<()>,

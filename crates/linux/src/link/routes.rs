@@ -10,16 +10,16 @@ use super::message::{LINK, Messages, Request, find, u32_at};
 use super::{Requests, direct, open_requests, socket};
 
 // linux/rtnetlink.h
-const RTMGRP_IPV4_RULE: libc::c_int = 0x80;
-const RTA_DST: u16 = 1;
-const RTA_SRC: u16 = 2;
-const RTA_OIF: u16 = 4;
-const RTA_MARK: u16 = 16;
-const RTA_IP_PROTO: u16 = 27;
-const RTA_SPORT: u16 = 28;
-const RTA_DPORT: u16 = 29;
+pub(super) const RTMGRP_IPV4_RULE: libc::c_int = 0x80;
+pub(super) const RTA_DST: u16 = 1;
+pub(super) const RTA_SRC: u16 = 2;
+pub(super) const RTA_OIF: u16 = 4;
+pub(super) const RTA_MARK: u16 = 16;
+pub(super) const RTA_IP_PROTO: u16 = 27;
+pub(super) const RTA_SPORT: u16 = 28;
+pub(super) const RTA_DPORT: u16 = 29;
 /// Length of `struct rtmsg`.
-const ROUTE: usize = 12;
+pub(super) const ROUTE: usize = 12;
 /// Datagrams of reports that are read in one go: whoever changes routes all the time does not keep us from all else.
 const REPORTS: usize = 64;
 

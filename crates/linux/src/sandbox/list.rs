@@ -8,6 +8,7 @@ use seccompiler::{
 };
 
 use super::Role;
+use crate::bpf;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -127,13 +128,22 @@ fn argument(place: u8, mask: u64, value: u64) -> Result<SeccompCondition, seccom
 /// Of an argument that is an `int`, of which the kernel leaves the upper half alone.
 const INT: u64 = 0xffff_ffff;
 
+/// The commands of bpf(2) that a role has use for.
+fn commands(role: Role) -> &'static [i32] {
+    match role {
+        Role::Daemon { maps: true } => &bpf::UNPRIVILEGED,
+        Role::Steward { programs: true } => &[bpf::LINK_CREATE],
+        _ => &[],
+    }
+}
+
 /// The list of a role.
 #[allow(clippy::unnecessary_cast, reason = "requests of ioctls have another type in other C libraries")]
 fn allowed(role: Role) -> Result<Rules, seccompiler::BackendError> {
     let mut rules = Rules::new();
     let own: [&[c_long]; 2] = match role {
-        Role::Daemon => [DAEMON, DAEMON_OLD],
-        Role::Steward => [&[libc::SYS_unlinkat, libc::SYS_recvfrom], STEWARD_OLD],
+        Role::Daemon { .. } => [DAEMON, DAEMON_OLD],
+        Role::Steward { .. } => [&[libc::SYS_unlinkat, libc::SYS_recvfrom], STEWARD_OLD],
         Role::Attendant => [&[], &[]],
     };
     rules.extend([COMMON, own[0], own[1]].concat().into_iter().map(|call| (call, Vec::new())));
@@ -151,8 +161,11 @@ fn allowed(role: Role) -> Result<Rules, seccompiler::BackendError> {
     allow(libc::SYS_tgkill, &[(0, INT, std::process::id().into())])?;
     let socket = |family: i32, kind: i32| [(0, INT, family as u64), (1, 0xf, kind as u64)];
     let ioctl = |request: u64| [(1, INT, request & INT)];
+    for command in commands(role) {
+        allow(libc::SYS_bpf, &[(0, INT, *command as u64)])?;
+    }
     match role {
-        Role::Daemon => {
+        Role::Daemon { .. } => {
             for family in [libc::AF_INET, libc::AF_INET6] {
                 allow(libc::SYS_socket, &socket(family, libc::SOCK_DGRAM))?;
             }
@@ -165,7 +178,7 @@ fn allowed(role: Role) -> Result<Rules, seccompiler::BackendError> {
             allow(libc::SYS_clone, &[(0, libc::CLONE_THREAD as u64, libc::CLONE_THREAD as u64)])?;
             allow(libc::SYS_prctl, &[(0, INT, libc::PR_SET_NAME as u64)])?;
         }
-        Role::Steward => {
+        Role::Steward { .. } => {
             allow(libc::SYS_socket, &socket(libc::AF_NETLINK, libc::SOCK_RAW))?;
             for family in [libc::AF_INET, libc::AF_INET6] {
                 allow(libc::SYS_socket, &socket(family, libc::SOCK_RAW))?;
@@ -192,8 +205,15 @@ pub(super) fn filters(role: Role) -> Result<Vec<BpfProgram>, seccompiler::Backen
         SeccompFilter::new(rules, other, listed, std::env::consts::ARCH.try_into()?)?.try_into()
     };
     let mut fatal: Rules = FATAL.iter().map(|call| (*call, Vec::new())).collect();
-    if role != Role::Steward {
+    if !matches!(role, Role::Steward { .. }) {
         fatal.insert(libc::SYS_setns, Vec::new());
+    }
+    if !commands(role).is_empty() {
+        // All of these at once: it is another command than the first, and than the second, and so on.
+        let other =
+            |command: &i32| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *command as u64);
+        let others = commands(role).iter().map(other).collect::<Result<_, _>>()?;
+        fatal.insert(libc::SYS_bpf, vec![SeccompRule::new(others)?]);
     }
     let mut filters = vec![compile(fatal, SeccompAction::Allow, SeccompAction::KillProcess)?];
     if role != Role::Attendant {

@@ -11,7 +11,7 @@ use inet::{Endpoint, Source};
 use super::control::{self, Writer};
 use super::{BATCH, address};
 use crate::steward::{self, Task};
-use crate::sys::{check, int_options};
+use crate::sys::{check, int_option, int_options};
 
 /// A socket of one address family. Non-blocking.
 ///
@@ -161,6 +161,16 @@ impl Socket {
     /// Whether it takes [`Outgoing::segment`].
     pub fn gso(&self) -> bool {
         self.gso
+    }
+
+    /// The firewall mark of what is sent.
+    pub fn mark(&self) -> io::Result<u32> {
+        int_option(self.as_fd(), libc::SOL_SOCKET, libc::SO_MARK).map(i32::cast_unsigned)
+    }
+
+    /// The port that it is bound to.
+    pub fn port(&self) -> io::Result<u16> {
+        super::local_port(self.as_fd())
     }
 
     /// Sets the firewall mark of what is sent; zero removes it.
