@@ -1,0 +1,149 @@
+//! Where the programs are: one on the tunnel's interface, one or two on each underlay that a path leads by.
+//!
+//! What comes in by an underlay is met as early as its driver allows: by native XDP, of which an interface has one place (and where somebody else has it, it is
+//! theirs), with a program at TC behind it that hands on what it opened; or else by TC alone. TC is TCX where the kernel has it and a `clsact` filter
+//! where not. An interface that takes none of these is left to userspace, and so are all that are no Ethernet: the loopback, other tunnels.
+//!
+//! An underlay stays attached until it goes, whether or not paths lead by it meanwhile: what is on the way to us comes by it still.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use linux::bpf::{Attached, Hook};
+use linux::link::{Interface, Ways};
+use linux::netns;
+use linux::tun::Queue;
+
+use crate::object::Programs;
+
+/// Which hooks are tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hooks {
+    /// The earliest that there is.
+    #[default]
+    Best,
+    /// No XDP.
+    Tc,
+    /// Filters of `clsact` alone, as on kernels before 6.6.
+    Filter,
+}
+
+/// Errors by which a kernel says that it does not know a hook, and a driver that it has none.
+fn is_unknown(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error())
+}
+
+fn at_tc(program: impl AsFd, egress: bool, index: u32, handle: u32, hooks: Hooks) -> io::Result<Attached> {
+    let (tcx, filter) = match egress {
+        true => (Hook::TcxEgress, Hook::FilterEgress),
+        false => (Hook::TcxIngress, Hook::FilterIngress),
+    };
+    if hooks != Hooks::Filter {
+        match Attached::new(program.as_fd(), tcx, index, handle) {
+            Err(error) if is_unknown(&error) => (),
+            result => return result,
+        }
+    }
+    Attached::new(program.as_fd(), filter, index, handle)
+}
+
+/// The underlays.
+pub struct Underlays {
+    programs: Arc<Programs>,
+    hooks: Hooks,
+    /// What tells our filters from those of other daemons: the index that the tunnel's interface had at the start.
+    handle: u32,
+    /// By index: how they are called, and what is attached; nothing where they take nothing.
+    known: HashMap<u32, (String, Vec<Attached>)>,
+}
+
+impl Underlays {
+    pub(crate) fn new(programs: Arc<Programs>, hooks: Hooks, handle: u32) -> Underlays {
+        Underlays { programs, hooks, handle, known: HashMap::new() }
+    }
+
+    /// Whether the programs meet what comes in by this interface, after having been put there if need be.
+    pub(crate) fn take(&mut self, index: u32, interface: &Interface) -> bool {
+        if interface.address.is_none() {
+            return false;
+        }
+        if !self.known.contains_key(&index) {
+            let attached = self.attach(index).unwrap_or_else(|error| {
+                log::info!("what comes in by {} is left to userspace: {error}", interface.name);
+                Vec::new()
+            });
+            for attached in &attached {
+                log::info!("attached to {} by {:?}", interface.name, attached.hook());
+            }
+            self.known.insert(index, (interface.name.clone(), attached));
+        }
+        self.known.get(&index).is_some_and(|(_, attached)| !attached.is_empty())
+    }
+
+    fn attach(&self, index: u32) -> io::Result<Vec<Attached>> {
+        let Programs { ingress, xdp, .. } = &*self.programs;
+        let tc = |program: &OwnedFd| at_tc(program, false, index, self.handle, self.hooks);
+        if let (Hooks::Best, Some((early, hand_over))) = (self.hooks, xdp) {
+            match Attached::new(early.as_fd(), Hook::Xdp, index, self.handle) {
+                Ok(early) => return Ok(vec![tc(hand_over)?, early]),
+                Err(error) => log::debug!("interface {index} has no place at XDP for us: {error}"),
+            }
+        }
+        Ok(vec![tc(ingress)?])
+    }
+
+    /// The interface is not here any more.
+    pub(crate) fn forget(&mut self, index: u32) {
+        if let Some((name, _)) = self.known.remove(&index) {
+            log::info!("{name} has gone, and the programs on it");
+        }
+    }
+
+    /// Something was missed: all are to be found anew.
+    pub(crate) fn forget_all(&mut self) {
+        self.known.clear();
+    }
+}
+
+/// The tunnel's own interface.
+pub struct Inner {
+    queue: Queue,
+    /// The network namespace that we live in.
+    home: OwnedFd,
+    programs: Arc<Programs>,
+    hooks: Hooks,
+    attached: Option<(u32, Attached)>,
+}
+
+impl Inner {
+    /// The interface of this queue.
+    pub(crate) fn new(queue: Queue, programs: Arc<Programs>, hooks: Hooks) -> io::Result<Inner> {
+        Ok(Inner { queue, home: netns::current()?, programs, hooks, attached: None })
+    }
+
+    /// Looks where the interface is, and puts the program there if it is here and has none. Its index; none if it is in another network
+    /// namespace, where packets cannot be handed to an underlay of this one.
+    ///
+    /// # Errors
+    /// It cannot be found, or takes no program.
+    pub(crate) fn find(&mut self, ways: &mut Ways) -> io::Result<Option<u32>> {
+        if !netns::same(self.queue.netns()?.as_fd(), self.home.as_fd())? {
+            self.attached = None;
+            return Ok(None);
+        }
+        let index = ways.index(&self.queue.name()?)?;
+        if self.attached.as_ref().is_none_or(|(at, _)| *at != index) {
+            self.attached = None;
+            let attached = at_tc(&self.programs.egress, true, index, index, self.hooks)?;
+            self.attached = Some((index, attached));
+        }
+        Ok(Some(index))
+    }
+
+    /// Takes the program away.
+    pub(crate) fn let_go(&mut self) {
+        self.attached = None;
+    }
+}

@@ -1,0 +1,78 @@
+//! What became of packets, as the programs count it (`enum wl_count` in `bpf/counts.h`, in the same order).
+
+/// What is counted, and what is dropped by which reason of `docs/drops.md`.
+pub const COUNTS: [&str; 27] = [
+    "sealed",
+    "sealed-super",
+    "opened",
+    "opened-super",
+    "keepalive",
+    "left-busy",
+    "left-inner",
+    "left-route",
+    "left-path",
+    "left-session",
+    "left-size",
+    "left-super",
+    "left-checksum",
+    "left-handshake",
+    "left-malformed",
+    "left-index",
+    "left-expired",
+    "left-confirm",
+    "left-roamed",
+    "left-coalesced",
+    "left-opened",
+    "policy",
+    "not-authentic",
+    "replayed",
+    "source-not-allowed",
+    "content-malformed",
+    "kernel-memory",
+];
+
+/// The first in [`COUNTS`] that stands for packets that are dropped.
+pub const FIRST_DROP: usize = 21;
+
+/// Adds what the programs dropped to what userspace did, by the reasons' names.
+pub fn add_drops(drops: &mut Vec<(&'static str, u64)>, counts: &[u64]) {
+    for (name, count) in COUNTS.iter().zip(counts).skip(FIRST_DROP) {
+        match drops.iter_mut().find(|(reason, _)| reason == name) {
+            Some((_, sum)) => *sum += count,
+            None => drops.push((name, *count)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_are_those_of_the_programs() {
+        let named: Vec<String> = crate::object::enumerators(crate::OBJECT, "wl_count");
+        assert_eq!(named.len(), COUNTS.len() + 1, "{named:?}");
+        for (name, ours) in named.iter().zip(COUNTS) {
+            let theirs = name.trim_start_matches("WL_").trim_start_matches("DROP_").to_lowercase().replace('_', "-");
+            let same = match ours {
+                "not-authentic" => "forged",
+                "source-not-allowed" => "source",
+                "content-malformed" => "content",
+                "kernel-memory" => "memory",
+                ours => ours,
+            };
+            assert_eq!(theirs, same);
+        }
+        assert_eq!(COUNTS[FIRST_DROP], "policy");
+    }
+
+    #[test]
+    fn drops_are_added_by_name() {
+        let mut drops = vec![("replayed", 1), ("no-route", 2)];
+        let mut counts = [0; COUNTS.len()];
+        counts[23] = 5;
+        counts[0] = 100;
+        add_drops(&mut drops, &counts);
+        assert_eq!(drops[..3], [("replayed", 6), ("no-route", 2), ("policy", 0)]);
+    }
+}

@@ -1,0 +1,344 @@
+//! The keeper: a thread that keeps the programs where packets pass, and the ways to peers as they are.
+//!
+//! It sleeps until something is reported (a route, an address, an interface, a neighbour) or asked for (a peer has moved, the tunnel's interface
+//! has). A peer's way is what the kernel would do with a datagram to it: the route with our mark, port and source, the interface's MTU, the next hop's
+//! hardware address if it is known. Without a way, or where it leads by something that takes no program, the peer's packets are left to userspace, which
+//! sends them as ever, and by that has the kernel find the neighbour, for example.
+//!
+//! When routes change all ways are looked at. With many peers the next such look waits for a while, so that routes that change all the time cost a part
+//! of a processor only; what a peer's own move asks for is not held up.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use inet::Source;
+use linux::link::{Changes, Interface, Ways};
+use linux::poll::{Epoll, Event, EventFd, Interest};
+use noise::PeerId;
+use plane::{DataPlane, Observer, userspace::Userspace};
+
+use crate::attach::{Inner, Underlays};
+use crate::layout::Path;
+use crate::store::Store;
+
+/// After a look at all peers so many times as long passes before the next.
+const REST: u32 = 4;
+const REST_MAX: Duration = Duration::from_secs(5);
+
+/// What is to be looked at.
+#[derive(Default)]
+struct Asked {
+    peers: BTreeSet<PeerId>,
+    all: bool,
+    inner: bool,
+    end: bool,
+}
+
+/// What the keeper and those who ask it share.
+pub(crate) struct Desk {
+    asked: Mutex<Asked>,
+    wake: EventFd,
+    /// The ways as they were written, by slot. Held while one is written.
+    written: Mutex<HashMap<u32, Path>>,
+    /// Where we listen, and the mark of what we send.
+    port: AtomicU32,
+    mark: AtomicU32,
+    /// Whether the device is up, the interface is here, and all allowed IPs have found room.
+    up: AtomicBool,
+    here: AtomicBool,
+    full: AtomicBool,
+    store: Arc<Store>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whoever panicked in between left something that is looked at again.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Desk {
+    pub(crate) fn new(store: Arc<Store>) -> io::Result<Desk> {
+        Ok(Desk {
+            asked: Mutex::default(),
+            wake: EventFd::new()?,
+            written: Mutex::default(),
+            port: AtomicU32::new(0),
+            mark: AtomicU32::new(0),
+            up: AtomicBool::new(false),
+            here: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            store,
+        })
+    }
+
+    fn ask(&self, what: impl FnOnce(&mut Asked)) {
+        what(&mut lock(&self.asked));
+        self.wake.signal();
+    }
+
+    /// The way to the peer may be another one.
+    pub(crate) fn look_at(&self, peer: PeerId) {
+        self.ask(|asked| {
+            asked.peers.insert(peer);
+        });
+    }
+
+    /// All ways may be.
+    pub(crate) fn look_at_all(&self) {
+        self.ask(|asked| asked.all = true);
+    }
+
+    /// The tunnel's interface may be somewhere else.
+    pub(crate) fn look_at_inner(&self) {
+        self.ask(|asked| asked.inner = true);
+    }
+
+    /// The keeper is to end.
+    pub(crate) fn end(&self) {
+        self.ask(|asked| asked.end = true);
+    }
+
+    /// The peer is somewhere else: what is still sent there the old way is none of the programs' any more.
+    pub(crate) fn moved(&self, peer: PeerId, userspace: &Userspace) {
+        if let Some(slot) = self.store.slot_of(peer) {
+            let endpoint = userspace.endpoint(peer);
+            let mut written = lock(&self.written);
+            let same = |path: &Path| {
+                endpoint.is_some_and(|now| {
+                    now.addr == path.remote && now.source.is_none_or(|Source { ip, .. }| ip == path.local)
+                })
+            };
+            if written.get(&slot).is_some_and(|path| !same(path)) {
+                written.remove(&slot);
+                self.write(slot, None);
+            }
+        }
+        self.look_at(peer);
+    }
+
+    /// The peer has gone, or is about to.
+    pub(crate) fn forget(&self, slot: u32) {
+        let mut written = lock(&self.written);
+        written.remove(&slot);
+        self.write(slot, None);
+    }
+
+    /// To be called with `written` locked.
+    fn write(&self, slot: u32, path: Option<&Path>) {
+        if let Some(peer) = self.store.maps.peers.get(slot) {
+            peer.set_path(path);
+        }
+    }
+
+    /// Where we listen, and the mark of what we send; `None` while the device is down.
+    pub(crate) fn set_sockets(&self, facts: Option<(u16, u32)>) {
+        if let Some((port, mark)) = facts {
+            self.port.store(port.into(), Ordering::Relaxed);
+            self.mark.store(mark, Ordering::Relaxed);
+            let mut word = [0; 4];
+            word[..2].copy_from_slice(&port.to_be_bytes());
+            self.store.maps.device().port.store(u32::from_ne_bytes(word), Ordering::Release);
+        }
+        self.up.store(facts.is_some(), Ordering::Relaxed);
+        self.enable();
+        self.look_at_all();
+    }
+
+    /// Not all allowed IPs have found room, and so none may be believed.
+    pub(crate) fn overflow(&self) {
+        if !self.full.swap(true, Ordering::Relaxed) {
+            log::warn!("there are more allowed IPs than the eBPF engine holds: all packets are left to userspace");
+        }
+        self.enable();
+    }
+
+    fn set_here(&self, here: bool) {
+        self.here.store(here, Ordering::Relaxed);
+        self.enable();
+    }
+
+    fn enable(&self) {
+        let enabled =
+            self.up.load(Ordering::SeqCst) && self.here.load(Ordering::SeqCst) && !self.full.load(Ordering::SeqCst);
+        self.store.maps.device().enabled.store(enabled.into(), Ordering::SeqCst);
+    }
+}
+
+/// What the workers change by themselves.
+pub(crate) struct Watch {
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) userspace: std::sync::Weak<Userspace>,
+}
+
+impl Observer for Watch {
+    fn endpoint_moved(&self, peer: PeerId) {
+        if let Some(userspace) = self.userspace.upgrade() {
+            self.desk.moved(peer, &userspace);
+        }
+    }
+}
+
+/// The keeper's state.
+pub(crate) struct Keeper {
+    desk: Arc<Desk>,
+    userspace: Arc<Userspace>,
+    ways: Ways,
+    inner: Inner,
+    underlays: Underlays,
+    wait: Epoll,
+    /// Routes changed since the last look at all peers.
+    again: bool,
+    next: Instant,
+}
+
+impl Keeper {
+    pub(crate) fn new(
+        desk: Arc<Desk>,
+        userspace: Arc<Userspace>,
+        ways: Ways,
+        inner: Inner,
+        underlays: Underlays,
+    ) -> io::Result<Keeper> {
+        let wait = Epoll::new()?;
+        wait.add(&ways, 0, Interest::READ)?;
+        wait.add(&desk.wake, 1, Interest::READ)?;
+        Ok(Keeper { desk, userspace, ways, inner, underlays, wait, again: false, next: Instant::now() })
+    }
+
+    /// Looks where the tunnel's interface is.
+    ///
+    /// # Errors
+    /// It cannot be found, or takes no program.
+    pub(crate) fn find_inner(&mut self) -> io::Result<()> {
+        let was_here = self.desk.here.load(Ordering::Relaxed);
+        let found = self.inner.find(&mut self.ways);
+        let index = found.as_ref().ok().copied().flatten();
+        if let Some(index) = index {
+            self.desk.store.maps.device().inner_ifindex.store(index, Ordering::Release);
+        }
+        self.desk.set_here(index.is_some());
+        if was_here && index.is_none() && found.is_ok() {
+            log::info!(
+                "the interface is in another network namespace than its sockets: all packets are left to userspace"
+            );
+        }
+        found.map(drop)
+    }
+
+    /// Runs until it is told to end. What is attached goes with it.
+    pub(crate) fn run(mut self) {
+        let mut events = [Event::EMPTY; 2];
+        loop {
+            let timeout = self.again.then(|| self.next.saturating_duration_since(Instant::now()));
+            if let Err(error) = self.wait.wait(&mut events, timeout) {
+                log::error!("ways to peers are not followed any more, and all packets are left to userspace: {error}");
+                return self.desk.set_here(false);
+            }
+            self.desk.wake.drain();
+            let asked = std::mem::take(&mut *lock(&self.desk.asked));
+            if asked.end {
+                return self.inner.let_go();
+            }
+            let changes = self.ways.changes();
+            let mut due = asked.peers;
+            self.hear(changes, &mut due);
+            if asked.inner
+                && let Err(error) = self.find_inner()
+            {
+                log::debug!("the interface is not found: {error}");
+            }
+            let all = asked.all || (self.again && Instant::now() >= self.next);
+            if all {
+                self.again = false;
+                due.extend(self.desk.store.peers().into_iter().map(|(peer, _)| peer));
+            }
+            let began = Instant::now();
+            let mut interfaces = HashMap::new();
+            for peer in due {
+                self.look(peer, &mut interfaces);
+            }
+            if all {
+                self.next = Instant::now() + (began.elapsed() * REST).min(REST_MAX);
+            }
+        }
+    }
+
+    /// Takes in what was reported.
+    fn hear(&mut self, changes: Changes, due: &mut BTreeSet<PeerId>) {
+        for index in changes.gone {
+            self.underlays.forget(index);
+        }
+        if changes.lost {
+            self.underlays.forget_all();
+        }
+        self.again |= changes.routes || changes.lost;
+        if changes.neighbours.is_empty() {
+            return;
+        }
+        let written = lock(&self.desk.written);
+        let concerned = |path: &Path| {
+            let hop = (path.ifindex, path.gateway.unwrap_or(path.remote.ip()));
+            changes.neighbours.contains(&hop)
+        };
+        let slots = written.iter().filter(|(_, path)| concerned(path)).map(|(slot, _)| *slot);
+        due.extend(slots.filter_map(|slot| self.desk.store.peer_at(slot)));
+    }
+
+    /// Finds the way to a peer, and writes it down.
+    fn look(&mut self, peer: PeerId, interfaces: &mut HashMap<u32, Option<Interface>>) {
+        let Some(slot) = self.desk.store.slot_of(peer) else { return };
+        let found = self.find(peer, interfaces);
+        let mut written = lock(&self.desk.written);
+        // It may have gone meanwhile, and the slot with it.
+        if self.desk.store.slot_of(peer) != Some(slot) || written.get(&slot) == found.as_ref() {
+            return;
+        }
+        match found {
+            Some(path) => written.insert(slot, path),
+            None => written.remove(&slot),
+        };
+        self.desk.write(slot, found.as_ref());
+    }
+
+    fn find(&mut self, peer: PeerId, interfaces: &mut HashMap<u32, Option<Interface>>) -> Option<Path> {
+        let endpoint = self.userspace.endpoint(peer)?;
+        let (remote, source) = (unmapped(endpoint.addr), endpoint.source);
+        let (port, mark) = (self.desk.port.load(Ordering::Relaxed) as u16, self.desk.mark.load(Ordering::Relaxed));
+        // An address that means nothing without one goes with its interface.
+        let scope = match (remote, source) {
+            (SocketAddr::V6(remote), _) if remote.scope_id() != 0 => Some(remote.scope_id()),
+            (_, Some(Source { ip: IpAddr::V6(ip), ifindex })) if ip.is_unicast_link_local() => Some(ifindex),
+            _ => None,
+        };
+        let ip = source.map(|source| source.ip);
+        let mut way = self.ways.way(remote, ip, scope, port, mark);
+        if way.is_err() && ip.is_some() {
+            // Userspace forgets an address that is ours no more when it next sends.
+            way = self.ways.way(remote, None, scope, port, mark);
+        }
+        let way = way.ok()??;
+        let index = way.interface;
+        let interface = interfaces.entry(index).or_insert_with(|| self.ways.interface(index).ok()).as_ref()?;
+        if !self.underlays.take(index, interface) {
+            return None;
+        }
+        let next = way.gateway.unwrap_or(remote.ip());
+        let macs = self.ways.neighbour(index, next).zip(interface.address);
+        let mtu = way.mtu.map_or(interface.mtu, |mtu| mtu.min(interface.mtu));
+        Some(Path { remote, local: way.source, gateway: way.gateway, ifindex: index, mtu, macs, mark })
+    }
+}
+
+/// As IPv4, what is IPv4 written as IPv6.
+fn unmapped(addr: SocketAddr) -> SocketAddr {
+    match addr {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            None => addr,
+        },
+        SocketAddr::V4(_) => addr,
+    }
+}

@@ -1,0 +1,265 @@
+//! The maps that the programs work with: three as memory that both sides have before them, the others by calls.
+//!
+//! A [`Mapping`] is an array map's memory. It stays mapped for as long as anything borrowed from it is held: what is lent to sessions and peers holds it
+//! too ([`crate::store`]).
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use inet::Cidr;
+use linux::bpf::Map;
+use noise::Ledger;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use zeroize::Zeroizing;
+
+use crate::layout::{Device, NONE, Peer, Traffic};
+
+/// What all zeros is a valid one of, what is changed by atomics only, and what lies in an array map in this form.
+///
+/// # Safety
+/// It is `repr(C)`, of atomic integers alone, and its size is a multiple of eight.
+unsafe trait Shared: Sync {}
+// SAFETY: see its definition: words of 32 and 64 bits, 48 bytes.
+unsafe impl Shared for Device {}
+// SAFETY: see its definition, and that of the notes; 184 bytes.
+unsafe impl Shared for Peer {}
+// SAFETY: see its definition, which the test of the layout compares with the programs'; 4176 bytes.
+unsafe impl Shared for Ledger {}
+
+/// The memory of an array map.
+pub struct Mapping<T> {
+    start: NonNull<T>,
+    len: usize,
+    bytes: usize,
+    kind: PhantomData<T>,
+}
+
+// SAFETY: it is shared memory of atomics, which `T: Sync` says may be looked at from all threads; nothing is moved out of it.
+unsafe impl<T: Sync> Send for Mapping<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Mapping<T> {}
+
+#[allow(private_bounds, reason = "only what is in this crate lies in its maps")]
+impl<T: Shared> Mapping<T> {
+    fn new(map: &Map) -> io::Result<Mapping<T>> {
+        const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 8) };
+        if map.sizes() != (4, size_of::<T>()) {
+            return Err(io::Error::other("a map has another layout than this program"));
+        }
+        let len = map.entries() as usize;
+        let bytes = (len * size_of::<T>()).next_multiple_of(rustix::param::page_size());
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice, of a map that has these bytes.
+        let start = unsafe { mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, map, 0)? };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Mapping { start, len, bytes, kind: PhantomData })
+    }
+
+    /// The element of this slot, if there is one.
+    #[inline]
+    pub fn get(&self, slot: u32) -> Option<&T> {
+        let slot = slot as usize;
+        // SAFETY: it lies within the mapping, which is there as long as `self`; any bytes are a valid `T`, and all who write use atomics.
+        (slot < self.len).then(|| unsafe { self.start.add(slot).as_ref() })
+    }
+
+    /// Sets all bytes of the element to zero, while nobody else uses it.
+    pub fn zero(&self, slot: u32) {
+        let Some(element) = self.get(slot) else { return };
+        let words = NonNull::from(element).cast::<AtomicU64>();
+        for word in 0..size_of::<T>() / 8 {
+            // SAFETY: the element consists of so many words of eight bytes, aligned as such, of atomics that may be written through a shared
+            // reference.
+            unsafe { words.add(word).as_ref() }.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty, reason = "a map has at least one element")]
+    pub fn len(&self) -> u32 {
+        self.len as u32
+    }
+}
+
+impl<T> Drop for Mapping<T> {
+    fn drop(&mut self) {
+        // SAFETY: nobody has a reference into it, as those borrow from `self`; it was mapped with this length.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// Descriptors of the maps, as they are loaded or handed over.
+#[derive(Debug)]
+pub struct MapFds {
+    /// `device`, `peers`, `ledgers`, `keys`, `sessions`, `allowed4`, `allowed6`, `traffic`, `counts`, `events`.
+    pub all: [OwnedFd; MapFds::NAMES.len()],
+}
+
+impl MapFds {
+    /// The maps' names, in the order of their descriptors.
+    pub const NAMES: [&'static str; 10] =
+        ["device", "peers", "ledgers", "keys", "sessions", "allowed4", "allowed6", "traffic", "counts", "events"];
+}
+
+/// The maps.
+pub struct Maps {
+    device: Mapping<Device>,
+    /// Peers, by slot.
+    pub peers: Arc<Mapping<Peer>>,
+    /// Sessions, by slot.
+    pub ledgers: Arc<Mapping<Ledger>>,
+    keys: Map,
+    sessions: Map,
+    allowed: [Map; 2],
+    traffic: Map,
+    counts: Map,
+}
+
+impl Maps {
+    /// The maps of these descriptors, and that of the events.
+    ///
+    /// # Errors
+    /// They are not maps of ours, or of another version.
+    pub fn new(fds: MapFds) -> io::Result<(Maps, OwnedFd)> {
+        let [device, peers, ledgers, keys, sessions, allowed4, allowed6, traffic, counts, events] = fds.all;
+        let open = Map::from_fd;
+        let maps = Maps {
+            device: Mapping::new(&open(device)?)?,
+            peers: Arc::new(Mapping::new(&open(peers)?)?),
+            ledgers: Arc::new(Mapping::new(&open(ledgers)?)?),
+            keys: open(keys)?,
+            sessions: open(sessions)?,
+            allowed: [open(allowed4)?, open(allowed6)?],
+            traffic: open(traffic)?,
+            counts: open(counts)?,
+        };
+        let (_, keys) = maps.keys.sizes();
+        let (_, share) = maps.traffic.sizes();
+        if maps.device.len() != 1 || keys < Keys::USED || share != Traffic::LEN * maps.traffic.parts() {
+            return Err(io::Error::other("a map has another layout than this program"));
+        }
+        Ok((maps, events))
+    }
+
+    /// What holds for the whole device.
+    pub fn device(&self) -> &Device {
+        // SAFETY: `new` has seen that there is one, and the mapping is there as long as `self`.
+        unsafe { self.device.start.as_ref() }
+    }
+
+    /// Writes a session's keys, with the epoch that they are for.
+    pub fn set_keys(&self, slot: u32, sending: &[u8; 32], receiving: &[u8; 32], epoch: u32) -> io::Result<()> {
+        let mut value = Zeroizing::new(vec![0; self.keys.sizes().1]);
+        value[..32].copy_from_slice(sending);
+        value[32..64].copy_from_slice(receiving);
+        value[64..68].copy_from_slice(&epoch.to_ne_bytes());
+        self.keys.update(&slot.to_ne_bytes(), &value)
+    }
+
+    /// Overwrites a session's keys.
+    pub fn wipe_keys(&self, slot: u32) {
+        if let Err(error) = self.set_keys(slot, &[0; 32], &[0; 32], 0) {
+            log::error!("the keys of an ended session are not overwritten: {error}");
+        }
+    }
+
+    /// A session's keys as they are there: what is sent with first.
+    pub fn keys(&self, slot: u32) -> io::Result<Keys> {
+        let mut value = Zeroizing::new(vec![0; self.keys.sizes().1]);
+        self.keys.lookup(&slot.to_ne_bytes(), &mut value)?;
+        let mut keys = Keys { sending: Zeroizing::new([0; 32]), receiving: Zeroizing::new([0; 32]) };
+        keys.sending.copy_from_slice(&value[..32]);
+        keys.receiving.copy_from_slice(&value[32..64]);
+        Ok(keys)
+    }
+
+    /// Has messages to this index, as it lies on the wire, opened with the session.
+    pub fn add_session(&self, index: u32, reference: u64) -> io::Result<()> {
+        self.sessions.update(&index.to_ne_bytes(), &reference.to_ne_bytes())
+    }
+
+    /// The session of this index.
+    pub fn session(&self, index: u32) -> Option<u64> {
+        let mut reference = [0; 8];
+        self.sessions.lookup(&index.to_ne_bytes(), &mut reference).ok().map(|()| u64::from_ne_bytes(reference))
+    }
+
+    /// Forgets the index.
+    pub fn remove_session(&self, index: u32) {
+        // ENOENT: it is not there.
+        let _ = self.sessions.delete(&index.to_ne_bytes());
+    }
+
+    /// Leads the prefix to the peer of this slot, or, with none, to us.
+    pub fn allow(&self, prefix: Cidr, slot: Option<u32>) -> io::Result<()> {
+        let (map, key) = self.prefix(prefix);
+        map.update(&key, &slot.unwrap_or(NONE).to_ne_bytes())
+    }
+
+    /// Forgets the prefix.
+    pub fn disallow(&self, prefix: Cidr) {
+        let (map, key) = self.prefix(prefix);
+        // ENOENT: it is not there.
+        let _ = map.delete(&key);
+    }
+
+    fn prefix(&self, prefix: Cidr) -> (&Map, Vec<u8>) {
+        let bits = u32::from(prefix.prefix_len()).to_ne_bytes();
+        match prefix.addr() {
+            std::net::IpAddr::V4(ip) => (&self.allowed[0], [&bits[..], &ip.octets()].concat()),
+            std::net::IpAddr::V6(ip) => (&self.allowed[1], [&bits[..], &ip.octets()].concat()),
+        }
+    }
+
+    /// What has moved to and from the peer of this slot.
+    pub fn traffic(&self, slot: u32) -> Traffic {
+        let mut shares = vec![0; self.traffic.sizes().1];
+        match self.traffic.lookup(&slot.to_ne_bytes(), &mut shares) {
+            Ok(()) => Traffic::sum(&shares),
+            Err(_) => Traffic::default(),
+        }
+    }
+
+    /// Begins to count the slot's traffic anew.
+    pub fn reset_traffic(&self, slot: u32) {
+        let zeros = vec![0; self.traffic.sizes().1];
+        if let Err(error) = self.traffic.update(&slot.to_ne_bytes(), &zeros) {
+            log::error!("a peer's traffic begins with that of another: {error}");
+        }
+    }
+
+    /// How often each thing has happened to packets, in the order of the programs' list (`bpf/counts.h`).
+    pub fn counts(&self) -> Vec<u64> {
+        let mut shares = vec![0; self.counts.sizes().1];
+        let mut count = |what: u32| {
+            self.counts.lookup(&what.to_ne_bytes(), &mut shares).ok()?;
+            let number = |bytes: &[u8]| bytes.try_into().map(u64::from_ne_bytes).unwrap_or_default();
+            Some(shares.chunks_exact(8).map(number).sum())
+        };
+        (0..self.counts.entries()).map(|what| count(what).unwrap_or_default()).collect()
+    }
+}
+
+impl AsFd for Maps {
+    /// One of the maps, for whoever wants any descriptor of them.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.keys.as_fd()
+    }
+}
+
+/// Both keys of a session.
+pub struct Keys {
+    /// For what we send.
+    pub sending: Zeroizing<[u8; 32]>,
+    /// For what we receive.
+    pub receiving: Zeroizing<[u8; 32]>,
+}
+
+impl Keys {
+    /// Bytes of `struct wl_keys` that we write: both keys, and the epoch.
+    const USED: usize = 68;
+}

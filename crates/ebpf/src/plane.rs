@@ -1,0 +1,351 @@
+//! The data plane: userspace's, with the programs in front of it.
+//!
+//! Every call goes to the userspace plane, and what the programs need of it into the maps. They take the packets that they can handle alone, and leave
+//! all others to userspace as if they were not there, so a peer, a session or an address that they are not told of is slower and nothing else.
+//! The order of the two follows from that: what begins begins in userspace first, what ends ends in the maps first.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use inet::{Cidr, Endpoint};
+use linux::link::Ways;
+use linux::poll::{Epoll, Interest};
+use linux::tun::Queue;
+use linux::udp::{Received, Socket};
+use noise::{Activity, Lender, Mac1Checker, PeerId, Session};
+use plane::userspace::Userspace;
+use plane::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic, WorkerLoad};
+
+use crate::attach::{Hooks, Inner, Underlays};
+use crate::counts;
+use crate::events::{Ring, Told};
+use crate::keeper::{Desk, Keeper, Watch};
+use crate::maps::Maps;
+use crate::object::Loaded;
+use crate::store::{Lending, Store};
+
+/// Why the plane could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The maps cannot be used.
+    #[error("the eBPF maps cannot be used: {0}")]
+    Maps(io::Error),
+    /// The tunnel's interface takes no program.
+    #[error("the eBPF program cannot be put on the interface: {0}")]
+    Interface(io::Error),
+    /// A descriptor or a thread was refused.
+    #[error("the ways to peers cannot be followed: {0}")]
+    Keeper(io::Error),
+}
+
+/// Who has which prefix, as it is in the maps.
+#[derive(Default)]
+struct Allowed {
+    owner: HashMap<Cidr, PeerId>,
+    of: HashMap<PeerId, BTreeSet<Cidr>>,
+}
+
+/// The eBPF data plane.
+pub struct Plane {
+    userspace: Arc<Userspace>,
+    store: Arc<Store>,
+    ring: Ring,
+    /// Readable while the ring or userspace has something to say.
+    wait: Epoll,
+    /// What is to be said before that.
+    pending: Mutex<VecDeque<PlaneEvent>>,
+    desk: Arc<Desk>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+    allowed: Mutex<Allowed>,
+    /// One of those that we send by, to ask for its mark.
+    socket: Mutex<Option<Socket>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change is whole before anything that could panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Plane {
+    /// Puts the programs in front of a userspace plane that has no sockets yet. `queue` is one of the tunnel's interface.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing is left behind.
+    pub fn start(userspace: Arc<Userspace>, loaded: Loaded, queue: Queue, hooks: Hooks) -> Result<Plane, StartError> {
+        let Loaded { maps, mut programs } = loaded;
+        let (maps, events) = Maps::new(maps).map_err(StartError::Maps)?;
+        let store = Arc::new(Store::new(maps, programs.arm.take()).map_err(StartError::Maps)?);
+        let ring = Ring::new(events).map_err(StartError::Maps)?;
+        let programs = Arc::new(programs);
+        let begin = || -> io::Result<_> {
+            let wait = Epoll::new()?;
+            wait.add(&ring, 0, Interest::READ)?;
+            wait.add(userspace.event_fd(), 1, Interest::READ)?;
+            let desk = Arc::new(Desk::new(store.clone())?);
+            let mut ways = Ways::open()?;
+            let index = ways.index(&queue.name()?)?;
+            let inner = Inner::new(queue, programs.clone(), hooks)?;
+            let underlays = Underlays::new(programs.clone(), hooks, index);
+            Ok((wait, desk.clone(), Keeper::new(desk, userspace.clone(), ways, inner, underlays)?))
+        };
+        let (wait, desk, mut keeper) = begin().map_err(StartError::Keeper)?;
+        keeper.find_inner().map_err(StartError::Interface)?;
+        let thread = std::thread::Builder::new().name("keeper".to_owned());
+        let thread = thread.spawn(move || keeper.run()).map_err(StartError::Keeper)?;
+        userspace.set_observer(Arc::new(Watch { desk: desk.clone(), userspace: Arc::downgrade(&userspace) }));
+        Ok(Plane {
+            userspace,
+            store,
+            ring,
+            wait,
+            pending: Mutex::default(),
+            desk,
+            keeper: Mutex::new(Some(thread)),
+            allowed: Mutex::default(),
+            socket: Mutex::default(),
+        })
+    }
+
+    /// What became of packets in the programs, by name.
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        counts::COUNTS.into_iter().zip(self.store.maps.counts()).collect()
+    }
+
+    /// Asks the sockets anew what they put on packets.
+    fn read_sockets(&self) {
+        let facts = lock(&self.socket).as_ref().and_then(|socket| Some((socket.port().ok()?, socket.mark().ok()?)));
+        self.desk.set_sockets(facts);
+    }
+
+    fn put(&self, allowed: &mut Allowed, prefix: Cidr, peer: PeerId) {
+        if let Some(before) = allowed.owner.insert(prefix, peer)
+            && let Some(prefixes) = allowed.of.get_mut(&before)
+        {
+            prefixes.remove(&prefix);
+        }
+        allowed.of.entry(peer).or_default().insert(prefix);
+        if let Err(error) = self.store.maps.allow(prefix, self.store.slot_of(peer)) {
+            log::debug!("{prefix} finds no room: {error}");
+            self.desk.overflow();
+        }
+    }
+
+    fn take(&self, allowed: &mut Allowed, prefix: Cidr, peer: PeerId) {
+        if allowed.owner.get(&prefix) == Some(&peer) {
+            allowed.owner.remove(&prefix);
+            if let Some(prefixes) = allowed.of.get_mut(&peer) {
+                prefixes.remove(&prefix);
+            }
+            self.store.maps.disallow(prefix);
+        }
+    }
+
+    fn clear(&self, allowed: &mut Allowed, peer: PeerId) {
+        for prefix in allowed.of.remove(&peer).unwrap_or_default() {
+            allowed.owner.remove(&prefix);
+            self.store.maps.disallow(prefix);
+        }
+    }
+
+    fn told(&self, told: Told) -> Option<PlaneEvent> {
+        match told {
+            Told::Activity(slot) => self.store.peer_at(slot).map(PlaneEvent::Activity),
+            Told::Rekey(slot) => self.store.peer_at(slot).map(PlaneEvent::RekeyDue),
+            Told::Lost => {
+                log::warn!("the eBPF programs had more to tell than there was room for: all peers are looked at");
+                let mut pending = lock(&self.pending);
+                for (peer, _) in self.store.peers() {
+                    pending.extend([PlaneEvent::Activity(peer), PlaneEvent::RekeyDue(peer)]);
+                }
+                pending.pop_front()
+            }
+        }
+    }
+}
+
+impl DataPlane for Plane {
+    fn lender(&self) -> Option<Arc<dyn Lender>> {
+        Some(Arc::new(Lending(self.store.clone())))
+    }
+
+    fn add_peer(&self, peer: PeerId, activity: Arc<Activity>) {
+        if activity.slot().is_none() {
+            log::info!(
+                "peer {} is left to userspace: the eBPF engine has room for {}",
+                peer.as_u32(),
+                self.store.maps.peers.len()
+            );
+        }
+        self.userspace.add_peer(peer, activity);
+        self.desk.look_at(peer);
+    }
+
+    fn remove_peer(&self, peer: PeerId) {
+        self.clear(&mut lock(&self.allowed), peer);
+        self.store.set_current(peer, None);
+        if let Some(slot) = self.store.slot_of(peer) {
+            self.desk.forget(slot);
+        }
+        self.userspace.remove_peer(peer);
+    }
+
+    fn set_endpoint(&self, peer: PeerId, endpoint: Option<Endpoint>) {
+        self.userspace.set_endpoint(peer, endpoint);
+        self.desk.moved(peer, &self.userspace);
+    }
+
+    fn endpoint(&self, peer: PeerId) -> Option<Endpoint> {
+        self.userspace.endpoint(peer)
+    }
+
+    fn forget_source(&self, peer: PeerId) {
+        self.userspace.forget_source(peer);
+        self.desk.look_at(peer);
+    }
+
+    fn refuse_source(&self, peer: PeerId, endpoint: Endpoint, out: u32) {
+        self.userspace.refuse_source(peer, endpoint, out);
+        self.desk.look_at(peer);
+    }
+
+    fn refused_sources(&self, peer: PeerId) -> Vec<Endpoint> {
+        self.userspace.refused_sources(peer)
+    }
+
+    fn change_allowed_ips(&self, changes: &[AllowedIpChange]) {
+        self.userspace.change_allowed_ips(changes);
+        let mut allowed = lock(&self.allowed);
+        for change in changes {
+            match *change {
+                AllowedIpChange::Insert(prefix, peer) => self.put(&mut allowed, prefix, peer),
+                AllowedIpChange::Remove(prefix, peer) => self.take(&mut allowed, prefix, peer),
+                AllowedIpChange::Clear(peer) => self.clear(&mut allowed, peer),
+            }
+        }
+    }
+
+    fn allowed_ips(&self, peer: PeerId) -> Vec<Cidr> {
+        self.userspace.allowed_ips(peer)
+    }
+
+    fn install_session(&self, session: Arc<Session>) {
+        self.userspace.install_session(session.clone());
+        self.store.begin(&session);
+    }
+
+    fn set_current_session(&self, peer: PeerId, session: Option<Arc<Session>>) {
+        match &session {
+            None => self.store.set_current(peer, None),
+            // What is known of a path's size grows old; sessions come often enough for a look.
+            Some(_) => self.desk.look_at(peer),
+        }
+        self.userspace.set_current_session(peer, session.clone());
+        self.store.set_current(peer, session.as_deref());
+    }
+
+    fn retire_session(&self, session: &Session) {
+        if let Some(lent) = session.ledger() {
+            self.store.end(lent.slot());
+        }
+        self.userspace.retire_session(session);
+    }
+
+    fn send_keepalive(&self, peer: PeerId) {
+        self.userspace.send_keepalive(peer);
+    }
+
+    fn drop_waiting(&self, peer: PeerId) {
+        self.userspace.drop_waiting(peer);
+    }
+
+    fn traffic(&self, peer: PeerId) -> Traffic {
+        let Traffic { tx_bytes, rx_bytes } = self.userspace.traffic(peer);
+        let fast = self.store.slot_of(peer).map(|slot| self.store.maps.traffic(slot)).unwrap_or_default();
+        Traffic { tx_bytes: tx_bytes + fast.tx_bytes, rx_bytes: rx_bytes + fast.rx_bytes }
+    }
+
+    fn count_handshake(&self, peer: PeerId, tx: u64, rx: u64) {
+        self.userspace.count_handshake(peer, tx, rx);
+    }
+
+    fn set_sockets(&self, workers: Option<Vec<Vec<Socket>>>) {
+        // Before the others, so that none of the old ones is left when they are.
+        *lock(&self.socket) = workers.iter().flatten().flatten().next().cloned();
+        if workers.is_none() {
+            self.desk.set_sockets(None);
+        }
+        self.userspace.set_sockets(workers);
+        self.read_sockets();
+    }
+
+    fn set_mtu(&self, mtu: u32) {
+        self.store.maps.device().inner_mtu.store(mtu, Ordering::Release);
+        self.userspace.set_mtu(mtu);
+    }
+
+    fn find_inner(&self) {
+        self.userspace.find_inner();
+        self.desk.look_at_inner();
+    }
+
+    fn set_mac1_checker(&self, checker: Option<Mac1Checker>) {
+        self.userspace.set_mac1_checker(checker);
+    }
+
+    fn poll_event(&self) -> Option<PlaneEvent> {
+        if let Some(event) = lock(&self.pending).pop_front() {
+            return Some(event);
+        }
+        while let Some(told) = self.ring.next() {
+            if let Some(event) = self.told(told) {
+                return Some(event);
+            }
+        }
+        self.userspace.poll_event()
+    }
+
+    fn event_fd(&self) -> BorrowedFd<'_> {
+        self.wait.as_fd()
+    }
+
+    fn take_stray(&self, received: Received, message: &[u8]) {
+        self.userspace.take_stray(received, message);
+    }
+
+    fn count_control_drop(&self, drop: ControlDrop) {
+        self.userspace.count_control_drop(drop);
+    }
+
+    fn drops(&self) -> Vec<(&'static str, u64)> {
+        let mut drops = self.userspace.drops();
+        counts::add_drops(&mut drops, &self.store.maps.counts());
+        drops
+    }
+
+    fn loads(&self) -> Vec<WorkerLoad> {
+        self.userspace.loads()
+    }
+
+    fn shutdown(&self) {
+        self.store.maps.device().enabled.store(0, Ordering::SeqCst);
+        self.desk.end();
+        if let Some(keeper) = lock(&self.keeper).take()
+            && keeper.join().is_err()
+        {
+            log::error!("the keeper panicked");
+        }
+        self.userspace.shutdown();
+        self.store.end_unclaimed();
+        self.store.end_all();
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
