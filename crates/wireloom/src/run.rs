@@ -10,8 +10,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use control::{Device, DeviceConfig, DeviceError, Driver, DriverError, End, uapi::Server};
+use ebpf::{Capacity, Hooks};
 use linux::capabilities::{self, CapabilitySet};
 use linux::link::Monitor;
 use linux::poll::{Signal, SignalFd};
@@ -42,9 +43,24 @@ const BUSY_POLL_MAX: u64 = 10_000;
 /// How long the socket of a daemon that is about to end is waited for.
 const SOCKET_WAIT: Duration = Duration::from_secs(2);
 
+/// What moves the packets of an interface that a daemon of ours runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// The daemon itself
+    Userspace,
+    /// Programs in the kernel, and the daemon for what they leave to it
+    Ebpf,
+}
+
 /// How to run an interface.
 #[derive(Args)]
 pub struct RunArgs {
+    /// What moves the packets; userspace, if neither this nor WIRELOOM_ENGINE says
+    #[arg(long, value_enum)]
+    pub engine: Option<Engine>,
+    /// By which hooks programs meet packets: best, tc or filter; for tests and measurements
+    #[arg(long, hide = true, default_value = "best", value_parser = hooks)]
+    pub hooks: Hooks,
     /// Stay in the foreground
     #[arg(short, long)]
     pub foreground: bool,
@@ -151,6 +167,12 @@ pub enum RunError {
     /// The data plane could not start.
     #[error("{}", Chain(.0))]
     Plane(#[from] PlaneError),
+    /// The eBPF programs cannot run here.
+    #[error("{} (--engine userspace runs on any kernel)", Chain(.0))]
+    Programs(#[from] ebpf::LoadError),
+    /// They could not be put to work.
+    #[error("{} (--engine userspace runs on any kernel)", Chain(.0))]
+    Ebpf(#[from] ebpf::StartError),
     /// The device could not be made.
     #[error("{}", Chain(.0))]
     Device(#[from] DeviceError),
@@ -197,6 +219,7 @@ struct Environment {
     uapi: Option<i32>,
     /// What packets are to be sealed and opened by.
     aead: aead::Backend,
+    engine: Option<Engine>,
 }
 
 impl Environment {
@@ -221,6 +244,7 @@ impl Environment {
             tun: descriptor("WG_TUN_FD")?,
             uapi: descriptor("WG_UAPI_FD")?,
             aead: aead_named(text("WIRELOOM_AEAD"))?,
+            engine: engine_named(text("WIRELOOM_ENGINE"))?,
         })
     }
 }
@@ -238,6 +262,18 @@ pub fn log_level() -> LevelFilter {
 /// Whether log lines were asked for, and are wanted where the command is given.
 pub fn wants_log() -> bool {
     env::var_os("LOG_LEVEL").is_some_and(|level| !level.is_empty()) && log_level() != LevelFilter::Off
+}
+
+/// The engine of this name, if there is a name.
+fn engine_named(name: Option<String>) -> Result<Option<Engine>, RunError> {
+    let Some(value) = name else { return Ok(None) };
+    match Engine::from_str(&value, false) {
+        Ok(engine) => Ok(Some(engine)),
+        Err(_) => {
+            let expected = "userspace or ebpf".to_owned();
+            Err(RunError::Environment { name: "WIRELOOM_ENGINE", value, expected })
+        }
+    }
 }
 
 /// The AEAD's implementation of this name, or the best one.
@@ -281,9 +317,9 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
 struct Running {
     server: Server,
     driver: Driver,
-    plane: Arc<Userspace>,
+    plane: Arc<dyn DataPlane>,
     interface: InterfaceName,
-    sandbox: bool,
+    sandbox: Option<Role>,
     stays: Stays,
 }
 
@@ -292,6 +328,7 @@ impl Running {
         if args.socket.is_some() {
             process::end_with_parent().map_err(os("asking to end with who started us"))?;
         }
+        let engine = args.engine.or(environment.engine).unwrap_or(Engine::Userspace);
         log_to_stderr(&args.interface, environment.level);
         match environment.aead.choose() {
             Ok(()) => log::debug!("packets are sealed and opened by {}", environment.aead),
@@ -303,7 +340,8 @@ impl Running {
         let signals = SignalFd::new(&[Signal::Interrupt, Signal::Terminate]).map_err(os("taking over signals"))?;
         if !args.no_sandbox {
             // While there is no thread, no interface and no key.
-            steward::start().map_err(os("starting the steward, the process that keeps the privileges,"))?;
+            steward::start(engine == Engine::Ebpf)
+                .map_err(os("starting the steward, the process that keeps the privileges,"))?;
         }
         // After the last look at files of our own in /proc, which are root's from here on.
         process::no_dump().map_err(os("making the process undumpable"))?;
@@ -320,6 +358,10 @@ impl Running {
         stays.set(args.socket.is_some());
         let deletion = DeletionWatch::new(&listener).map_err(os("watching the socket"))?;
 
+        let programs = match engine {
+            Engine::Userspace => None,
+            Engine::Ebpf => Some(ebpf::load(ebpf::OBJECT, Capacity::default())?),
+        };
         if !args.no_sandbox {
             // All that takes a privilege of ours has been done, and the threads start without.
             steward::entrust(listener.path(), args.socket.is_some())
@@ -336,7 +378,16 @@ impl Running {
             busy_poll: Duration::from_micros(args.busy_poll),
             helping: args.helping,
         };
-        let plane = Arc::new(Userspace::start(tun.queues, config)?);
+        let userspace = Arc::new(Userspace::start(tun.queues, config)?);
+        let plane: Arc<dyn DataPlane> = match programs {
+            None => userspace,
+            Some(programs) => Arc::new(ebpf::Plane::start(
+                userspace,
+                programs,
+                queue.try_clone().map_err(os("duplicating the TUN descriptor"))?,
+                args.hooks,
+            )?),
+        };
         let config = DeviceConfig { workers, udp_gso: !args.no_udp_gso, udp_gro: !args.no_udp_gro };
         let device = Arc::new(Device::new(config, plane.clone())?);
         let driver = Driver::new(device.clone(), queue, offloads, signals, deletion)?;
@@ -347,7 +398,8 @@ impl Running {
         if !duties.is_empty() {
             attend::start(&tun.name, &duties)?;
         }
-        Ok(Self { server, driver, plane, interface: args.interface.clone(), sandbox: !args.no_sandbox, stays })
+        let sandbox = (!args.no_sandbox).then_some(Role::Daemon { maps: engine == Engine::Ebpf });
+        Ok(Self { server, driver, plane, interface: args.interface.clone(), sandbox, stays })
     }
 
     fn finish(self) -> Result<(), RunError> {
@@ -356,8 +408,8 @@ impl Running {
         if let Err(error) = process::stand_back() {
             log::debug!("handshakes have the priority of data: {error}");
         }
-        if sandbox {
-            sandbox::enter(Role::Daemon);
+        if let Some(role) = sandbox {
+            sandbox::enter(role);
         }
         let end = driver.run();
         if matches!(end, Ok(End::InterfaceGone)) {
@@ -380,6 +432,15 @@ impl Running {
         let output = if keep_output { Output::Keep } else { Output::Discard };
         readiness.ready(output).map_err(os("going to the background"))?;
         self.finish()
+    }
+}
+
+fn hooks(word: &str) -> Result<Hooks, &'static str> {
+    match word {
+        "best" => Ok(Hooks::Best),
+        "tc" => Ok(Hooks::Tc),
+        "filter" => Ok(Hooks::Filter),
+        _ => Err("best, tc or filter"),
     }
 }
 
