@@ -32,11 +32,8 @@ pub use counts::COUNTS;
 pub use object::{Capacity, LoadError, Loaded, Programs, load};
 pub use plane::{Plane, StartError};
 
-/// The data path's programs.
+/// The data path's programs (`bpf/wireloom.bpf.c`).
 pub const OBJECT: &[u8] = include_bytes!("../objects/wireloom.bpf.o");
 
 /// ChaCha20-Poly1305 alone, in programs that are attached nowhere: for tests and measurements.
 pub const AEAD_TEST_OBJECT: &[u8] = include_bytes!("../objects/aead_test.bpf.o");
-
-/// The data path's programs (`bpf/wireloom.bpf.c`).
-pub const OBJECT: &[u8] = include_bytes!("../objects/wireloom.bpf.o");
