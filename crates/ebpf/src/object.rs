@@ -140,8 +140,8 @@ fn refused(said: &str) -> Option<LoadError> {
     let (before, log) = said.split_once("-- BEGIN PROG LOAD LOG --")?;
     let program = before.rsplit("prog '").next()?.split('\'').next()?;
     let log = log.split("-- END PROG LOAD LOG --").next()?;
-    let lines = log.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("processed "));
-    Some(LoadError::Refused { program: program.to_owned(), reason: lines.last()?.to_owned() })
+    let mut lines = log.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("processed "));
+    Some(LoadError::Refused { program: program.to_owned(), reason: lines.next_back()?.to_owned() })
 }
 
 fn open_and_load(object: &[u8], capacity: Capacity) -> Result<Loaded, Stopped> {
