@@ -10,10 +10,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::index::ReceiverIndex;
 use crate::time::Instant;
 
-/// Words of a ledger's replay window, each for [`WORD_COUNTERS`] counters: more than the window has, and a power of two.
+/// Words of a ledger's replay window, each for 32 counters: more than the window has, and a power of two.
 pub(crate) const WINDOW_WORDS: usize = 512;
-/// Counters of one word.
-pub(crate) const WORD_COUNTERS: u64 = 32;
 
 /// All of a session that changes, but for the replay window.
 #[repr(C)]

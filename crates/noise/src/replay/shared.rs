@@ -10,42 +10,21 @@
 //! matter what its tag is taken for. Tags repeat after 2^37 counters, more than any session lives to see; a counter that far from another one would
 //! be refused at worst.
 
-use std::sync::atomic::Ordering;
+mod word;
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::in_window;
-use crate::ledger::{Ledger, WINDOW_WORDS, WORD_COUNTERS};
+use crate::ledger::{Ledger, WINDOW_WORDS};
 
 /// Whether `counter` is new; from now on it is not.
 pub(super) fn commit(ledger: &Ledger, counter: u64) -> bool {
-    let next = &ledger.facts.received_next;
-    let seen = next.load(Ordering::Relaxed);
-    if !in_window(counter, seen) {
-        return false;
+    let word = &ledger.window[(counter / word::COUNTERS % WINDOW_WORDS as u64) as usize];
+    let new = word::commit(&ledger.facts.received_next, word, counter);
+    if new {
+        ledger.facts.arrived.fetch_add(1, Ordering::Relaxed);
     }
-    if counter >= seen {
-        next.fetch_max(counter + 1, Ordering::AcqRel);
-    }
-    let group = counter / WORD_COUNTERS;
-    let tag = (group as u32).wrapping_add(1);
-    let bit = 1u32 << (counter % WORD_COUNTERS);
-    let word = &ledger.window[(group % WINDOW_WORDS as u64) as usize];
-    let mut found = word.load(Ordering::Acquire);
-    loop {
-        if !in_window(counter, next.load(Ordering::Acquire)) {
-            return false;
-        }
-        let marks = if (found >> 32) as u32 == tag { found as u32 } else { 0 };
-        if marks & bit != 0 {
-            return false;
-        }
-        let marked = u64::from(tag) << 32 | u64::from(marks | bit);
-        match word.compare_exchange(found, marked, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => break,
-            Err(now) => found = now,
-        }
-    }
-    ledger.facts.arrived.fetch_add(1, Ordering::Relaxed);
-    true
+    new
 }
 
 #[cfg(test)]

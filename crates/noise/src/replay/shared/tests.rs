@@ -78,7 +78,7 @@ fn one_of_many_gets_each_counter() {
 #[test]
 fn what_is_left_over_of_a_lap_is_neither_taken_for_new_nor_in_its_way() {
     let ledger = Ledger::default();
-    let lap = WORD_COUNTERS * WINDOW_WORDS as u64;
+    let lap = word::COUNTERS * WINDOW_WORDS as u64;
     assert!(commit(&ledger, 5) && commit(&ledger, lap + 6));
     assert!(!commit(&ledger, 5) && !commit(&ledger, 6), "behind the window");
     assert!(commit(&ledger, lap + 5), "though the word had that bit a lap ago");
@@ -89,7 +89,7 @@ fn what_is_left_over_of_a_lap_is_neither_taken_for_new_nor_in_its_way() {
 fn a_mark_a_lap_ahead_is_never_undone() {
     // As another leaves it that has marked a counter, before anybody looks again.
     let ledger = Ledger::default();
-    let ahead = WORD_COUNTERS * WINDOW_WORDS as u64 + 40;
+    let ahead = word::COUNTERS * WINDOW_WORDS as u64 + 40;
     assert!(commit(&ledger, 40) && commit(&ledger, ahead));
     let before = ledger.window[1].load(Ordering::Relaxed);
     assert!(!commit(&ledger, 40) && !commit(&ledger, 41));
