@@ -6,6 +6,7 @@
 //! but BTF, which the loader needs. A digest of the sources goes into each object, behind the licence, so that it can be told what
 //! a program in a running kernel was made of.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -56,10 +57,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let folder = folder.canonicalize().map_err(Failure::io(folder.display().to_string()))?;
     let (sources, objects) = (folder.join("bpf"), folder.join("objects"));
     let programs = files(&sources, ".bpf.c")?;
-    let digest = digest(&sources)?;
     let new = tempfile::tempdir().map_err(Failure::io("a temporary folder"))?;
     for program in &programs {
-        build(&sources, program, &new.path().join(object_name(program)), &digest)?;
+        build(&sources, program, &new.path().join(object_name(program)))?;
     }
     let wanted: Vec<String> = programs.iter().map(|program| object_name(program)).collect();
     let mut wrong: Vec<String> = files(&objects, ".bpf.o")?.into_iter().filter(|name| !wanted.contains(name)).collect();
@@ -80,7 +80,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         }
     }
     if wrong.is_empty() {
-        println!("{} objects are what their sources make (blake2s {digest}).", wanted.len());
+        println!("{}: what the sources make.", wanted.join(", "));
         return Ok(());
     }
     Err(Failure::Bpf(format!(
@@ -95,18 +95,10 @@ fn object_name(program: &str) -> String {
 }
 
 /// One program, compiled and without what only a debugger would read.
-fn build(sources: &Path, program: &str, object: &Path, digest: &str) -> Result<(), Failure> {
-    // In the folder and by names alone, since the paths of the command line are where the compiler's own come from.
-    let mut clang = Command::new(CLANG);
-    clang
-        .current_dir(sources)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .args(FLAGS)
-        .arg(format!("-DWL_SOURCES=\"{digest}\""))
-        .args(["-c", program, "-o"])
-        .arg(object);
-    show(&mut clang)?;
+fn build(sources: &Path, program: &str, object: &Path) -> Result<(), Failure> {
+    let digest = digest(sources, program)?;
+    let mut clang = clang(sources);
+    show(clang.arg(format!("-DWL_SOURCES=\"{digest}\"")).args(["-c", program, "-o"]).arg(object))?;
     show(Command::new(STRIP).arg("-g").arg(object))?;
     if !read(object)?.windows(digest.len()).any(|bytes| bytes == digest.as_bytes()) {
         return Err(Failure::Bpf(format!("{program} does not say what it is made of: have it end with WL_LICENSE;")));
@@ -114,16 +106,28 @@ fn build(sources: &Path, program: &str, object: &Path, digest: &str) -> Result<(
     Ok(())
 }
 
-/// The digest of all sources, their names included: they are few, and each program includes most of them.
-fn digest(sources: &Path) -> Result<String, Failure> {
-    let mut names = files(sources, ".c")?;
-    names.extend(files(sources, ".h")?);
-    names.sort();
+/// The compiler, in the folder and for names alone, since the paths of its command line are where those in objects come from.
+fn clang(sources: &Path) -> Command {
+    let mut clang = Command::new(CLANG);
+    clang.current_dir(sources).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).args(FLAGS);
+    clang
+}
+
+/// The digest of a program's source and of all that it includes, by their names and texts in the order of the names.
+fn digest(sources: &Path, program: &str) -> Result<String, Failure> {
+    let output = clang(sources).args(["-MM", program]).output().map_err(Failure::io(CLANG))?;
+    if !output.status.success() {
+        return Err(Failure::Bpf(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    // As for make: a target and a colon, then names with a backslash at the end of each line but the last.
+    let rule = String::from_utf8_lossy(&output.stdout).into_owned();
+    let names = rule.split_once(':').map_or("", |(_, names)| names);
+    let names: BTreeSet<&str> = names.split_whitespace().filter(|name| *name != "\\").collect();
     let mut hash = Blake2s256::new();
     for name in names {
-        let text = read(&sources.join(&name))?;
+        let text = read(&sources.join(name))?;
         hash.update((name.len() as u64).to_le_bytes());
-        hash.update(&name);
+        hash.update(name);
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(&text);
     }
