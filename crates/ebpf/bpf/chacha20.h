@@ -29,16 +29,16 @@
 	"*(u32 *)(%[state] + " #a ") = w1; *(u32 *)(%[state] + " #b ") = w2; "                                                 \
 	"*(u32 *)(%[state] + " #c ") = w3; *(u32 *)(%[state] + " #d ") = w4; "
 
-/* A double round (RFC 8439, section 2.3.1) of both blocks: each quarter of the one, then of the other, 64 bytes further. */
+/* A double round (RFC 8439, section 2.3.1): columns of the one block and, 64 bytes further, of the other, then diagonals. */
 #define WL_DOUBLE_ROUND                                                                                                        \
-	WL_QUARTER(0, 16, 32, 48) WL_QUARTER(64, 80, 96, 112)                                                                  \
-	WL_QUARTER(4, 20, 36, 52) WL_QUARTER(68, 84, 100, 116)                                                                 \
-	WL_QUARTER(8, 24, 40, 56) WL_QUARTER(72, 88, 104, 120)                                                                 \
-	WL_QUARTER(12, 28, 44, 60) WL_QUARTER(76, 92, 108, 124)                                                                \
-	WL_QUARTER(0, 20, 40, 60) WL_QUARTER(64, 84, 104, 124)                                                                 \
-	WL_QUARTER(4, 24, 44, 48) WL_QUARTER(68, 88, 108, 112)                                                                 \
-	WL_QUARTER(8, 28, 32, 52) WL_QUARTER(72, 92, 96, 116)                                                                  \
-	WL_QUARTER(12, 16, 36, 56) WL_QUARTER(76, 80, 100, 120)
+	WL_QUARTER(0, 16, 32, 48) WL_QUARTER(4, 20, 36, 52)                                                                    \
+	WL_QUARTER(8, 24, 40, 56) WL_QUARTER(12, 28, 44, 60)                                                                   \
+	WL_QUARTER(64, 80, 96, 112) WL_QUARTER(68, 84, 100, 116)                                                               \
+	WL_QUARTER(72, 88, 104, 120) WL_QUARTER(76, 92, 108, 124)                                                              \
+	WL_QUARTER(0, 20, 40, 60) WL_QUARTER(4, 24, 44, 48)                                                                    \
+	WL_QUARTER(8, 28, 32, 52) WL_QUARTER(12, 16, 36, 56)                                                                   \
+	WL_QUARTER(64, 84, 104, 124) WL_QUARTER(68, 88, 108, 112)                                                              \
+	WL_QUARTER(72, 92, 96, 116) WL_QUARTER(76, 80, 100, 120)
 
 /* Adds to each word what it was before the rounds, and the sum (exclusively) to the message. */
 #define WL_MERGE(to, x, block)                                                                                                 \
