@@ -4,6 +4,8 @@
  *
  *   wl_egress    TC, egress of the interface (a TUN, whose queues the daemon reads): what is not taken goes on to the daemon
  *   wl_ingress   TC, ingress of an underlay: what is not taken goes on to the daemon's sockets
+ *   wl_xdp, wl_xdp_finish
+ *                in place of it, XDP and TC ingress of an underlay whose driver runs XDP itself
  *
  * The headers tell the parts: layout, maps, work and scratch what is remembered; session, replay, notes, path what is known; inner, outer, skb, checksum
  * what a packet looks like; egress, gso, ingress the ways out and in; aead, chacha20, poly1305 the cipher; policy, counts what is decided and told.
@@ -11,6 +13,7 @@
 #include "egress.h"
 #include "gso.h"
 #include "ingress_tc.h"
+#include "ingress_xdp.h"
 
 /* The CPU's areas, if no other program has them, with the time in them. */
 static __always_inline bool wl_enter(struct wl_work **work_area, struct wl_scratch **scratch_area)
@@ -32,10 +35,16 @@ static __always_inline bool wl_enter(struct wl_work **work_area, struct wl_scrat
 	return true;
 }
 
-static __always_inline struct wl_device *wl_device(void)
+static __always_inline struct wl_device *wl_any_device(void)
 {
 	__u32 zero = 0;
-	struct wl_device *dev = bpf_map_lookup_elem(&device, &zero);
+
+	return bpf_map_lookup_elem(&device, &zero);
+}
+
+static __always_inline struct wl_device *wl_device(void)
+{
+	struct wl_device *dev = wl_any_device();
 
 	return dev && dev->enabled && dev->layout == WL_LAYOUT ? dev : NULL;
 }
@@ -79,6 +88,42 @@ int wl_ingress(struct __sk_buff *skb)
 		verdict = wl_arrived(skb, w, s, &entry);
 	WRITE_ONCE(w->busy, 0);
 	return verdict;
+}
+
+SEC("xdp")
+int wl_xdp(struct xdp_md *xdp)
+{
+	struct wl_scratch *s;
+	struct wl_work *w;
+	struct wl_entry entry = { .dev = wl_device() };
+	enum xdp_action action;
+
+	if (!entry.dev || !wl_peek_frame(xdp, entry.dev->port) || !wl_enter(&w, &s))
+		return XDP_PASS;
+	action = wl_arrived_xdp(xdp, w, s, &entry);
+	WRITE_ONCE(w->busy, 0);
+	return action;
+}
+
+SEC("tc")
+int wl_xdp_finish(struct __sk_buff *skb)
+{
+	/* Whatever has been marked is to be caught. */
+	struct wl_device *dev = wl_any_device();
+	struct wl_mark *mark = wl_mark_of(skb);
+	struct wl_scratch *s;
+	struct wl_work *w;
+
+	if (!mark || mark->magic != WL_MARK || !dev || mark->ifindex != dev->inner_ifindex)
+		return WL_LEAVE;
+	/* To another link address: it would not have come this far by itself. */
+	if (skb->pkt_type != WL_PACKET_HOST)
+		return TC_ACT_SHOT;
+	if (wl_enter(&w, &s)) {
+		wl_forget_checksum(skb, w);
+		WRITE_ONCE(w->busy, 0);
+	}
+	return bpf_redirect(dev->inner_ifindex, BPF_F_INGRESS);
 }
 
 WL_LICENSE;

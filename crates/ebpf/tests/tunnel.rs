@@ -23,11 +23,11 @@ fn session() -> Session {
     }
 }
 
-fn pair(v6: bool, gso: Gso) -> (Link, Host, Host) {
+fn pair(v6: bool, gso: Gso, xdp: bool) -> (Link, Host, Host) {
     let (left, right) = (Namespace::new().unwrap(), Namespace::new().unwrap());
     let link = Link::new(&left, &right, gso).unwrap();
-    let one = Host::new(&link.left, 1, Offloads::ALL, &[]);
-    let two = Host::new(&link.right, 2, Offloads::ALL, &[]);
+    let one = Host::new(&link.left, 1, Offloads::ALL, &[], xdp);
+    let two = Host::new(&link.right, 2, Offloads::ALL, &[], xdp);
     one.meet(&link.right, v6, 2, Some(&session()));
     two.meet(&link.left, v6, 1, Some(&session().mirrored()));
     (link, one, two)
@@ -37,12 +37,20 @@ const INNER: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 
 #[test]
 fn pings_cross_in_all_four_combinations() {
-    for v6 in [false, true] {
-        let (_link, one, two) = pair(v6, Gso::Off);
+    for (v6, xdp) in [(false, false), (true, false), (false, true), (true, true)] {
+        let (_link, one, two) = pair(v6, Gso::Off, xdp);
+        if let Ok(size) = std::env::var("GSO_SIZE") {
+            for host in [&one, &two] {
+                host.port
+                    .namespace
+                    .ip(&["link", "set", "wg0", "gso_max_size", &size, "gso_ipv4_max_size", &size])
+                    .unwrap();
+            }
+        }
         for inner in INNER {
             let to: IpAddr = inner.parse().unwrap();
             let trips = ping::ping(&one.port.namespace, to, 20, "0.01", bed::LIMIT).unwrap();
-            let told = format!("{inner} in v6 {v6}: {} / {}", one.loaded.counts(), two.loaded.counts());
+            let told = format!("{inner} in v6 {v6}, XDP {xdp}: {} / {}", one.loaded.counts(), two.loaded.counts());
             assert_eq!(trips.received, 20, "{told}");
             println!("{told}: p50 {:?} us", trips.percentile(0.5));
         }
@@ -51,13 +59,21 @@ fn pings_cross_in_all_four_combinations() {
 
 #[test]
 fn streams_cross() {
-    for v6 in [false, true] {
-        let (_link, one, two) = pair(v6, Gso::Off);
+    for (v6, xdp) in [(false, false), (true, false), (false, true), (true, true)] {
+        let (_link, one, two) = pair(v6, Gso::Off, xdp);
+        if let Ok(size) = std::env::var("GSO_SIZE") {
+            for host in [&one, &two] {
+                host.port
+                    .namespace
+                    .ip(&["link", "set", "wg0", "gso_max_size", &size, "gso_ipv4_max_size", &size])
+                    .unwrap();
+            }
+        }
         for inner in INNER {
             let to: IpAddr = inner.parse().unwrap();
             let run = iperf::tcp(&one.port.namespace, &two.port.namespace, to, 1, 2).unwrap();
             println!(
-                "{inner} in v6 {v6}: {:.2} Gb/s, {} / {}",
+                "{inner} in v6 {v6}, XDP {xdp}: {:.2} Gb/s, {} / {}",
                 run.gigabits(),
                 one.loaded.counts(),
                 two.loaded.counts()

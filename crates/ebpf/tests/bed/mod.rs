@@ -11,7 +11,9 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use lab::{Namespace, Port, wait_until};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, TC_EGRESS, TC_INGRESS, TcHookBuilder};
+use libbpf_rs::{
+    MapCore, MapFlags, MapHandle, Object, ObjectBuilder, TC_EGRESS, TC_INGRESS, TcHookBuilder, Xdp, XdpFlags,
+};
 use linux::tun::{Offloads, Tun};
 
 /// The longest that anything here may take.
@@ -25,7 +27,7 @@ pub const MTU: u32 = 1420;
 pub const COUNTS: &str = include_str!("../../bpf/counts.h");
 
 /// The programs of the object.
-pub const PROGRAMS: &[&str] = &["wl_egress", "wl_ingress"];
+pub const PROGRAMS: &[&str] = &["wl_egress", "wl_ingress", "wl_xdp", "wl_xdp_finish"];
 
 /// The object.
 pub fn object() -> Vec<u8> {
@@ -281,6 +283,14 @@ impl Loaded {
         self.set("sessions", &session.local.to_le_bytes(), &session.reference().to_ne_bytes());
     }
 
+    /// Attaches the program for XDP to an interface of the namespace, in its driver.
+    pub fn attach_xdp(&self, namespace: &Namespace, ifindex: u32) {
+        let program = self.object.progs().find(|it| it.name() == OsStr::new("wl_xdp")).unwrap();
+        let fd = program.as_fd();
+        let attach = move || Xdp::new(fd).attach(ifindex as i32, XdpFlags::DRV_MODE).map_err(std::io::Error::other);
+        namespace.inside(attach).unwrap();
+    }
+
     /// Attaches a program to an interface of the namespace.
     pub fn attach(&self, namespace: &Namespace, program: &str, ifindex: u32, ingress: bool) {
         let program = self.object.progs().find(|it| it.name() == OsStr::new(program)).unwrap();
@@ -310,7 +320,7 @@ pub struct Host {
 
 impl Host {
     /// A host with addresses of the inner networks, of which `number` is the last part.
-    pub fn new(port: &Port, number: u8, offloads: Offloads, limits: Limits<'_>) -> Host {
+    pub fn new(port: &Port, number: u8, offloads: Offloads, limits: Limits<'_>, xdp: bool) -> Host {
         let namespace = &port.namespace;
         // The kernel's own chatter (neighbours, routers) is not what is tested.
         for family in ["all", "default"] {
@@ -326,7 +336,12 @@ impl Host {
         let loaded = Loaded::new(limits);
         loaded.device(tun.index, MTU);
         loaded.attach(namespace, "wl_egress", tun.index, false);
-        loaded.attach(namespace, "wl_ingress", ifindex, true);
+        if xdp {
+            loaded.attach(namespace, "wl_xdp_finish", ifindex, true);
+            loaded.attach_xdp(namespace, ifindex);
+        } else {
+            loaded.attach(namespace, "wl_ingress", ifindex, true);
+        }
         Host { loaded, tun, port: port.clone(), ifindex, mac }
     }
 
