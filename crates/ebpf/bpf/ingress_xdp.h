@@ -4,7 +4,7 @@
  * before it (8 bytes of metadata) by which a program at TC knows it and hands it to the interface. In between the kernel joins what is of
  * one flow (GRO), which is what all this is for: the interface then gets a few large packets for many small ones.
  *
- * A frame that leaves here opened and finds no program at TC would pass for one that came in the clear. So `wl_xdp_finish` is attached
+ * A frame that leaves here opened and finds no program at TC would pass for one that came in the clear. So `wl_hand_over` is attached
  * first and removed last.
  *
  * The mark's room is made before anything of the message is committed: where a driver has no metadata, nothing is taken.

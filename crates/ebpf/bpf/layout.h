@@ -86,8 +86,8 @@ struct wl_peer {
 };
 
 /*
- * `keys`, by session slot. The timer, which `wl_arm` starts, wipes them when the session is past its age, whoever else is still there; while
- * it is armed for `epoch`. (User space writes keys and epoch; the kernel leaves the timer alone.)
+ * `keys`, by session slot, with the epoch that they are for. The timer, which `wl_arm` starts, wipes them when the session is past its age,
+ * whoever else is still there. (User space writes keys and epoch; the kernel leaves the timer alone.)
  */
 struct wl_keys {
 	__u8 send[32];

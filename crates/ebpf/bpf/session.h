@@ -4,12 +4,12 @@
  *
  * A reference names a slot and the epoch in which its session lives. The daemon may end the session and, much later, use the slot for another
  * one at any time, so the order is: the epoch is as the reference says; a counter is taken; the key is copied; the epoch is
- * *still* as it says. Then key and counter belong together, and to this session. A counter that was taken in vain is skipped.
+ * *still* as it says, with the key too. Then key and counter belong together, and to this session. A counter that was taken in vain is skipped.
  *
  * Each counter is handed out once, since all who send take it by an atomic addition to the same word. It is looked at before and after: at
  * or beyond the limit nothing is sent, and those who look before they add keep the word from ever reaching its end.
  *
- * A session is too old after wl_reject_after_time whoever is there to say so; a timer then wipes its key (wl_arm).
+ * A session is too old after wl_reject_after_time whoever is there to say so; a timer then wipes its key (expiry.h).
  */
 #ifndef WL_SESSION_H
 #define WL_SESSION_H
@@ -74,7 +74,7 @@ static __always_inline bool wl_take_key(const struct wl_work *w, const struct wl
 		return false;
 	__builtin_memcpy(s->key, send ? pair->send : pair->receive, sizeof(s->key));
 	asm volatile("" ::: "memory");
-	if (READ_ONCE(ledger->epoch) == w->epoch)
+	if (READ_ONCE(ledger->epoch) == w->epoch && READ_ONCE(pair->epoch) == w->epoch)
 		return true;
 	__builtin_memset(s->key, 0, sizeof(s->key));
 	return false;

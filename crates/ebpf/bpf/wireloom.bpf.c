@@ -4,13 +4,15 @@
  *
  *   wl_egress    TC, egress of the interface (a TUN, whose queues the daemon reads): what is not taken goes on to the daemon
  *   wl_ingress   TC, ingress of an underlay: what is not taken goes on to the daemon's sockets
- *   wl_xdp, wl_xdp_finish
+ *   wl_xdp, wl_hand_over
  *                in place of it, XDP and TC ingress of an underlay whose driver runs XDP itself
+ *   wl_arm       nowhere: the daemon runs it when it has written a session's keys
  *
- * The headers tell the parts: layout, maps, work and scratch what is remembered; session, replay, notes, path what is known; inner, outer, skb, checksum
+ * The headers tell the parts: layout, maps, work and scratch what is remembered; session, replay, notes, path, expiry what is known; inner, outer, skb, checksum
  * what a packet looks like; egress, gso, ingress the ways out and in; aead, chacha20, poly1305 the cipher; policy, counts what is decided and told.
  */
 #include "egress.h"
+#include "expiry.h"
 #include "gso.h"
 #include "ingress_tc.h"
 #include "ingress_xdp.h"
@@ -106,7 +108,7 @@ int wl_xdp(struct xdp_md *xdp)
 }
 
 SEC("tc")
-int wl_xdp_finish(struct __sk_buff *skb)
+int wl_hand_over(struct __sk_buff *skb)
 {
 	/* Whatever has been marked is to be caught. */
 	struct wl_device *dev = wl_any_device();
@@ -124,6 +126,12 @@ int wl_xdp_finish(struct __sk_buff *skb)
 		WRITE_ONCE(w->busy, 0);
 	}
 	return bpf_redirect(dev->inner_ifindex, BPF_F_INGRESS);
+}
+
+SEC("syscall")
+int wl_arm(struct wl_arm *arm)
+{
+	return wl_wipe_after(arm->slot, arm->after);
 }
 
 WL_LICENSE;

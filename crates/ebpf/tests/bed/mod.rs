@@ -27,7 +27,7 @@ pub const MTU: u32 = 1420;
 pub const COUNTS: &str = include_str!("../../bpf/counts.h");
 
 /// The programs of the object.
-pub const PROGRAMS: &[&str] = &["wl_egress", "wl_ingress", "wl_xdp", "wl_xdp_finish"];
+pub const PROGRAMS: &[&str] = &["wl_egress", "wl_ingress", "wl_xdp", "wl_hand_over", "wl_arm"];
 
 /// The object.
 pub fn object() -> Vec<u8> {
@@ -337,7 +337,7 @@ impl Host {
         loaded.device(tun.index, MTU);
         loaded.attach(namespace, "wl_egress", tun.index, false);
         if xdp {
-            loaded.attach(namespace, "wl_xdp_finish", ifindex, true);
+            loaded.attach(namespace, "wl_hand_over", ifindex, true);
             loaded.attach_xdp(namespace, ifindex);
         } else {
             loaded.attach(namespace, "wl_ingress", ifindex, true);
