@@ -31,6 +31,8 @@ pub struct Quick {
     pub mtu: Option<u32>,
     /// The line that says so, from 1.
     pub mtu_line: Option<usize>,
+    /// What moves the packets, if the file says.
+    pub engine: Option<Engine>,
     /// Where the routes go.
     pub table: Table,
     /// Whether `down` writes what the device is by then into the file.
@@ -62,6 +64,19 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", IpText(self.ip), self.len)
     }
+}
+
+/// What moves the packets. It is said in a comment, `# Engine = ebpf`, which wg-quick passes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// The kernel's WireGuard where it has one.
+    Auto,
+    /// A daemon of ours.
+    Userspace,
+    /// Programs in the kernel, and a daemon of ours behind them.
+    Ebpf,
+    /// The kernel's WireGuard.
+    Kernel,
 }
 
 /// Where the routes to the allowed IPs go.
@@ -140,6 +155,11 @@ pub enum QuickError {
         "table {0} is not one, expected auto, off, a number from 1 to 4294967295 or a name of /etc/iproute2/rt_tables"
     )]
     Table(Quoted),
+    /// Nothing that moves packets.
+    #[error(
+        "engine {0} is not one, expected userspace, ebpf, kernel or auto (a comment that begins otherwise is left alone)"
+    )]
+    Engine(Quoted),
     /// Neither yes nor no.
     #[error("SaveConfig is {0}, expected true or false")]
     SaveConfig(Quoted),
@@ -211,6 +231,12 @@ pub fn parse(text: &[u8], services: &dyn Services, tables: &dyn Tables) -> Resul
                     }
                 }
             }
+            Line::Engine(line, value) => {
+                let engine =
+                    engine(value).ok_or_else(|| QuickError::Engine(Quoted::new(&String::from_utf8_lossy(value))));
+                quick.engine = Some(engine.map_err(|error| FileError { line: number, problem: error.into() })?);
+                rest.extend_from_slice(line);
+            }
             Line::Other(line) => rest.extend_from_slice(line),
         }
         rest.push(b'\n');
@@ -226,7 +252,7 @@ pub fn strip(text: &[u8]) -> Zeroizing<Vec<u8>> {
     // A newline at the end ends a line, it does not begin another.
     let lines = if text.is_empty() { 0 } else { usize::MAX };
     for line in Split::new(text.strip_suffix(b"\n").unwrap_or(text)).take(lines) {
-        if let Line::Other(line) = line {
+        if let Line::Other(line) | Line::Engine(line, _) = line {
             let blank = |b: &u8| matches!(b, b' ' | b'\t');
             let start = line.iter().position(|b| !blank(b)).unwrap_or(line.len());
             let end = line.iter().rposition(|b| !blank(b)).map_or(start, |at| at + 1);
@@ -247,6 +273,8 @@ pub fn expand(command: &str, interface: &str) -> String {
 enum Line<'a> {
     /// Ours: the key and its name, and the value unless there is no `=`.
     Quick(Key, &'static str, Option<&'a [u8]>),
+    /// A comment as it stands, and the engine that it names.
+    Engine(&'a [u8], &'a [u8]),
     /// The device's, as it stands.
     Other(&'a [u8]),
 }
@@ -273,6 +301,11 @@ impl<'a> Iterator for Split<'a> {
             let name = said.iter().filter(|b| !b.is_ascii_whitespace());
             self.in_interface = name.map(u8::to_ascii_lowercase).eq(*b"[interface]");
         }
+        if self.in_interface
+            && let Some(value) = engine_comment(line)
+        {
+            return Some(Line::Engine(line, value));
+        }
         let (key, value) = match said.iter().position(|&b| b == b'=') {
             Some(at) => (said[..at].trim_ascii(), Some(said[at + 1..].trim_ascii())),
             None => (said, None),
@@ -280,6 +313,20 @@ impl<'a> Iterator for Split<'a> {
         let known = KEYS.iter().find(|(name, _)| self.in_interface && key.eq_ignore_ascii_case(name.as_bytes()));
         Some(known.map_or(Line::Other(line), |&(name, known)| Line::Quick(known, name, value)))
     }
+}
+
+/// The value of a line that is the comment `# Engine = …`, up to a second `#`.
+fn engine_comment(line: &[u8]) -> Option<&[u8]> {
+    let comment = line.trim_ascii().strip_prefix(b"#")?;
+    let said = comment.split(|&b| b == b'#').next()?;
+    let (key, value) = said.split_at(said.iter().position(|&b| b == b'=')?);
+    key.trim_ascii().eq_ignore_ascii_case(b"Engine").then(|| value[1..].trim_ascii())
+}
+
+fn engine(value: &[u8]) -> Option<Engine> {
+    let engines =
+        [("auto", Engine::Auto), ("userspace", Engine::Userspace), ("ebpf", Engine::Ebpf), ("kernel", Engine::Kernel)];
+    engines.into_iter().find(|(name, _)| value.eq_ignore_ascii_case(name.as_bytes())).map(|(_, engine)| engine)
 }
 
 impl Quick {

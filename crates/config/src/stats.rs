@@ -22,8 +22,19 @@ pub struct Stats {
     pub drops: Vec<(String, u64)>,
     /// What became of handshakes, each that there is by its name.
     pub handshakes: Vec<(String, u64)>,
+    /// What programs in the kernel have taken off the workers' hands, if there are any.
+    pub taken: Option<Taken>,
     /// The workers, by their numbers.
     pub workers: Vec<Worker>,
+}
+
+/// Packets that programs in the kernel have handled in place of workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Sent.
+    pub sent: u64,
+    /// Received.
+    pub received: u64,
 }
 
 /// What a worker has done.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot set itself up fails
 
 use config::file;
-use config::quick::{self, KernelTables, Quick, Table, expand};
+use config::quick::{self, Engine, KernelTables, Quick, Table, expand};
 use config::value::NoServices;
 use proptest::prelude::*;
 
@@ -22,6 +22,28 @@ fn refusal(text: &str) -> String {
 
 fn texts<T: ToString>(list: &[T]) -> Vec<String> {
     list.iter().map(T::to_string).collect()
+}
+
+#[test]
+fn an_engine_is_read_from_a_comment_that_says_nothing_else() {
+    let engine = |lines: &str| parse(&format!("[Interface]\n{lines}\n[Peer]\nPublicKey = {KEY}\n")).engine;
+    for (line, expected) in [
+        ("# Engine = ebpf", Some(Engine::Ebpf)),
+        ("#engine=Userspace # the default", Some(Engine::Userspace)),
+        ("\t#\tENGINE = kernel ", Some(Engine::Kernel)),
+        ("# Engine = ebpf\n# Engine = auto", Some(Engine::Auto)),
+        ("## Engine = nothing", None),
+        ("# The Engine = ebpf", None),
+        ("# Engine: ebpf", None),
+        ("MTU = 1400 # Engine = ebpf", None),
+    ] {
+        assert_eq!(engine(line), expected, "{line}");
+    }
+    assert_eq!(parse(&format!("[Interface]\n[Peer]\n# Engine = steam\nPublicKey = {KEY}\n")).engine, None);
+    let told = refusal("[Interface]\n# Engine = steam\n");
+    assert!(told.contains("line 2") && told.contains("expected userspace, ebpf, kernel or auto"), "{told}");
+    // To others it is the comment that it looks like.
+    assert_eq!(quick::strip(b"[Interface]\n# Engine = ebpf\nMTU = 1400\n")[..], *b"[Interface]\n# Engine = ebpf\n\n");
 }
 
 #[test]

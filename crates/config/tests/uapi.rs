@@ -8,7 +8,7 @@ use std::io::{self, Read};
 
 use common::{Links, change, device, endpoint, show};
 use config::device::{AllowedIpChange, DeviceChange};
-use config::stats::{Batches, Stats, Worker};
+use config::stats::{Batches, Stats, Taken, Worker};
 use config::uapi::*;
 use noise::PublicKey;
 use proptest::prelude::*;
@@ -475,6 +475,7 @@ proptest! {
             uptime: time(counts[1]),
             drops: vec![("no-route".to_owned(), counts[2]), ("replayed".to_owned(), counts[3])],
             handshakes: vec![("cookies_sent".to_owned(), counts[4])],
+            taken: (workers > 0).then_some(Taken { sent: counts[5], received: counts[6] }),
             workers: counts[5..].chunks(23).map(worker).take(workers).collect(),
         };
         let mut text = Vec::new();

@@ -35,7 +35,13 @@ fn is_unknown(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error())
 }
 
-fn at_tc(program: impl AsFd, egress: bool, index: u32, handle: u32, hooks: Hooks) -> io::Result<Attached> {
+/// What tells our filters from those of other daemons.
+fn handle() -> u32 {
+    std::process::id()
+}
+
+fn at_tc(program: impl AsFd, egress: bool, index: u32, hooks: Hooks) -> io::Result<Attached> {
+    let handle = handle();
     let (tcx, filter) = match egress {
         true => (Hook::TcxEgress, Hook::FilterEgress),
         false => (Hook::TcxIngress, Hook::FilterIngress),
@@ -53,15 +59,13 @@ fn at_tc(program: impl AsFd, egress: bool, index: u32, handle: u32, hooks: Hooks
 pub struct Underlays {
     programs: Arc<Programs>,
     hooks: Hooks,
-    /// What tells our filters from those of other daemons: the index that the tunnel's interface had at the start.
-    handle: u32,
     /// By index: how they are called, and what is attached; nothing where they take nothing.
     known: HashMap<u32, (String, Vec<Attached>)>,
 }
 
 impl Underlays {
-    pub(crate) fn new(programs: Arc<Programs>, hooks: Hooks, handle: u32) -> Underlays {
-        Underlays { programs, hooks, handle, known: HashMap::new() }
+    pub(crate) fn new(programs: Arc<Programs>, hooks: Hooks) -> Underlays {
+        Underlays { programs, hooks, known: HashMap::new() }
     }
 
     /// Whether the programs meet what comes in by this interface, after having been put there if need be.
@@ -84,9 +88,9 @@ impl Underlays {
 
     fn attach(&self, index: u32) -> io::Result<Vec<Attached>> {
         let Programs { ingress, xdp, .. } = &*self.programs;
-        let tc = |program: &OwnedFd| at_tc(program, false, index, self.handle, self.hooks);
+        let tc = |program: &OwnedFd| at_tc(program, false, index, self.hooks);
         if let (Hooks::Best, Some((early, hand_over))) = (self.hooks, xdp) {
-            match Attached::new(early.as_fd(), Hook::Xdp, index, self.handle) {
+            match Attached::new(early.as_fd(), Hook::Xdp, index, handle()) {
                 Ok(early) => return Ok(vec![tc(hand_over)?, early]),
                 Err(error) => log::debug!("interface {index} has no place at XDP for us: {error}"),
             }
@@ -136,7 +140,7 @@ impl Inner {
         let index = ways.index(&self.queue.name()?)?;
         if self.attached.as_ref().is_none_or(|(at, _)| *at != index) {
             self.attached = None;
-            let attached = at_tc(&self.programs.egress, true, index, index, self.hooks)?;
+            let attached = at_tc(&self.programs.egress, true, index, self.hooks)?;
             self.attached = Some((index, attached));
         }
         Ok(Some(index))

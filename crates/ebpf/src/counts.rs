@@ -1,7 +1,7 @@
 //! What became of packets, as the programs count it (`enum wl_count` in `bpf/counts.h`, in the same order).
 
 /// What is counted, and what is dropped by which reason of `docs/drops.md`.
-pub const COUNTS: [&str; 27] = [
+pub const COUNTS: [&str; 28] = [
     "sealed",
     "sealed-super",
     "opened",
@@ -15,6 +15,7 @@ pub const COUNTS: [&str; 27] = [
     "left-size",
     "left-super",
     "left-checksum",
+    "left-policy",
     "left-handshake",
     "left-malformed",
     "left-index",
@@ -32,7 +33,7 @@ pub const COUNTS: [&str; 27] = [
 ];
 
 /// The first in [`COUNTS`] that stands for packets that are dropped.
-pub const FIRST_DROP: usize = 21;
+pub const FIRST_DROP: usize = 22;
 
 /// Adds what the programs dropped to what userspace did, by the reasons' names.
 pub fn add_drops(drops: &mut Vec<(&'static str, u64)>, counts: &[u64]) {
@@ -70,7 +71,7 @@ mod tests {
     fn drops_are_added_by_name() {
         let mut drops = vec![("replayed", 1), ("no-route", 2)];
         let mut counts = [0; COUNTS.len()];
-        counts[23] = 5;
+        counts[24] = 5;
         counts[0] = 100;
         add_drops(&mut drops, &counts);
         assert_eq!(drops[..3], [("replayed", 6), ("no-route", 2), ("policy", 0)]);

@@ -6,8 +6,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use libbpf_rs::btf::{Btf, types};
 use libbpf_rs::{ErrorKind, MapCore, ObjectBuilder, OpenObject, PrintLevel};
+
+use noise::limits::{
+    KEEPALIVE_TIMEOUT, REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME, REKEY_TIMEOUT,
+};
 
 use crate::maps::MapFds;
 
@@ -147,6 +153,7 @@ fn refused(said: &str) -> Option<LoadError> {
 fn open_and_load(object: &[u8], capacity: Capacity) -> Result<Loaded, Stopped> {
     let mut open = ObjectBuilder::default().open_memory(object).map_err(failed("reading the eBPF object"))?;
     size(&mut open, capacity)?;
+    set_limits(&mut open, object)?;
     let loaded = open.load().map_err(|error| Stopped::Loading(error.kind(), error))?;
     let copy = |fd: std::os::fd::BorrowedFd<'_>| {
         fd.try_clone_to_owned().map_err(|source| LoadError::Os { what: "copying a descriptor".to_owned(), source })
@@ -192,6 +199,47 @@ fn size(open: &mut OpenObject, capacity: Capacity) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// The protocol's limits as the programs call them: nanoseconds, and numbers of messages.
+fn limits() -> [(&'static str, u64); 5] {
+    let nanos = |time: Duration| time.as_nanos() as u64;
+    [
+        ("wl_rekey_after_time", nanos(REKEY_AFTER_TIME)),
+        ("wl_reject_after_time", nanos(REJECT_AFTER_TIME)),
+        ("wl_rekey_on_receive_after", nanos(REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT)),
+        ("wl_rekey_after_messages", REKEY_AFTER_MESSAGES),
+        ("wl_reject_after_messages", REJECT_AFTER_MESSAGES),
+    ]
+}
+
+/// Writes the protocol's limits to where the programs have their constants.
+fn set_limits(open: &mut OpenObject, object: &[u8]) -> Result<(), LoadError> {
+    let places = constants(object)?;
+    let mut maps = open.maps_mut();
+    let Some(mut map) = maps.find(|map| map.name().to_str().is_some_and(|name| name.ends_with(".rodata"))) else {
+        return Err(missing(".rodata"));
+    };
+    let Some(bytes) = map.initial_value_mut() else { return Err(missing(".rodata")) };
+    for (name, value) in limits() {
+        let at =
+            places.iter().find(|(constant, _)| constant == name).map(|(_, at)| *at).ok_or_else(|| missing(name))?;
+        bytes.get_mut(at..at + 8).ok_or_else(|| missing(name))?.copy_from_slice(&value.to_ne_bytes());
+    }
+    Ok(())
+}
+
+/// The constants of an object, by name: where they lie in its `.rodata`, in bytes.
+fn constants(object: &[u8]) -> Result<Vec<(String, usize)>, LoadError> {
+    let btf = Btf::from_raw("wireloom", object).map_err(failed("reading the types of the eBPF object"))?;
+    let Some(section) = btf.as_ref().and_then(|btf| btf.type_by_name::<types::DataSec<'_>>(".rodata")) else {
+        return Err(missing(".rodata"));
+    };
+    let variable = |info: types::VarSecInfo| {
+        let variable = btf.as_ref()?.type_by_id::<types::Var<'_>>(info.ty)?;
+        Some((variable.name()?.to_str()?.to_owned(), info.offset as usize))
+    };
+    Ok(section.iter().filter_map(variable).collect())
+}
+
 fn release_at_least(release: &str, wanted: (u32, u32)) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
     numbers.next().zip(numbers.next()).is_some_and(|running: (u32, u32)| running >= wanted)
@@ -200,7 +248,6 @@ fn release_at_least(release: &str, wanted: (u32, u32)) -> bool {
 /// The structs of an object, by name: their sizes, and their fields' names and offsets in bytes.
 #[cfg(test)]
 pub(crate) fn structs(object: &[u8]) -> std::collections::HashMap<String, (usize, Vec<(String, usize)>)> {
-    use libbpf_rs::btf::{Btf, types};
     let btf = Btf::from_raw("wireloom", object).unwrap().unwrap();
     let text = |name: Option<&std::ffi::OsStr>| name.unwrap_or_default().to_string_lossy().into_owned();
     let fields = |of: &types::Struct<'_>| {
@@ -217,7 +264,6 @@ pub(crate) fn structs(object: &[u8]) -> std::collections::HashMap<String, (usize
 /// The names of an enum, in their order.
 #[cfg(test)]
 pub(crate) fn enumerators(object: &[u8], name: &str) -> Vec<String> {
-    use libbpf_rs::btf::{Btf, types};
     let btf = Btf::from_raw("wireloom", object).unwrap().unwrap();
     let of = btf.type_by_name::<types::Enum<'_>>(name).unwrap();
     of.iter().map(|member| member.name.unwrap().to_string_lossy().into_owned()).collect()
@@ -234,6 +280,14 @@ mod tests {
         let told = refused(said).unwrap().to_string();
         assert!(told.contains("the program wl_egress: R2 invalid mem access 'scalar' ("), "{told}");
         assert!(refused("libbpf: something else").is_none());
+    }
+
+    #[test]
+    fn the_limits_have_their_places() {
+        let places = constants(crate::OBJECT).unwrap();
+        for (name, _) in limits() {
+            assert!(places.iter().any(|(constant, _)| constant == name), "{name} in {places:?}");
+        }
     }
 
     #[test]

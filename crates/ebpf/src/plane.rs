@@ -18,7 +18,7 @@ use linux::tun::Queue;
 use linux::udp::{Received, Socket};
 use noise::{Activity, Lender, Mac1Checker, PeerId, Session};
 use plane::userspace::Userspace;
-use plane::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic, WorkerLoad};
+use plane::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Taken, Traffic, WorkerLoad};
 
 use crate::attach::{Hooks, Inner, Underlays};
 use crate::counts;
@@ -86,10 +86,9 @@ impl Plane {
             wait.add(&ring, 0, Interest::READ)?;
             wait.add(userspace.event_fd(), 1, Interest::READ)?;
             let desk = Arc::new(Desk::new(store.clone())?);
-            let mut ways = Ways::open()?;
-            let index = ways.index(&queue.name()?)?;
+            let ways = Ways::open()?;
             let inner = Inner::new(queue, programs.clone(), hooks)?;
-            let underlays = Underlays::new(programs.clone(), hooks, index);
+            let underlays = Underlays::new(programs.clone(), hooks);
             Ok((wait, desk.clone(), Keeper::new(desk, userspace.clone(), ways, inner, underlays)?))
         };
         let (wait, desk, mut keeper) = begin().map_err(StartError::Keeper)?;
@@ -328,6 +327,15 @@ impl DataPlane for Plane {
 
     fn loads(&self) -> Vec<WorkerLoad> {
         self.userspace.loads()
+    }
+
+    fn taken(&self) -> Option<Taken> {
+        let counts = self.store.maps.counts();
+        let count = |what: &str| {
+            let at = counts::COUNTS.iter().position(|name| *name == what);
+            at.and_then(|at| counts.get(at)).copied().unwrap_or_default()
+        };
+        Some(Taken { sent: count("sealed"), received: count("opened") + count("keepalive") })
     }
 
     fn shutdown(&self) {

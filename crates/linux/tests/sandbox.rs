@@ -24,6 +24,7 @@ fn main() {
         ["--list", ..] => println!("sandbox: test"),
         _ => {
             what_an_intruder_would_call_ends_the_process();
+            what_programs_take_is_allowed_where_they_are();
             what_is_not_listed_does_not_exist();
             what_is_needed_goes_on();
             a_refusal_is_no_end();
@@ -67,6 +68,16 @@ fn run_case(role: &str, case: &str) {
         refuse_seccomp();
         sandbox::enter(Role::Daemon { maps: false });
         return println!("{}", if forbidden(case).is_ok() { "done" } else { "forbidden" });
+    }
+    if role == "daemon with maps" || role == "steward with programs" {
+        sandbox::enter(match role {
+            "daemon with maps" => Role::Daemon { maps: true },
+            _ => Role::Steward { programs: true },
+        });
+        let command: libc::c_int = case.parse().expect("a number");
+        // SAFETY: without attributes the kernel looks at no memory.
+        let result = check(unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::null::<u8>(), 0) });
+        return println!("{}", result.map_or_else(|error| error.raw_os_error().unwrap_or(-1), |()| 0));
     }
     sandbox::enter(if role == "daemon" { Role::Daemon { maps: false } } else { Role::Steward { programs: false } });
     let result = match case {
@@ -150,6 +161,18 @@ fn what_an_intruder_would_call_ends_the_process() {
         for call in fatal.into_iter().chain(more) {
             let output = case(role, call);
             assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{role} {call}: {output:?}");
+        }
+    }
+}
+
+/// Of bpf(2) each has the commands that it has use for, and all others end it.
+fn what_programs_take_is_allowed_where_they_are() {
+    // To look up, change and delete elements, and to run a program; to make a link.
+    for (role, allowed) in [("daemon with maps", &[1, 2, 3, 10][..]), ("steward with programs", &[28])] {
+        for command in 0..40 {
+            let output = case(role, &command.to_string());
+            let expected = (!allowed.contains(&command)).then_some(libc::SIGSYS);
+            assert_eq!(output.status.signal(), expected, "{role} {command}: {output:?}");
         }
     }
 }

@@ -74,6 +74,10 @@ pub trait DataPlane: Send + Sync {
     fn drops(&self) -> Vec<(&'static str, u64)>;
     /// What each worker has done since the start.
     fn loads(&self) -> Vec<WorkerLoad>;
+    /// What programs in the kernel have taken off the workers' hands since the start, if there are such programs.
+    fn taken(&self) -> Option<Taken> {
+        None
+    }
     /// Stops the workers and waits for them.
     fn shutdown(&self);
 }
@@ -104,6 +108,15 @@ pub struct Traffic {
     pub tx_bytes: u64,
     /// Received and authenticated.
     pub rx_bytes: u64,
+}
+
+/// Packets that programs in the kernel have handled in place of workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Sealed and sent.
+    pub sent: u64,
+    /// Opened, empty ones too.
+    pub received: u64,
 }
 
 /// Up to how many packets a batch has that is counted in each place of [`Batches::sizes`] but the last, where larger ones are.

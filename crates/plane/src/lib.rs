@@ -20,5 +20,5 @@ mod boundary;
 #[cfg(not(loom))]
 pub use boundary::{
     AllowedIpChange, BATCH_SIZES, BATCHES_SIZED, Batches, ControlDrop, DataPlane, HandshakeBytes, Observer, PlaneEvent,
-    Traffic, WorkerLoad,
+    Taken, Traffic, WorkerLoad,
 };

@@ -108,7 +108,8 @@ const PAGES: &[Page] = &[
              down what was brought up here, and the other way round.",
             "It is all or nothing: when a step fails, or somebody interrupts, those before it are taken back in reverse.",
             "The packets are moved by Wireloom's own WireGuard, `wireloom run`, unless --engine says otherwise: `kernel` takes the kernel's or fails, `auto` takes \
-             the kernel's where it has one, else our own. One line tells which it is and why.",
+             the kernel's where it has one, else our own, and `ebpf` has programs of our own in the kernel take what they can. The file may say so too, by the line \
+             `# Engine = ebpf` under [Interface], a comment to others. One line tells which it is and why.",
             "With --netns the interface and all that belongs to it are put into that network namespace, hooks included; the encrypted datagrams \
              leave by the one in which the command is given, and endpoints are resolved there.",
             "Name servers are told to whoever looks after name resolution here: `resolvconf`, as wg-quick does; else systemd-resolved, if it runs and \

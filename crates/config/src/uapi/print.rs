@@ -96,6 +96,10 @@ pub fn write_stats(out: &mut Vec<u8>, stats: &Stats) {
     for (name, count) in &stats.handshakes {
         line!(out, "handshake_{name}={count}");
     }
+    if let Some(taken) = &stats.taken {
+        line!(out, "taken_sent={}", taken.sent);
+        line!(out, "taken_received={}", taken.received);
+    }
     for (number, worker) in stats.workers.iter().enumerate() {
         line!(out, "worker={number}");
         line!(out, "busy_nanos={}", worker.busy.as_nanos());

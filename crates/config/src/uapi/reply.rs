@@ -206,6 +206,8 @@ fn tell(stats: &mut Stats, name: &[u8], value: &str) -> Result<(), ReplyError> {
         match name {
             b"version" => stats.version = value.to_owned(),
             b"process" => stats.process = number(value, COUNT)?,
+            b"taken_sent" => stats.taken.get_or_insert_default().sent = number(value, COUNT)?,
+            b"taken_received" => stats.taken.get_or_insert_default().received = number(value, COUNT)?,
             b"uptime_nanos" => stats.uptime = Duration::from_nanos(number(value, TIME)?),
             _ => {}
         }

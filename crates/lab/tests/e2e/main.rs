@@ -18,6 +18,7 @@ mod configuration;
 mod datapath;
 mod doctor;
 mod eavesdropper;
+mod ebpf;
 mod errors;
 mod files;
 mod helping;

@@ -14,8 +14,21 @@ pub enum Wish {
     Auto,
     /// Ours
     Userspace,
+    /// Ours, with programs in the kernel that take what they can
+    Ebpf,
     /// The kernel's
     Kernel,
+}
+
+impl From<config::quick::Engine> for Wish {
+    fn from(engine: config::quick::Engine) -> Wish {
+        match engine {
+            config::quick::Engine::Auto => Wish::Auto,
+            config::quick::Engine::Userspace => Wish::Userspace,
+            config::quick::Engine::Ebpf => Wish::Ebpf,
+            config::quick::Engine::Kernel => Wish::Kernel,
+        }
+    }
 }
 
 /// What moves the packets.
@@ -24,8 +37,17 @@ pub enum Wish {
 pub enum Engine {
     /// A daemon of ours.
     Userspace,
+    /// Programs of ours in the kernel, and the daemon behind them.
+    Ebpf,
     /// The kernel's module.
     Kernel,
+}
+
+impl Engine {
+    /// What `wireloom run` is told for it.
+    pub fn arguments(self) -> &'static [&'static str] {
+        if self == Engine::Ebpf { &["--engine", "ebpf"] } else { &[] }
+    }
 }
 
 /// An engine, and why it was chosen.
@@ -44,10 +66,11 @@ impl Choice {
     pub fn make(wish: Option<Wish>, kernel: impl Fn() -> bool) -> Result<Choice, QuickError> {
         let (engine, because) = match wish {
             None => (Engine::Userspace, "the default; --engine auto takes the kernel's where there is one"),
-            Some(Wish::Userspace) => (Engine::Userspace, "--engine userspace"),
-            Some(Wish::Auto) if kernel() => (Engine::Kernel, "--engine auto, and it is there"),
-            Some(Wish::Auto) => (Engine::Userspace, "--engine auto, and this kernel has none of its own"),
-            Some(Wish::Kernel) if kernel() => (Engine::Kernel, "--engine kernel"),
+            Some(Wish::Userspace) => (Engine::Userspace, "engine userspace"),
+            Some(Wish::Ebpf) => (Engine::Ebpf, "engine ebpf"),
+            Some(Wish::Auto) if kernel() => (Engine::Kernel, "engine auto, and it is there"),
+            Some(Wish::Auto) => (Engine::Userspace, "engine auto, and this kernel has none of its own"),
+            Some(Wish::Kernel) if kernel() => (Engine::Kernel, "engine kernel"),
             Some(Wish::Kernel) => return Err(QuickError::NoKernelEngine),
         };
         Ok(Choice { engine, because })
@@ -58,6 +81,7 @@ impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whose = match self.engine {
             Engine::Userspace => "Wireloom's own WireGuard",
+            Engine::Ebpf => "Wireloom's own WireGuard, with eBPF programs in front",
             Engine::Kernel => "the kernel's WireGuard",
         };
         write!(f, "{whose} ({})", self.because)

@@ -47,11 +47,11 @@ pub struct Link {
 #[derive(Clone)]
 pub struct Starter(Arc<Start>);
 
-type Start = dyn Fn(Option<&str>) -> io::Result<()> + Send + Sync;
+type Start = dyn Fn(Engine, Option<&str>) -> io::Result<()> + Send + Sync;
 
 impl Starter {
     /// One that does it so.
-    pub fn new(start: impl Fn(Option<&str>) -> io::Result<()> + Send + Sync + 'static) -> Starter {
+    pub fn new(start: impl Fn(Engine, Option<&str>) -> io::Result<()> + Send + Sync + 'static) -> Starter {
         Starter(Arc::new(start))
     }
 }
@@ -106,8 +106,11 @@ impl Link {
                     format!("ip link set {interface} netns {netns}"),
                 ]
             }
-            (Engine::Userspace, None) => vec![format!("wireloom run {interface}")],
-            (Engine::Userspace, Some(netns)) => vec![format!("wireloom run --netns {netns} {interface}")],
+            (engine, netns) => {
+                let engine = if *engine == Engine::Ebpf { "--engine ebpf " } else { "" };
+                let netns = netns.as_ref().map(|netns| format!("--netns {netns} ")).unwrap_or_default();
+                vec![format!("wireloom run {engine}{netns}{interface}")]
+            }
         }
     }
 
@@ -124,7 +127,7 @@ impl Link {
                     rt.move_link(link.index, place.as_fd())?;
                 }
             }
-            Engine::Userspace => {
+            Engine::Userspace | Engine::Ebpf => {
                 self.run()?;
                 self.made = true;
             }
@@ -138,16 +141,16 @@ impl Link {
     /// Starts the daemon, and returns when it is ready.
     fn run(&self) -> Result<(), LinkError> {
         if let Some(Starter(start)) = &self.starter {
-            return start(self.netns.as_deref()).map_err(LinkError::Start);
+            return start(self.engine, self.netns.as_deref()).map_err(LinkError::Start);
         }
         let mut command = Command::new("/proc/self/exe");
         // By its own name it takes a command, whatever it was called here.
-        command.arg0("wireloom").arg("run");
+        command.arg0("wireloom").arg("run").args(self.engine.arguments());
         if let Some(netns) = &self.netns {
             command.args(["--netns", netns]);
         }
         command.arg(&self.interface);
-        for variable in ["WG_PROCESS_FOREGROUND", "WG_TUN_FD", "WG_UAPI_FD"] {
+        for variable in ["WG_PROCESS_FOREGROUND", "WG_TUN_FD", "WG_UAPI_FD", "WIRELOOM_ENGINE"] {
             command.env_remove(variable);
         }
         let status = command.status().map_err(LinkError::Start)?;

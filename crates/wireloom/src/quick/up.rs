@@ -61,6 +61,11 @@ pub struct UpArgs {
 }
 
 impl UpArgs {
+    /// The engine that is asked for: here, or else in the file.
+    fn wish(&self, quick: Option<&Quick>) -> Option<Wish> {
+        self.engine.or_else(|| quick?.engine.map(Wish::from))
+    }
+
     fn options(&self, choice: &Choice) -> Options {
         Options {
             engine: choice.engine,
@@ -73,10 +78,11 @@ impl UpArgs {
 
     /// Whether the interface that `journal` tells of was brought up from the same file and with the same options.
     pub fn match_those_of(&self, journal: &Journal) -> bool {
-        let choice = Choice::make(self.engine, engine::kernel_has_one).ok();
+        let Ok(place) = Place::find(&self.what) else { return false };
+        let quick = place.read().ok();
+        let choice = Choice::make(self.wish(quick.as_ref()), engine::kernel_has_one).ok();
         let options = choice.map(|choice| self.options(&choice));
-        let file = Place::find(&self.what).map(|place| place.file);
-        options.is_some() && options == journal.options && file.is_ok_and(|file| file == journal.file)
+        options.is_some() && options == journal.options && place.file == journal.file
     }
 }
 
@@ -97,7 +103,7 @@ pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
     let interface = place.interface.to_string();
     let home = netns::current().map_err(Error::Links)?;
     let inside = args.netns.as_deref().map(open).transpose()?;
-    let choice = Choice::make(args.engine, engine::kernel_has_one)?;
+    let choice = Choice::make(args.wish(Some(&quick)), engine::kernel_has_one)?;
     let options = args.options(&choice);
     if args.dry_run {
         let facts = look(&quick, inside.as_ref(), true)?;

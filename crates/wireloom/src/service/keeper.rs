@@ -129,7 +129,7 @@ impl Keeper {
     }
 
     /// Makes queues and socket, has them kept, and starts the daemon with them. The interface is put into the namespace `netns`.
-    pub fn start_anew(&mut self, netns: Option<&str>) -> Result<(), ServiceError> {
+    pub fn start_anew(&mut self, engine: Engine, netns: Option<&str>) -> Result<(), ServiceError> {
         let make = |error: RunError| ServiceError::Make(Box::new(error));
         let mut tun = tun::create(&self.interface, process::cpus().min(tun::QUEUES_MAX), Offloads::ALL)
             .map_err(|error| make(error.into()))?;
@@ -150,7 +150,7 @@ impl Keeper {
                 manager.keep(name, fd).map_err(os("handing a descriptor to the service manager"))?;
             }
         }
-        self.start(netns)
+        self.start(engine, netns)
     }
 
     /// Has the service manager remember that the interface is the kernel's, and up.
@@ -165,7 +165,7 @@ impl Keeper {
     }
 
     /// Starts the daemon with what is kept, of which it has the only descriptors then, besides the service manager.
-    pub fn start(&mut self, netns: Option<&str>) -> Result<(), ServiceError> {
+    pub fn start(&mut self, engine: Engine, netns: Option<&str>) -> Result<(), ServiceError> {
         let (mut queues, mut socket) = (Vec::new(), String::new());
         // Dropped, and so closed here, once the daemon has them.
         let kept = std::mem::take(&mut self.kept);
@@ -174,7 +174,8 @@ impl Keeper {
             if name == SOCKET { socket = number.to_string() } else { queues.push(number.to_string()) }
         }
         let mut command = this_program();
-        command.args(["run", "--foreground", "--queues", &queues.join(","), "--socket", &socket]);
+        command.arg("run").args(engine.arguments());
+        command.args(["--foreground", "--queues", &queues.join(","), "--socket", &socket]);
         if let Some(netns) = netns {
             command.args(["--netns", netns]);
         }

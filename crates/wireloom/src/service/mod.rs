@@ -99,7 +99,8 @@ pub fn run(args: &UpArgs) -> Result<(), Error> {
     if !resumed {
         lock(&keeper).give_up(args)?;
         let starting = Arc::clone(&keeper);
-        let starter = Starter::new(move |netns| lock(&starting).start_anew(netns).map_err(io::Error::other));
+        let starter =
+            Starter::new(move |engine, netns| lock(&starting).start_anew(engine, netns).map_err(io::Error::other));
         if let Err(error) = quick::bring_up(args, Some(starter)) {
             let mut keeper = lock(&keeper);
             keeper.end_daemon();
@@ -131,8 +132,8 @@ fn resume(keeper: &mut Keeper, journal: &mut Journal, told: &Arc<AtomicBool>) ->
     let lock = Lock::take(&journal.interface)?;
     let resumed = match journal.engine {
         Engine::Kernel => quick::attend_again(journal, told),
-        Engine::Userspace => {
-            keeper.start(None).map_err(Error::from).and_then(|()| quick::configure_again(journal, told))
+        engine @ (Engine::Userspace | Engine::Ebpf) => {
+            keeper.start(engine, None).map_err(Error::from).and_then(|()| quick::configure_again(journal, told))
         }
     };
     drop(lock);
@@ -360,7 +361,7 @@ fn this_program() -> Command {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("wireloom");
-    for variable in ["WG_PROCESS_FOREGROUND", "WG_TUN_FD", "WG_UAPI_FD"] {
+    for variable in ["WG_PROCESS_FOREGROUND", "WG_TUN_FD", "WG_UAPI_FD", "WIRELOOM_ENGINE"] {
         command.env_remove(variable);
     }
     command

@@ -244,6 +244,7 @@ pub mod tests {
             uptime: Duration::from_secs(3700),
             drops: vec![("no-route".into(), 7), ("replayed".into(), moved), ("looped".into(), 0)],
             handshakes: vec![("initiations_sent".into(), 5)],
+            taken: None,
             workers: vec![worker(1000), worker(250)],
         };
         let engine = Engine::Wireloom { process: None };
