@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use lab::{LabError, System, interrupted};
+use lab::{Engine, LabError, System, interrupted};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::Failure;
@@ -70,7 +70,7 @@ pub fn build_release() -> Result<System, Failure> {
         println!("Using {} instead of it.", system.program()?.display());
         return Ok(system);
     }
-    let system = System::Wireloom(target_folder()?.join("release/wireloom"));
+    let system = System::Wireloom(target_folder()?.join("release/wireloom"), Engine::Userspace);
     system.program()?;
     Ok(system)
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{LabError, Namespace, Process, wait_for, wait_until, wg};
+use crate::{Engine, LabError, Namespace, Process, wait_for, wait_until, wg};
 
 /// How long a daemon may take until its control socket answers.
 const START_LIMIT: Duration = Duration::from_secs(15);
@@ -25,8 +25,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// An implementation of WireGuard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum System {
-    /// Ours: the binary at this path.
-    Wireloom(PathBuf),
+    /// Ours: the binary at this path, and what in it moves the packets.
+    Wireloom(PathBuf, Engine),
     /// The `wireguard-go` of the distribution.
     WireguardGo,
     /// `boringtun-cli`, as `cargo xtask setup` installs it.
@@ -50,7 +50,20 @@ impl System {
             Some(path) => present(PathBuf::from(path), "WIRELOOM_BIN names it"),
             None => built_binary("wireloom"),
         }
-        .map(System::Wireloom)
+        .map(|program| System::Wireloom(program, Engine::Userspace))
+    }
+
+    /// Ours with another engine; of another's nothing changes.
+    pub fn with(self, engine: Engine) -> System {
+        match self {
+            System::Wireloom(program, _) => System::Wireloom(program, engine),
+            other => other,
+        }
+    }
+
+    /// Whether it is ours, whatever its engine.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, System::Wireloom(..))
     }
 
     /// The others, in the order of our tables.
@@ -61,7 +74,8 @@ impl System {
     /// The name in tables and on the command line.
     pub fn name(&self) -> &'static str {
         match self {
-            System::Wireloom(_) => "wireloom",
+            System::Wireloom(_, Engine::Userspace) => "wireloom",
+            System::Wireloom(_, Engine::Ebpf) => "wireloom, eBPF",
             System::WireguardGo => "wireguard-go",
             System::Boringtun => "boringtun",
             System::Gotatun => "gotatun",
@@ -76,7 +90,7 @@ impl System {
     pub fn program(&self) -> Result<PathBuf, LabError> {
         let installed = "`cargo xtask setup` installs it";
         match self {
-            System::Wireloom(path) => present(path.clone(), "build it first"),
+            System::Wireloom(path, _) => present(path.clone(), "build it first"),
             System::WireguardGo => in_path("wireguard-go", installed),
             System::Command(words) => {
                 let first = words.first().map_or("", String::as_str);
@@ -109,7 +123,7 @@ impl System {
     pub fn command(&self, namespace: &Namespace, interface: &str) -> Result<Command, LabError> {
         let mut command = namespace.command(self.program()?);
         match self {
-            System::Wireloom(_) => command.args(["run", "-f", interface]),
+            System::Wireloom(_, engine) => command.arg("run").args(engine.arguments()).args(["-f", interface]),
             System::WireguardGo => command.args(["-f", interface]),
             // Both drop privileges by the name of the login, which a machine without one does not have.
             System::Boringtun | System::Gotatun => command.args(["-f", "--disable-drop-privileges", interface]),
@@ -136,6 +150,11 @@ impl System {
         adjust(&mut command);
         match self {
             System::Command(_) => Daemon::start_any(&mut command, namespace, &interface),
+            System::Wireloom(_, engine) => {
+                let mut daemon = Daemon::start(&mut command, namespace, &interface)?;
+                daemon.engine = *engine;
+                Ok(daemon)
+            }
             _ => Daemon::start(&mut command, namespace, &interface),
         }
     }
@@ -149,6 +168,8 @@ pub struct Daemon {
     pub namespace: Namespace,
     /// Its process, or what put it into the background.
     pub process: Process,
+    /// What moves its packets, if it is ours.
+    pub engine: Engine,
     /// What else runs of it, as far as its drop has to see to that.
     others: Vec<u32>,
 }
@@ -204,7 +225,13 @@ impl Daemon {
 
     fn spawn(command: &mut Command, namespace: &Namespace, interface: &str) -> Result<Daemon, LabError> {
         let process = Process::spawn(command)?;
-        Ok(Daemon { interface: interface.to_owned(), namespace: namespace.clone(), process, others: Vec::new() })
+        Ok(Daemon {
+            interface: interface.to_owned(),
+            namespace: namespace.clone(),
+            process,
+            engine: Engine::default(),
+            others: Vec::new(),
+        })
     }
 
     /// Ends what runs of it besides its process: asks, waits a while, and leaves the rest to whoever deletes the namespace.
@@ -236,10 +263,33 @@ impl Daemon {
     /// # Errors
     /// It does not answer, or not so.
     pub fn drops(&self) -> Result<BTreeMap<String, u64>, LabError> {
+        let text = self.ask("drops")?;
+        let drops = text.lines().filter_map(|line| line.strip_prefix("drop_")?.split_once('='));
+        let drops: Option<_> = drops.map(|(reason, count)| Some((reason.to_owned(), count.parse().ok()?))).collect();
+        drops.ok_or(LabError::Unreadable { what: "drops", text })
+    }
+
+    /// The packets that programs in the kernel have sent and received in place of ours, since its start.
+    ///
+    /// # Errors
+    /// It does not answer, or has no programs.
+    pub fn taken(&self) -> Result<(u64, u64), LabError> {
+        let text = self.ask("stats")?;
+        let count = |name: &str| -> Option<u64> {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+        };
+        match (count("taken_sent"), count("taken_received")) {
+            (Some(sent), Some(received)) => Ok((sent, received)),
+            _ => Err(LabError::Unreadable { what: "what programs have taken", text }),
+        }
+    }
+
+    /// What its socket answers to `get=WHAT`.
+    fn ask(&self, what: &'static str) -> Result<String, LabError> {
         let ask = || -> std::io::Result<String> {
             let mut stream = UnixStream::connect(socket_path(&self.interface))?;
             stream.set_read_timeout(Some(START_LIMIT))?;
-            stream.write_all(b"get=drops\n\n")?;
+            stream.write_all(format!("get={what}\n\n").as_bytes())?;
             let mut text = String::new();
             while !text.ends_with("\n\n") {
                 let mut piece = [0; 4096];
@@ -250,10 +300,7 @@ impl Daemon {
             }
             Ok(text)
         };
-        let text = ask().map_err(LabError::io("asking for drops"))?;
-        let drops = text.lines().filter_map(|line| line.strip_prefix("drop_")?.split_once('='));
-        let drops: Option<_> = drops.map(|(reason, count)| Some((reason.to_owned(), count.parse().ok()?))).collect();
-        drops.ok_or(LabError::Unreadable { what: "drops", text })
+        ask().map_err(LabError::io(format!("asking for {what}")))
     }
 
     /// Configures it by `wg set`.
@@ -275,6 +322,11 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if self.engine == Engine::Ebpf
+            && let Ok((sent, received)) = self.taken()
+        {
+            crate::taken::add(sent + received);
+        }
         self.process.stop();
         self.stop_others();
         let _ = std::fs::remove_file(socket_path(&self.interface));

@@ -73,7 +73,7 @@ impl TunnelSpec {
         let (a, b) = (Namespace::new()?, Namespace::new()?);
         let link = Link::new(&a, &b, self.gso)?;
         let start = |system: &System, namespace| match system {
-            System::Wireloom(_) => system.start_with(namespace, |command| {
+            System::Wireloom(..) => system.start_with(namespace, |command| {
                 command.args(&self.arguments);
             }),
             _ => system.start(namespace),

@@ -104,7 +104,7 @@ fn peers(interface: &str, count: u32, moved: bool) -> String {
 /// Runs a tool to its end: how long that took.
 fn timed(tool: &System, daemon: &Daemon, words: &[&str]) -> Result<Duration, LabError> {
     let program = match tool {
-        System::Wireloom(path) => path.clone(),
+        System::Wireloom(path, _) => path.clone(),
         _ => "wg".into(),
     };
     let [verb, rest @ ..] = words else { return Ok(Duration::ZERO) };

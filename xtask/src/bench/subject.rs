@@ -45,7 +45,7 @@ pub const NO_TUNNEL: &str = "no tunnel";
 impl Known {
     fn subject(self, ours: &System, workers: Option<u32>) -> Subject {
         let own = |variables: &[&str]| -> System {
-            let System::Wireloom(path) = ours else { return ours.clone() };
+            let System::Wireloom(path, _) = ours else { return ours.clone() };
             if variables.is_empty() && workers.is_none() {
                 return ours.clone();
             }
@@ -118,10 +118,12 @@ pub fn order(count: usize, round: u32, rounds: u32) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use lab::Engine;
+
     use super::*;
 
     fn names(known: &[Known], given: &[Subject]) -> Result<Vec<String>, Failure> {
-        let all = list(known, given, &System::Wireloom("/x/wireloom".into()), None)?;
+        let all = list(known, given, &System::Wireloom("/x/wireloom".into(), Engine::Userspace), None)?;
         Ok(all.into_iter().map(|subject| subject.name).collect())
     }
 
@@ -160,7 +162,7 @@ mod tests {
 
     #[test]
     fn ours_takes_workers_and_ring() {
-        let ours = System::Wireloom("/x/wireloom".into());
+        let ours = System::Wireloom("/x/wireloom".into(), Engine::Userspace);
         let command = |known: Known, workers| match known.subject(&ours, workers).system {
             Some(System::Command(words)) => words.join(" "),
             other => format!("{other:?}"),

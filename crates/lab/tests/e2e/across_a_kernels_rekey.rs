@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{Endpoints, Kernel, Process, Seen};
+use lab::{Endpoints, Engine, Guest, Job, Kernel, Process, Seen};
 
 use crate::common::LIMIT;
 use crate::kernel::pair::{Pair, Plan, boot};
@@ -74,56 +74,79 @@ fn answered(pair: &Pair<'_>, by_us: bool) {
     assert_eq!(messages(pair, |seen| seen.bytes[0] == 1).len(), 1, "somebody began anew");
 }
 
-fn plan(number: u8, endpoints: Endpoints) -> Plan {
-    Plan { endpoints, preshared: true, relayed: true, ..Plan::new(number) }
+/// The tunnels of one engine, each for a timer and who of the two it is of.
+struct Tunnels<'a> {
+    from_us: Pair<'a>,
+    from_kernel: Pair<'a>,
+    we_keep: Pair<'a>,
+    kernel_keeps: Pair<'a>,
+    kernel_answers: Pair<'a>,
+    we_answer: Pair<'a>,
+    ours: Process,
+    theirs: Job<'a>,
+}
+
+impl Tunnels<'_> {
+    /// Makes them and sets everything in motion that takes its time. They are numbered from `first` on.
+    fn begin(guest: &Guest, engine: Engine, first: u8) -> Tunnels<'_> {
+        let pair = |number, endpoints| {
+            let number = first + number;
+            Plan { endpoints, preshared: true, relayed: true, engine, ..Plan::new(number) }.build(guest)
+        };
+        let (from_us, from_kernel) = (pair(0, Endpoints::OnlyLeft), pair(1, Endpoints::OnlyRight));
+        let (we_keep, kernel_keeps) = (pair(2, Endpoints::OnlyLeft), pair(3, Endpoints::OnlyRight));
+        let (kernel_answers, we_answer) = (pair(4, Endpoints::OnlyLeft), pair(5, Endpoints::OnlyRight));
+
+        let seconds = KEEPALIVE.to_string();
+        we_keep.ours.daemon.set(&["peer", &we_keep.keys.public, "persistent-keepalive", &seconds]).unwrap();
+        let key = &kernel_keeps.ours.keys.public;
+        guest.run(&format!("wg set {} peer {key} persistent-keepalive {seconds}", kernel_keeps.interface)).unwrap();
+
+        let ours = lab::ping::start(from_us.namespace(), from_us.v4.into(), SECONDS, "1").unwrap();
+        let theirs = guest.start(&format!("ping -n -c {SECONDS} -i 1 -W 2 {}", from_kernel.ours.v4)).unwrap();
+
+        // An address in the tunnel's network that nobody has: whoever receives a packet for it, drops it without a word.
+        let nobody = |pair: &Pair<'_>| format!("10.{}.0.77", pair.v4.octets()[1]);
+        let mut silent = kernel_answers.namespace().command("ping");
+        silent.args(["-n", "-c", "1", "-W", "1", &nobody(&kernel_answers)]);
+        let silent = Process::spawn(&mut silent).unwrap();
+        let other = guest.attempt(&format!("ping -n -c 1 -W 1 {}", nobody(&we_answer)), LIMIT).unwrap();
+        assert!(!other.status.success() && !silent.finish(LIMIT).unwrap().status.success());
+        Tunnels { from_us, from_kernel, we_keep, kernel_keeps, kernel_answers, we_answer, ours, theirs }
+    }
+
+    fn finish(self, engine: Engine) {
+        let limit = Duration::from_secs(u64::from(SECONDS)) + LIMIT;
+        let ours = lab::ping::collect(self.ours, limit).unwrap();
+        let theirs = self.theirs.finish(limit).unwrap();
+        // A rekey that stalled the tunnel would cost five seconds' worth.
+        assert!(ours.received + 3 >= u64::from(SECONDS), "{engine:?}: {ours:?}");
+        assert!(theirs.stdout.matches("time=").count() + 3 >= SECONDS as usize, "{engine:?}: {}", theirs.log());
+        if engine == Engine::Ebpf {
+            for pair in [&self.from_us, &self.from_kernel] {
+                let (sent, received) = pair.ours.daemon.taken().unwrap();
+                assert!(sent.min(received) + 10 > SECONDS.into(), "the programs took only {sent} and {received}");
+            }
+        }
+
+        renewed(&self.from_us, true);
+        renewed(&self.from_kernel, false);
+        kept_alive(&self.we_keep, true);
+        kept_alive(&self.kernel_keeps, false);
+        answered(&self.kernel_answers, false);
+        answered(&self.we_answer, true);
+    }
 }
 
 fn by_the_clock(kernel: Kernel) {
     let guest = boot(kernel);
-    let (from_us, from_kernel) =
-        (plan(1, Endpoints::OnlyLeft).build(&guest), plan(2, Endpoints::OnlyRight).build(&guest));
-    let (we_keep, kernel_keeps) =
-        (plan(3, Endpoints::OnlyLeft).build(&guest), plan(4, Endpoints::OnlyRight).build(&guest));
-    let (kernel_answers, we_answer) =
-        (plan(5, Endpoints::OnlyLeft).build(&guest), plan(6, Endpoints::OnlyRight).build(&guest));
-
-    let seconds = KEEPALIVE.to_string();
-    we_keep.ours.daemon.set(&["peer", &we_keep.keys.public, "persistent-keepalive", &seconds]).unwrap();
-    let key = &kernel_keeps.ours.keys.public;
-    guest.run(&format!("wg set {} peer {key} persistent-keepalive {seconds}", kernel_keeps.interface)).unwrap();
-
-    let series = lab::ping::start(from_us.namespace(), from_us.v4.into(), SECONDS, "1").unwrap();
-    let job = guest.start(&format!("ping -n -c {SECONDS} -i 1 -W 2 {}", from_kernel.ours.v4)).unwrap();
-
-    // An address in the tunnel's network that nobody has: whoever receives a packet for it, drops it without a word.
-    let nobody = |pair: &Pair<'_>| format!("10.{}.0.77", pair.v4.octets()[1]);
-    let silent: Process = Process::spawn(kernel_answers.namespace().command("ping").args([
-        "-n",
-        "-c",
-        "1",
-        "-W",
-        "1",
-        &nobody(&kernel_answers),
-    ]))
-    .unwrap();
     let began = Instant::now();
-    let other = guest.attempt(&format!("ping -n -c 1 -W 1 {}", nobody(&we_answer)), LIMIT).unwrap();
-    assert!(!other.status.success() && !silent.finish(LIMIT).unwrap().status.success());
-
-    let limit = Duration::from_secs(u64::from(SECONDS)) + LIMIT;
-    let ours = lab::ping::collect(series, limit).unwrap();
-    let theirs = job.finish(limit).unwrap();
+    let engines = [(Engine::Userspace, 1), (Engine::Ebpf, 11)];
+    let tunnels = engines.map(|(engine, first)| (engine, Tunnels::begin(&guest, engine, first)));
+    for (engine, tunnels) in tunnels {
+        tunnels.finish(engine);
+    }
     assert!(began.elapsed() > Duration::from_secs(100), "it took too little");
-    // A rekey that stalled the tunnel would cost five seconds' worth.
-    assert!(ours.received + 3 >= u64::from(SECONDS), "{ours:?}");
-    assert!(theirs.stdout.matches("time=").count() + 3 >= SECONDS as usize, "{}", theirs.log());
-
-    renewed(&from_us, true);
-    renewed(&from_kernel, false);
-    kept_alive(&we_keep, true);
-    kept_alive(&kernel_keeps, false);
-    answered(&kernel_answers, false);
-    answered(&we_answer, true);
 }
 
 #[test]

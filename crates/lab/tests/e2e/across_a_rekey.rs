@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use lab::traffic::{Service, UdpPlan, exchange_tcp, finish_udp, start_udp};
-use lab::{Endpoints, System, Tunnel, TunnelSpec, wait_until};
+use lab::{Endpoints, Engine, System, Tunnel, TunnelSpec, wait_until};
 
 use crate::common::{LIMIT, SOON, check_pings, wireloom};
 
@@ -20,11 +20,14 @@ const MAY_BE_LOST: u64 = RATE / 2;
 
 #[test]
 fn every_pair_goes_on_without_a_gap() {
-    let ours = wireloom();
-    let mut pairs = vec![(ours.clone(), ours.clone())];
-    for peer in System::peers() {
-        pairs.push((ours.clone(), peer.clone()));
-        pairs.push((peer, ours.clone()));
+    let [ours, ebpf] = [Engine::Userspace, Engine::Ebpf].map(|engine| wireloom().with(engine));
+    let mut pairs = vec![(ours.clone(), ebpf.clone()), (ebpf.clone(), ours.clone())];
+    for ours in [ours, ebpf] {
+        pairs.push((ours.clone(), ours.clone()));
+        for peer in System::peers() {
+            pairs.push((ours.clone(), peer.clone()));
+            pairs.push((peer, ours.clone()));
+        }
     }
     let tunnels: Vec<Tunnel> = pairs
         .iter()
@@ -46,11 +49,11 @@ fn every_pair_goes_on_without_a_gap() {
         let to = tunnel.right.v4.into();
         let traffic = start_udp(tunnel.left.namespace(), to, &plan).unwrap();
         let name = format!("{} to {}", left.name(), right.name());
-        runs.push((name, left, before, traffic, service, tunnel));
+        runs.push((name, left, right, before, traffic, service, tunnel));
     }
 
     let limit = Duration::from_secs(SECONDS) + LIMIT;
-    for (name, left, before, traffic, _service, tunnel) in runs {
+    for (name, left, right, before, traffic, _service, tunnel) in runs {
         let outcome = finish_udp(traffic, limit).unwrap();
         eprintln!("{name}: {outcome:?}");
         assert!(outcome.lost() <= MAY_BE_LOST, "{name}: {outcome:?}");
@@ -59,6 +62,12 @@ fn every_pair_goes_on_without_a_gap() {
         assert_eq!(outcome.service.corrupt + outcome.echoes.corrupt, 0);
         wait_until(&format!("{name}: a second handshake"), SOON, || our_handshake(left, &tunnel) > before + 100)
             .unwrap();
+        for (end, system) in [(&tunnel.left, left), (&tunnel.right, right)] {
+            if end.daemon.engine == Engine::Ebpf {
+                let (sent, received) = end.daemon.taken().unwrap();
+                assert!(sent.min(received) > RATE * SECONDS * 9 / 10, "{name}: {}: {sent}, {received}", system.name());
+            }
+        }
         // The new session carries the full load too, in both directions.
         let to = tunnel.right.v6.into();
         exchange_tcp(tunnel.left.namespace(), to, 2_000_000, LIMIT).unwrap();
@@ -68,7 +77,7 @@ fn every_pair_goes_on_without_a_gap() {
 /// The latest handshake as our end tells it, in seconds since 1970.
 fn our_handshake(left: &System, tunnel: &Tunnel) -> u64 {
     let peer = match left {
-        System::Wireloom(_) => tunnel.left.peer(&tunnel.right),
+        left if left.is_ours() => tunnel.left.peer(&tunnel.right),
         _ => tunnel.right.peer(&tunnel.left),
     };
     peer.unwrap().handshake

@@ -76,7 +76,7 @@ fn place(interface: &str) -> std::path::PathBuf {
 }
 
 fn attend(namespace: &Namespace, args: &[&str]) -> Finished {
-    let System::Wireloom(program) = wireloom() else { unreachable!("it is ours") };
+    let System::Wireloom(program, _) = wireloom() else { unreachable!("it is ours") };
     lab::run(namespace.command(program).arg("attend").args(args), LIMIT).unwrap()
 }
 

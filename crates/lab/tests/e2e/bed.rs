@@ -10,6 +10,7 @@ use std::time::Duration;
 use lab::{Finished, LabError, Namespace, Process, Unpacked, run, wait_until};
 
 use crate::common::{LIMIT, wireloom};
+use crate::engines::engine;
 
 /// The interface that is brought up. No other bed sees it.
 pub const INTERFACE: &str = "wg0";
@@ -98,6 +99,7 @@ impl Bed {
         let mut command = Command::new("nsenter");
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("/mnt/bin:{path}")).env("WG_QUICK_USERSPACE_IMPLEMENTATION", &self.program);
+        command.env("WIRELOOM_ENGINE", engine().name());
         command.args(["-t", &self.holder.id().to_string(), "--mount", "--net", "--wd=/"]);
         command.args(["setpriv", "--pdeathsig", "TERM"]).arg(program);
         command

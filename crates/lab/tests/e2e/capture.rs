@@ -13,6 +13,13 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::common::{LIMIT, check_pings, our_tunnel, wireloom};
+use crate::engines::each_engine_untaken;
+
+each_engine_untaken!(
+    what_is_inside_and_what_is_outside_is_captured_in_both_directions,
+    super_packets_are_cut_and_the_count_is_kept,
+    keys_are_in_it_when_they_are_asked_for_aloud,
+);
 
 /// A packet of a file.
 struct Packet {
@@ -153,7 +160,6 @@ fn capabilities_of(process: &Process) -> String {
     status.lines().filter(|line| line.starts_with("Cap")).map(|line| line.split('\t').next_back().unwrap()).collect()
 }
 
-#[test]
 fn what_is_inside_and_what_is_outside_is_captured_in_both_directions() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -222,7 +228,6 @@ fn what_is_inside_and_what_is_outside_is_captured_in_both_directions() {
     assert!(sealed.packets.iter().all(|packet| packet.interface == 0));
 }
 
-#[test]
 fn super_packets_are_cut_and_the_count_is_kept() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -324,7 +329,6 @@ fn no_file_of_another_is_written_to() {
     assert!(contents.packets.iter().any(|packet| sent(&packet)));
 }
 
-#[test]
 fn keys_are_in_it_when_they_are_asked_for_aloud() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);

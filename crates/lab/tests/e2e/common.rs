@@ -1,9 +1,11 @@
 //! What several tests need.
 
+use std::process::Command;
 use std::time::Duration;
 
+use crate::engines;
 use lab::traffic::{Service, UdpOutcome, UdpPlan, exchange_tcp, exchange_udp, finish_udp, start_udp, stop_udp};
-use lab::{End, Outer, Port, Process, System, Tunnel, TunnelSpec, ping, wait_until};
+use lab::{End, Namespace, Outer, Port, Process, System, Tunnel, TunnelSpec, ping, wait_until};
 
 /// Bytes per TCP exchange and direction: a few hundred super-packets.
 pub const BYTES: u64 = 8_000_000;
@@ -18,9 +20,21 @@ const LATE: u64 = 5;
 /// The bound of a daemon's reaction to something.
 pub const SOON: Duration = Duration::from_secs(15);
 
-/// Ours.
+/// Ours, with the engine of the test.
 pub fn wireloom() -> System {
-    System::wireloom().unwrap()
+    System::wireloom().unwrap().with(engines::engine())
+}
+
+/// Ours, as it is at the left and at the right end of a tunnel.
+pub fn both() -> [System; 2] {
+    engines::both().map(|engine| wireloom().with(engine))
+}
+
+/// A command of ours that will run in `namespace`. What it brings up has the engine of the test.
+pub fn our_command(namespace: &Namespace) -> Command {
+    let mut command = namespace.command(wireloom().program().unwrap());
+    command.env("WIRELOOM_ENGINE", engines::engine().name());
+    command
 }
 
 /// A tunnel of ours at both ends.
@@ -30,8 +44,8 @@ pub fn our_tunnel() -> Tunnel {
 
 /// What [`our_tunnel`] is made from, to be changed.
 pub fn spec() -> TunnelSpec {
-    let ours = wireloom();
-    TunnelSpec::new(&ours, &ours)
+    let [left, right] = both();
+    TunnelSpec::new(&left, &right)
 }
 
 /// Pings the other end in both families. The very first one may be lost to a peer that keeps nothing while it shakes hands.
@@ -81,12 +95,13 @@ pub fn check_status(one: &End, other: &End) {
 /// Two ends of ours on hosts that are there already, up, with keys, and no peers of each other yet.
 #[track_caller]
 pub fn ends(left: &Port, right: &Port) -> (End, End) {
-    let end = |port: &Port, host| {
-        let end = End::new(wireloom().start(&port.namespace).unwrap(), port, host).unwrap();
+    let end = |port: &Port, host, ours: &System| {
+        let end = End::new(ours.start(&port.namespace).unwrap(), port, host).unwrap();
         end.bring_up(1420).unwrap();
         end
     };
-    (end(left, 1), end(right, 2))
+    let [ours_left, ours_right] = both();
+    (end(left, 1, &ours_left), end(right, 2, &ours_right))
 }
 
 /// Makes each the peer of the other, at the addresses of their ports.

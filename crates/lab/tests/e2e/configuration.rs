@@ -6,8 +6,24 @@ use lab::wg::{attempt_set, preshared_key};
 use lab::{End, Endpoints, Gso, Link, Namespace, Outer, TunnelSpec, wait_until};
 
 use crate::common::{SOON, check_pings, our_tunnel, spec, wait_for_ping, wireloom};
+use crate::engines::{each_engine, each_engine_and_mixed, each_engine_untaken};
 
-#[test]
+each_engine_and_mixed!(
+    a_peer_that_moves_is_followed,
+    replies_come_from_the_address_that_was_asked,
+    the_listen_port_changes_under_way,
+);
+
+each_engine!(
+    packets_carry_the_firewall_mark,
+    a_changed_preshared_key_takes_effect,
+    peers_come_and_go_and_the_others_do_not_notice,
+    an_interface_that_goes_down_and_up_again_carries_on,
+    a_port_in_use_is_refused,
+);
+
+each_engine_untaken!(persistent_keepalives_begin_by_themselves_and_go_on, an_idle_device_sleeps,);
+
 fn a_peer_that_moves_is_followed() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
@@ -30,7 +46,6 @@ fn a_peer_that_moves_is_followed() {
     }
 }
 
-#[test]
 fn replies_come_from_the_address_that_was_asked() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, endpoints: Endpoints::OnlyRight, ..spec() }.build().unwrap();
@@ -51,7 +66,6 @@ fn replies_come_from_the_address_that_was_asked() {
     }
 }
 
-#[test]
 fn the_listen_port_changes_under_way() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -69,7 +83,6 @@ fn the_listen_port_changes_under_way() {
     assert!(after.received > before.received && after.sent > before.sent);
 }
 
-#[test]
 fn a_port_in_use_is_refused() {
     let tunnel = our_tunnel();
     let second = wireloom().start(tunnel.left.namespace()).unwrap();
@@ -87,7 +100,6 @@ fn a_port_in_use_is_refused() {
     assert_eq!(second.status().unwrap().port, 50008);
 }
 
-#[test]
 fn packets_carry_the_firewall_mark() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
@@ -109,7 +121,6 @@ fn packets_carry_the_firewall_mark() {
     }
 }
 
-#[test]
 fn persistent_keepalives_begin_by_themselves_and_go_on() {
     let tunnel = TunnelSpec { endpoints: Endpoints::OnlyLeft, ..spec() }.build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -124,7 +135,6 @@ fn persistent_keepalives_begin_by_themselves_and_go_on() {
     assert_eq!(left.peer(right).unwrap().keepalive, 0);
 }
 
-#[test]
 fn a_changed_preshared_key_takes_effect() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -139,7 +149,6 @@ fn a_changed_preshared_key_takes_effect() {
     wait_for_ping(left, right);
 }
 
-#[test]
 fn peers_come_and_go_and_the_others_do_not_notice() {
     let (a, b, c) = (Namespace::new().unwrap(), Namespace::new().unwrap(), Namespace::new().unwrap());
     let to_b = Link::new(&a, &b, Gso::Through).unwrap();
@@ -189,7 +198,6 @@ fn peers_come_and_go_and_the_others_do_not_notice() {
     assert!(after.received > with_two.received && after.sent > with_two.sent);
 }
 
-#[test]
 fn an_interface_that_goes_down_and_up_again_carries_on() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -205,7 +213,6 @@ fn an_interface_that_goes_down_and_up_again_carries_on() {
     wait_for_ping(left, right);
 }
 
-#[test]
 fn an_idle_device_sleeps() {
     let daemon = wireloom().start(&Namespace::new().unwrap()).unwrap();
     daemon.namespace.set_sysctl(&format!("net/ipv6/conf/{}/disable_ipv6", daemon.interface), "1").unwrap();

@@ -6,6 +6,21 @@ use lab::traffic::{Service, UdpPlan, exchange_tcp, exchange_udp, finish_udp, sta
 use lab::{Gso, Outer, Process, TunnelSpec, iperf, ping, usage};
 
 use crate::common::{BYTES, LIMIT, check_pings, check_traffic, our_tunnel, spec};
+use crate::engines::{each_engine, each_engine_and_mixed};
+
+each_engine_and_mixed!(
+    a_udp_super_packet_arrives_as_its_datagrams,
+    packets_of_every_size_up_to_the_mtu_cross_without_fragments,
+    many_flows_at_once_in_both_directions,
+);
+
+each_engine!(
+    tcp_moves_in_super_packets,
+    flows_stay_in_order,
+    a_path_smaller_than_the_tunnel_carries_on,
+    large_packets_cross_a_large_link,
+    memory_stays_small_under_load,
+);
 
 /// Far above what any single packet has here.
 const SUPER_PACKET: u64 = 8000;
@@ -13,7 +28,6 @@ const SUPER_PACKET: u64 = 8000;
 /// An Ethernet frame at the usual MTU.
 const FRAME: u64 = 1514;
 
-#[test]
 fn tcp_moves_in_super_packets() {
     for (gso, outer) in
         [(Gso::Through, Outer::V4), (Gso::Through, Outer::V6), (Gso::Off, Outer::V4), (Gso::Off, Outer::V6)]
@@ -110,7 +124,6 @@ const SEND_SEGMENTS: &str = r#"
     }
 "#;
 
-#[test]
 fn a_udp_super_packet_arrives_as_its_datagrams() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -126,7 +139,6 @@ fn a_udp_super_packet_arrives_as_its_datagrams() {
     }
 }
 
-#[test]
 fn flows_stay_in_order() {
     // With GRO at the receiver a veth has one queue: the link itself does not reorder, whichever core sends.
     let tunnel = TunnelSpec { gso: Gso::Off, ..spec() }.build().unwrap();
@@ -150,7 +162,6 @@ fn flows_stay_in_order() {
     }
 }
 
-#[test]
 fn packets_of_every_size_up_to_the_mtu_cross_without_fragments() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
@@ -180,7 +191,6 @@ fn packets_of_every_size_up_to_the_mtu_cross_without_fragments() {
     }
 }
 
-#[test]
 fn a_path_smaller_than_the_tunnel_carries_on() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
@@ -197,7 +207,6 @@ fn a_path_smaller_than_the_tunnel_carries_on() {
     }
 }
 
-#[test]
 fn large_packets_cross_a_large_link() {
     let tunnel = TunnelSpec { mtu: 8920, outer: Outer::V6, ..spec() }.build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -211,7 +220,6 @@ fn large_packets_cross_a_large_link() {
     check_traffic(left, right);
 }
 
-#[test]
 fn memory_stays_small_under_load() {
     /// The budget with two workers, in KiB.
     const BUDGET: u64 = 24 * 1024;
@@ -227,7 +235,6 @@ fn memory_stays_small_under_load() {
     }
 }
 
-#[test]
 fn many_flows_at_once_in_both_directions() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);

@@ -10,6 +10,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::common::{LIMIT, SOON, check_pings, ip, our_tunnel, wait_for_ping, wireloom};
+use crate::engines::each_engine;
+
+each_engine!(of_a_healthy_tunnel_there_is_no_fault_and_nothing_changes,);
 
 /// What it says of a subject: identifier, level, and both sentences.
 struct Told(Vec<(String, String, String)>, Finished);
@@ -75,7 +78,6 @@ fn state(namespace: &Namespace) -> String {
     told + &namespace.run("nft", &["list", "ruleset"]).unwrap()
 }
 
-#[test]
 fn of_a_healthy_tunnel_there_is_no_fault_and_nothing_changes() {
     let tunnel = healthy();
     let left = &tunnel.left;

@@ -5,6 +5,18 @@ use std::net::IpAddr;
 use lab::{Endpoints, Gso, Hook, Link, Namespace, Tap, TunnelSpec, ping, wait_until};
 
 use crate::common::{SOON, check_pings, ip, our_tunnel, spec};
+use crate::engines::each_engine;
+
+each_engine!(
+    an_address_that_no_peer_has_is_unreachable,
+    a_peer_without_an_endpoint_is_unreachable,
+    packets_from_addresses_that_are_not_the_peers_are_dropped,
+    errors_are_the_kernels_and_silence_is_its_too,
+    whom_we_route_for_is_told_by_the_address_that_it_knows_us_by,
+    who_is_hidden_by_a_translation_is_told_too,
+    who_does_not_fit_is_told_what_would,
+    a_flood_to_nobody_is_not_a_flood_of_errors,
+);
 
 #[track_caller]
 fn check_unreachable(from: &lab::End, to: IpAddr) {
@@ -14,7 +26,6 @@ fn check_unreachable(from: &lab::End, to: IpAddr) {
     assert!(text.contains("unreachable"), "{to}: {text}");
 }
 
-#[test]
 fn an_address_that_no_peer_has_is_unreachable() {
     let tunnel = our_tunnel();
     for address in ["10.77.0.99", "fd77::99"] {
@@ -23,7 +34,6 @@ fn an_address_that_no_peer_has_is_unreachable() {
     check_pings(&tunnel.left, &tunnel.right);
 }
 
-#[test]
 fn a_peer_without_an_endpoint_is_unreachable() {
     let tunnel = TunnelSpec { endpoints: Endpoints::OnlyRight, ..spec() }.build().unwrap();
     for address in tunnel.right.inner() {
@@ -34,7 +44,6 @@ fn a_peer_without_an_endpoint_is_unreachable() {
     check_pings(&tunnel.left, &tunnel.right);
 }
 
-#[test]
 fn packets_from_addresses_that_are_not_the_peers_are_dropped() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -70,7 +79,6 @@ fn unreachable(namespace: &Namespace, to: IpAddr) -> Tap {
     told(namespace, to, if to.is_ipv4() { (3, 1, "") } else { (1, 3, "") })
 }
 
-#[test]
 fn errors_are_the_kernels_and_silence_is_its_too() {
     let tunnel = TunnelSpec { endpoints: Endpoints::OnlyRight, ..spec() }.build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -108,7 +116,6 @@ fn behind(router: &lab::End) -> (Namespace, Link) {
     (lan, link)
 }
 
-#[test]
 fn whom_we_route_for_is_told_by_the_address_that_it_knows_us_by() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -133,7 +140,6 @@ fn whom_we_route_for_is_told_by_the_address_that_it_knows_us_by() {
     }
 }
 
-#[test]
 fn who_is_hidden_by_a_translation_is_told_too() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -156,7 +162,6 @@ fn who_is_hidden_by_a_translation_is_told_too() {
     assert!(translated.packets().unwrap() > 0);
 }
 
-#[test]
 fn who_does_not_fit_is_told_what_would() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -189,7 +194,6 @@ const FLOOD: &str = r#"
     send($s, "x", 0, $to) for 1 .. 3000;
 "#;
 
-#[test]
 fn a_flood_to_nobody_is_not_a_flood_of_errors() {
     for to in ["10.77.0.99", "fd77::99"].map(|to| to.parse().unwrap()) {
         // One of its own for each: what may be told at once is used up by a flood.

@@ -12,6 +12,15 @@ use lab::rogue::Rogue;
 use lab::{End, Endpoints, Gso, Outer, System, Tunnel, TunnelSpec, run_checked, usage, wait_for, wait_until};
 
 use crate::common::{LIMIT, SOON, check_pings, our_tunnel, spec, wireloom};
+use crate::engines::each_engine;
+
+each_engine!(
+    every_type_in_every_length,
+    every_bit_of_a_data_packet_and_every_replay,
+    trains_of_anything,
+    trains_of_several_kinds,
+    what_is_reflected_is_nobodys,
+);
 
 /// What a daemon has dropped, by reason, as `wireloom show` tells.
 pub fn drops(interface: &str) -> BTreeMap<String, u64> {
@@ -19,7 +28,7 @@ pub fn drops(interface: &str) -> BTreeMap<String, u64> {
 }
 
 fn listed(interface: &str) -> Vec<(String, u64)> {
-    let System::Wireloom(program) = wireloom() else { unreachable!("that is what it is") };
+    let System::Wireloom(program, _) = wireloom() else { unreachable!("that is what it is") };
     let mut command = std::process::Command::new(program);
     let text = run_checked(command.args(["show", interface, "drops"]), LIMIT).unwrap();
     let line = |line: &str| {
@@ -144,7 +153,6 @@ fn the_reasons_are_those_of_the_page() {
     assert_eq!(listed, told);
 }
 
-#[test]
 fn every_type_in_every_length() {
     for outer in [Outer::V4, Outer::V6] {
         let mut stage = Stage::new(&TunnelSpec { outer, ..spec() });
@@ -199,7 +207,6 @@ fn every_bit_of_an_initiation() {
     stage.conclude();
 }
 
-#[test]
 fn every_bit_of_a_data_packet_and_every_replay() {
     let mut stage = Stage::new(&spec());
     assert_eq!(stage.rogue.shake_hands(5, SOON).unwrap(), 1);
@@ -255,7 +262,6 @@ fn ping_from(source: [u8; 4], to: &End) -> Vec<u8> {
     packet
 }
 
-#[test]
 fn what_is_reflected_is_nobodys() {
     // Only the right end knows where to call.
     let mut stage = Stage::new(&TunnelSpec { endpoints: Endpoints::OnlyLeft, ..spec() });
@@ -294,7 +300,6 @@ fn what_is_reflected_is_nobodys() {
     stage.conclude();
 }
 
-#[test]
 fn trains_of_anything() {
     for gso in [Gso::Through, Gso::Off] {
         let mut stage = Stage::new(&TunnelSpec { gso, ..spec() });
@@ -324,7 +329,6 @@ fn trains_of_anything() {
     }
 }
 
-#[test]
 fn trains_of_several_kinds() {
     let mut stage = Stage::new(&spec());
     assert_eq!(stage.rogue.shake_hands(5, SOON).unwrap(), 1);

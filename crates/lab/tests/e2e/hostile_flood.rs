@@ -9,6 +9,9 @@ use lab::traffic::{Service, exchange_tcp};
 use lab::{Gso, TunnelSpec, ping, usage, wait_until};
 
 use crate::common::{BYTES, LIMIT, SOON, check_pings, spec, wait_for_ping};
+use crate::engines::each_engine;
+
+each_engine!(a_flood_of_replays_over_ipv6, a_flood_of_data_for_nobody, a_flood_of_forged_data,);
 
 /// More than one thread without an optimiser answers, on a machine that does much else.
 const RATE: u32 = 30_000;
@@ -85,7 +88,6 @@ fn a_flood_by_strangers() {
     check(Kind::Stranger, false, &["handshake-unknown-peer", "handshake-cookie-sent"], true);
 }
 
-#[test]
 fn a_flood_of_replays_over_ipv6() {
     check(Kind::Replay, true, &["handshake-replayed", "handshake-cookie-sent"], true);
 }
@@ -95,12 +97,10 @@ fn a_flood_of_garbage() {
     check(Kind::Garbage, true, &["handshake-mac1", "handshake-unknown-index"], false);
 }
 
-#[test]
 fn a_flood_of_data_for_nobody() {
     check(Kind::Index, false, &["unknown-index"], false);
 }
 
-#[test]
 fn a_flood_of_forged_data() {
     check(Kind::Forged, false, &["not-authentic"], false);
 }

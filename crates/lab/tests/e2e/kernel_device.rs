@@ -12,7 +12,7 @@ use crate::common::LIMIT;
 const LONG: Duration = Duration::from_secs(240);
 
 fn boot(kernel: Kernel) -> Guest {
-    let System::Wireloom(binary) = System::wireloom().unwrap() else { unreachable!("it is ours") };
+    let System::Wireloom(binary, _) = System::wireloom().unwrap() else { unreachable!("it is ours") };
     GuestSpec::new(kernel).program(binary).boot(&Namespace::new().unwrap()).unwrap()
 }
 

@@ -8,6 +8,20 @@ use lab::{End, Gso, Hook, Link, Namespace, Outer, Tap, Tunnel, ping, wait_until}
 use crate::common::{
     SOON, Stream, check_pings, ends, introduce, ip, keep_addresses, messages_to, our_tunnel, wait_for_ping, wireloom,
 };
+use crate::engines::each_engine;
+
+each_engine!(
+    a_new_private_key_is_used_at_once,
+    without_a_private_key_nothing_new_begins,
+    a_peers_own_key_ends_the_peer,
+    a_preshared_key_counts_from_the_next_handshake,
+    a_peer_that_is_removed_and_added_again_is_new,
+    all_peers_replaced_by_themselves_begin_anew,
+    an_allowed_ip_moves_at_once_in_both_directions,
+    replaced_allowed_ips_are_gone_at_once,
+    nothing_is_sent_to_keys_of_low_order,
+    a_longer_prefix_of_another_peers_takes_the_source_away,
+);
 
 fn comes_back(from: &End, to: &End) -> bool {
     ping::once(from.namespace(), to.v4.into(), &["-W", "1"]).unwrap().status.success()
@@ -20,7 +34,6 @@ fn wait_for_flow(tunnel: &Tunnel) {
     wait_until("the stream to flow", SOON, || left.peer(right).unwrap().received > 100_000).unwrap();
 }
 
-#[test]
 fn a_new_private_key_is_used_at_once() {
     let mut tunnel = our_tunnel();
     check_pings(&tunnel.left, &tunnel.right);
@@ -41,7 +54,6 @@ fn a_new_private_key_is_used_at_once() {
     assert_eq!(right.daemon.status().unwrap().peers.len(), 1);
 }
 
-#[test]
 fn without_a_private_key_nothing_new_begins() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -61,7 +73,6 @@ fn without_a_private_key_nothing_new_begins() {
     check_pings(right, left);
 }
 
-#[test]
 fn a_peers_own_key_ends_the_peer() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -78,7 +89,6 @@ fn a_peers_own_key_ends_the_peer() {
     wait_for_ping(left, right);
 }
 
-#[test]
 fn a_preshared_key_counts_from_the_next_handshake() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -106,7 +116,6 @@ fn a_preshared_key_counts_from_the_next_handshake() {
     wait_for_ping(left, right);
 }
 
-#[test]
 fn a_peer_that_is_removed_and_added_again_is_new() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -122,7 +131,6 @@ fn a_peer_that_is_removed_and_added_again_is_new() {
     check_pings(right, left);
 }
 
-#[test]
 fn all_peers_replaced_by_themselves_begin_anew() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -181,7 +189,6 @@ fn hub() -> Hub {
     Hub { hub, one, two }
 }
 
-#[test]
 fn an_allowed_ip_moves_at_once_in_both_directions() {
     let Hub { hub, one, two } = hub();
     check_pings(&hub, &one);
@@ -224,7 +231,6 @@ fn an_allowed_ip_moves_at_once_in_both_directions() {
     assert_eq!(hub.counters().unwrap().received_packets, came, "a packet from an address that is another peer's");
 }
 
-#[test]
 fn replaced_allowed_ips_are_gone_at_once() {
     let Hub { hub, one, .. } = hub();
     check_pings(&hub, &one);
@@ -250,7 +256,6 @@ const LOW_ORDER: [&str; 7] = [
     "7v///////////////////////////////////////38=",
 ];
 
-#[test]
 fn nothing_is_sent_to_keys_of_low_order() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -288,7 +293,6 @@ fn nothing_is_sent_to_keys_of_low_order() {
     assert_eq!(left.daemon.status().unwrap().peers.len(), 1);
 }
 
-#[test]
 fn a_longer_prefix_of_another_peers_takes_the_source_away() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);

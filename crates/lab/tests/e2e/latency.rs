@@ -7,6 +7,9 @@ use lab::usage::{process_cpu, sleeps};
 use lab::{End, TunnelSpec, ping, wait_for, wait_until};
 
 use super::common::{LIMIT, check_pings, our_tunnel, spec};
+use crate::engines::each_engine;
+
+each_engine!(small_packets_after_bulk_are_not_lost, a_tunnel_at_rest_sleeps,);
 
 /// Packets that the kernel did not queue for the daemon.
 fn refused(end: &End) -> u64 {
@@ -17,7 +20,6 @@ fn refused(end: &End) -> u64 {
 
 /// The kernel drops whatever comes while the length of an interface's queue is changed, so nothing may change it on account of what is sent.
 /// The sender waits for echoes and so never fills a queue.
-#[test]
 fn small_packets_after_bulk_are_not_lost() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -58,7 +60,6 @@ fn busy_polling_does_not_sleep_between_packets_and_does_after_them() {
     assert!(with <= 50, "{with}, and {without} without");
 }
 
-#[test]
 fn a_tunnel_at_rest_sleeps() {
     let tunnel = our_tunnel();
     let ends = [&tunnel.left, &tunnel.right];

@@ -11,6 +11,19 @@ use lab::{Daemon, Namespace, System, run, socket_path, unique_interface, wait_un
 use rustix::process::Signal;
 
 use crate::common::{LIMIT, SOON, check_pings, check_traffic, our_tunnel, wireloom};
+use crate::engines::each_engine_untaken;
+
+each_engine_untaken!(
+    a_signal_ends_it,
+    deleting_the_interface_ends_it,
+    who_finds_its_socket_gone_finds_its_port_free,
+    deleting_the_socket_ends_it,
+    a_stale_socket_is_replaced,
+    in_the_background_it_is_ready_when_the_command_returns,
+    an_open_tun_is_taken_over,
+    an_open_socket_is_taken_over,
+    a_second_daemon_for_an_interface_is_refused,
+);
 
 fn program() -> PathBuf {
     wireloom().program().unwrap()
@@ -37,7 +50,6 @@ fn the_socket_is_for_root_alone() {
     assert_eq!(mode(PathBuf::from("/var/run/wireguard")), 0o755);
 }
 
-#[test]
 fn a_signal_ends_it() {
     for signal in [Signal::TERM, Signal::INT] {
         // In the middle of a tunnel that has carried something.
@@ -49,7 +61,6 @@ fn a_signal_ends_it() {
     }
 }
 
-#[test]
 fn deleting_the_interface_ends_it() {
     let tunnel = our_tunnel();
     check_pings(&tunnel.left, &tunnel.right);
@@ -58,7 +69,6 @@ fn deleting_the_interface_ends_it() {
     check_gone(daemon);
 }
 
-#[test]
 fn who_finds_its_socket_gone_finds_its_port_free() {
     let namespace = Namespace::new().unwrap();
     for _ in 0..10 {
@@ -76,14 +86,12 @@ fn who_finds_its_socket_gone_finds_its_port_free() {
     }
 }
 
-#[test]
 fn deleting_the_socket_ends_it() {
     let daemon = wireloom().start(&Namespace::new().unwrap()).unwrap();
     fs::remove_file(socket_path(&daemon.interface)).unwrap();
     check_gone(daemon);
 }
 
-#[test]
 fn a_stale_socket_is_replaced() {
     let namespace = Namespace::new().unwrap();
     let interface = unique_interface();
@@ -111,7 +119,6 @@ fn check_background(namespace: &Namespace, command: &mut Command, interface: &st
     assert!(!socket_path(interface).exists());
 }
 
-#[test]
 fn in_the_background_it_is_ready_when_the_command_returns() {
     let (namespace, interface) = (Namespace::new().unwrap(), unique_interface());
     let mut command = namespace.command(program());
@@ -162,7 +169,6 @@ pub const WITH_SOCKET: &str = r#"
     exec @ARGV[1 .. $#ARGV] or die "exec: $!";
 "#;
 
-#[test]
 fn an_open_tun_is_taken_over() {
     // IFF_TUN | IFF_NO_PI, without and with IFF_VNET_HDR.
     for flags in ["0x1001", "0x5001"] {
@@ -181,7 +187,6 @@ fn an_open_tun_is_taken_over() {
     }
 }
 
-#[test]
 fn an_open_socket_is_taken_over() {
     let (namespace, interface) = (Namespace::new().unwrap(), unique_interface());
     fs::create_dir_all("/var/run/wireguard").unwrap();
@@ -264,12 +269,11 @@ fn a_name_that_is_taken_is_one_clear_line() {
     }
 }
 
-#[test]
 fn a_second_daemon_for_an_interface_is_refused() {
     let daemon = wireloom().start(&Namespace::new().unwrap()).unwrap();
     let elsewhere = Namespace::new().unwrap();
     for namespace in [&daemon.namespace, &elsewhere] {
-        let System::Wireloom(program) = wireloom() else { unreachable!("that is what it is") };
+        let System::Wireloom(program, _) = wireloom() else { unreachable!("that is what it is") };
         let mut command = namespace.command(program);
         check_refusal(&run(command.args(["run", "-f", &daemon.interface]), LIMIT).unwrap());
     }

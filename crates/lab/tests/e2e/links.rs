@@ -12,12 +12,25 @@ use crate::common::{
     BYTES, LIMIT, SOON, Stream, check_pings, ends, introduce, ip, keep_addresses, messages_to, our_tunnel, spec,
     wait_for_ping, wireloom,
 };
+use crate::engines::{each_engine, each_engine_and_mixed};
+
+each_engine_and_mixed!(an_outer_link_that_flaps_is_used_again_when_it_is_back,);
+
+each_engine!(
+    a_tunnel_interface_set_down_is_silent_and_deaf,
+    a_tunnel_interface_that_flaps_comes_to_rest_as_it_was_left,
+    a_tunnel_goes_through_a_tunnel,
+    a_loop_into_the_tunnel_itself_is_cut,
+    a_loop_over_two_tunnels_is_bounded,
+    an_initiation_that_finds_no_way_is_tried_again,
+    its_first_namespace_may_go_while_it_lives_in_another,
+    it_ends_with_the_namespace_that_its_interface_is_in,
+);
 
 fn set(end: &End, interface: &str, state: &str) {
     ip(end, &format!("link set {interface} {state}"));
 }
 
-#[test]
 fn an_outer_link_that_flaps_is_used_again_when_it_is_back() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
@@ -44,7 +57,6 @@ fn an_outer_link_that_flaps_is_used_again_when_it_is_back() {
     }
 }
 
-#[test]
 fn a_tunnel_interface_set_down_is_silent_and_deaf() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -80,7 +92,6 @@ fn port_in_hex(end: &End) -> String {
     format!("00000000:{:04X}", end.listen_port)
 }
 
-#[test]
 fn a_tunnel_interface_that_flaps_comes_to_rest_as_it_was_left() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -105,7 +116,6 @@ fn a_tunnel_interface_that_flaps_comes_to_rest_as_it_was_left() {
     wait_for_ping(left, right);
 }
 
-#[test]
 fn a_tunnel_goes_through_a_tunnel() {
     let outer = our_tunnel();
     let port = |end: &End| Port {
@@ -145,7 +155,6 @@ fn a_tunnel_goes_through_a_tunnel() {
     }
 }
 
-#[test]
 fn a_loop_into_the_tunnel_itself_is_cut() {
     let tunnel = TunnelSpec { endpoints: Endpoints::OnlyLeft, ..spec() }.build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -181,7 +190,6 @@ fn a_loop_into_the_tunnel_itself_is_cut() {
     wait_for_ping(right, left);
 }
 
-#[test]
 fn a_loop_over_two_tunnels_is_bounded() {
     // Each of the two interfaces sends by the other one.
     let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());
@@ -225,7 +233,6 @@ fn a_loop_over_two_tunnels_is_bounded() {
     wait_for_ping(&near, &far);
 }
 
-#[test]
 fn its_first_namespace_may_go_while_it_lives_in_another() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -249,7 +256,6 @@ fn its_first_namespace_may_go_while_it_lives_in_another() {
     assert!(!socket_path(&tunnel.left.daemon.interface).exists());
 }
 
-#[test]
 fn it_ends_with_the_namespace_that_its_interface_is_in() {
     let mut tunnel = our_tunnel();
     check_pings(&tunnel.left, &tunnel.right);
@@ -283,7 +289,6 @@ fn ping_from(namespace: &Namespace, to: &End) -> bool {
     ping::once(namespace, to.v4.into(), &["-W", "1"]).unwrap().status.success()
 }
 
-#[test]
 fn an_initiation_that_finds_no_way_is_tried_again() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);

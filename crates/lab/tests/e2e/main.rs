@@ -19,6 +19,7 @@ mod datapath;
 mod doctor;
 mod eavesdropper;
 mod ebpf;
+mod engines;
 mod errors;
 mod files;
 mod helping;

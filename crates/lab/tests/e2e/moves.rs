@@ -6,6 +6,17 @@ use lab::traffic::{Service, exchange_tcp};
 use lab::{End, Endpoints, Gso, Hook, Link, Namespace, Outer, Port, Tap, TunnelSpec, wait_until};
 
 use crate::common::{BYTES, LIMIT, SOON, Stream, check_pings, ends, introduce, ip, spec, wait_for_ping};
+use crate::engines::each_engine;
+
+each_engine!(
+    an_address_that_goes_is_not_sent_from_any_more,
+    a_route_that_takes_over_brings_its_own_address,
+    who_comes_in_by_one_link_and_is_reached_by_another_is_answered_from_there,
+    a_rule_of_our_port_decides_the_way_out,
+    each_way_to_a_host_is_answered_from_where_it_leads,
+    a_host_may_reach_another_by_either_family,
+    a_host_with_one_family_alone_works,
+);
 
 fn outer_address(port: &Port, outer: Outer) -> IpAddr {
     match outer {
@@ -14,7 +25,6 @@ fn outer_address(port: &Port, outer: Outer) -> IpAddr {
     }
 }
 
-#[test]
 fn an_address_that_goes_is_not_sent_from_any_more() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
@@ -37,7 +47,6 @@ fn an_address_that_goes_is_not_sent_from_any_more() {
     }
 }
 
-#[test]
 fn a_route_that_takes_over_brings_its_own_address() {
     let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());
     let first = Link::new(&a, &b, Gso::Through).unwrap();
@@ -69,14 +78,12 @@ fn a_route_that_takes_over_brings_its_own_address() {
     check_pings(&right, &left);
 }
 
-#[test]
 fn who_comes_in_by_one_link_and_is_reached_by_another_is_answered_from_there() {
     answer_by_another_link(|left, second| {
         ip(left, &format!("route add 10.50.0.1/32 via {} dev {}", second.right.v4, second.left.interface));
     });
 }
 
-#[test]
 fn a_rule_of_our_port_decides_the_way_out() {
     answer_by_another_link(|left, second| {
         ip(left, &format!("route add 10.50.0.1/32 via {} dev {} table 50", second.right.v4, second.left.interface));
@@ -119,7 +126,6 @@ fn answer_by_another_link(lead: impl Fn(&End, &Link)) {
     assert_eq!(from_the_first.packets().unwrap(), before);
 }
 
-#[test]
 fn each_way_to_a_host_is_answered_from_where_it_leads() {
     for outer in [Outer::V4, Outer::V6] {
         // The address that is asked is none of the interface that the answers leave by.
@@ -153,7 +159,6 @@ fn each_way_to_a_host_is_answered_from_where_it_leads() {
     }
 }
 
-#[test]
 fn a_host_may_reach_another_by_either_family() {
     let tunnel = spec().build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -173,7 +178,6 @@ fn a_host_may_reach_another_by_either_family() {
     stream.finish(20);
 }
 
-#[test]
 fn a_host_with_one_family_alone_works() {
     let without = |end: &End, outer: Outer| match outer {
         Outer::V4 => {

@@ -5,6 +5,11 @@ use std::time::Duration;
 use lab::{End, Gso, Hook, Link, Namespace, Outer, Tap, ping, wait_until};
 
 use crate::common::{SOON, Stream, check_pings, ends, ip, wait_for_ping};
+use crate::engines::{each_engine, each_engine_and_mixed};
+
+each_engine_and_mixed!(a_router_that_changes_ports_under_traffic_costs_little,);
+
+each_engine!(a_keepalive_keeps_the_way_in_open, a_new_port_of_the_router_is_followed,);
 
 /// For how long the router remembers a flow, in seconds: longer than a keepalive of one second can be late on a machine that does much else,
 /// and shorter than the ten seconds after which an end that owes an answer sends a keepalive.
@@ -66,7 +71,6 @@ fn comes_back(from: &End, to: &End, seconds: &str) -> bool {
     ping::once(from.namespace(), to.v4.into(), &["-W", seconds]).unwrap().status.success()
 }
 
-#[test]
 fn a_keepalive_keeps_the_way_in_open() {
     let net = Behind::new();
     let (left, right) = (&net.left, &net.right);
@@ -79,7 +83,6 @@ fn a_keepalive_keeps_the_way_in_open() {
     assert_eq!(net.seen_at(), net.at(40_001));
 }
 
-#[test]
 fn a_new_port_of_the_router_is_followed() {
     let mut net = Behind::new();
     check_pings(&net.left, &net.right);
@@ -97,7 +100,6 @@ fn a_new_port_of_the_router_is_followed() {
     assert_eq!(net.right.peer(&net.left).unwrap().handshake, before, "the session lives on");
 }
 
-#[test]
 fn a_router_that_changes_ports_under_traffic_costs_little() {
     let mut net = Behind::new();
     let (left, right) = (&net.left, &net.right);

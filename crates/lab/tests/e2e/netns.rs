@@ -13,7 +13,15 @@ use lab::{
 };
 use tempfile::TempDir;
 
-use crate::common::{LIMIT, SOON, ip, wireloom};
+use crate::common::{LIMIT, SOON, ip, our_command, wireloom};
+use crate::engines::each_engine;
+
+each_engine!(
+    a_namespace_has_no_other_way_out_than_the_tunnel,
+    two_namespaces_have_a_tunnel_each,
+    a_namespace_that_ends_takes_its_tunnel_along_and_may_be_made_again,
+    an_interface_moves_on_from_namespace_to_namespace,
+);
 
 /// A host with files for as many tunnels as one likes, all to the right host, and that host.
 struct Home {
@@ -76,7 +84,7 @@ impl Home {
     }
 
     fn attempt(&self, words: &[&str], room: &Room) -> Finished {
-        let mut command = self.namespace.command(wireloom().program().unwrap());
+        let mut command = our_command(&self.namespace);
         run(command.args(words).arg(self.file(room)), LIMIT).unwrap()
     }
 
@@ -121,7 +129,6 @@ impl Room {
 
 const FAR: [&str; 4] = ["198.51.100.1", "fd51::1", "10.77.0.2", "fd77::2"];
 
-#[test]
 fn a_namespace_has_no_other_way_out_than_the_tunnel() {
     for outer in [Outer::V4, Outer::V6] {
         let home = Home::new();
@@ -149,7 +156,6 @@ fn a_namespace_has_no_other_way_out_than_the_tunnel() {
     }
 }
 
-#[test]
 fn two_namespaces_have_a_tunnel_each() {
     let home = Home::new();
     let rooms = [home.room(11, Outer::V4), home.room(12, Outer::V6)];
@@ -177,7 +183,6 @@ fn two_namespaces_have_a_tunnel_each() {
     }
 }
 
-#[test]
 fn a_namespace_that_ends_takes_its_tunnel_along_and_may_be_made_again() {
     let home = Home::new();
     let room = home.room(11, Outer::V4);
@@ -204,7 +209,6 @@ fn a_namespace_that_ends_takes_its_tunnel_along_and_may_be_made_again() {
     assert_eq!(home.namespace.ip(&["address"]).unwrap(), before);
 }
 
-#[test]
 fn an_interface_moves_on_from_namespace_to_namespace() {
     let home = Home::new();
     let room = home.room(11, Outer::V6);

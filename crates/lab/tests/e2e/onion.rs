@@ -9,6 +9,14 @@ use lab::{End, Gso, Hook, Link, Namespace, Outer, Port, Tap, ping, usage, wait_u
 use rustix::process::Signal;
 
 use crate::common::{BYTES, LIMIT, SOON, check_pings, ends, introduce, ip, wait_for_ping, wireloom};
+use crate::engines::{each_engine, each_engine_untaken};
+
+each_engine!(
+    three_tunnels_inside_each_other_end_one_host_further_each,
+    one_interface_may_hold_the_tunnels_inside_each_other_even_when_they_loop,
+);
+
+each_engine_untaken!(two_interfaces_in_each_others_namespace_leave_nothing,);
 
 /// The end of the `layer`th tunnel, from outside: its networks are 10.(77 + layer).0.0/24 and the like. `host` is 1 for who begins.
 fn layer(port: &Port, layer: u8, host: u8, mtu: u32) -> End {
@@ -35,7 +43,6 @@ fn inside(end: &End) -> Port {
     Port { namespace: end.namespace().clone(), interface: end.daemon.interface.clone(), v4: end.v4, v6: end.v6 }
 }
 
-#[test]
 fn three_tunnels_inside_each_other_end_one_host_further_each() {
     for outer in [Outer::V4, Outer::V6] {
         // A knows the way to B, B the one to C, and C the one to D. Nobody else knows another.
@@ -110,7 +117,6 @@ fn three_tunnels_inside_each_other_end_one_host_further_each() {
     }
 }
 
-#[test]
 fn one_interface_may_hold_the_tunnels_inside_each_other_even_when_they_loop() {
     for outer in [Outer::V4, Outer::V6] {
         let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());
@@ -167,7 +173,6 @@ fn one_interface_may_hold_the_tunnels_inside_each_other_even_when_they_loop() {
     }
 }
 
-#[test]
 fn two_interfaces_in_each_others_namespace_leave_nothing() {
     // Each daemon lives where the interface of the other one is.
     let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());

@@ -9,6 +9,15 @@ use lab::traffic::{Service, exchange_tcp};
 use lab::{Daemon, End, Namespace, Process, TunnelSpec, run, run_checked, socket_path, unique_interface, wait_until};
 
 use crate::common::{BYTES, LIMIT, SOON, check_pings, our_tunnel, spec, wait_for_ping, wireloom};
+use crate::engines::each_engine;
+
+each_engine!(
+    no_thread_has_a_privilege,
+    an_interface_that_moves_to_another_namespace_is_followed,
+    no_key_is_in_memory_that_could_be_dumped,
+    nobody_else_may_look_at_it,
+    without_the_sandbox_it_keeps_everything,
+);
 
 /// CAP_NET_BIND_SERVICE, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN.
 const STEWARD: &str = "0000000000203c00";
@@ -94,7 +103,6 @@ fn reconfigure(one: &End, other: &End, port: &str) {
     check_pings(other, one);
 }
 
-#[test]
 fn no_thread_has_a_privilege() {
     let tunnel = TunnelSpec { arguments: vec!["--workers", "2"], ..spec() }.build().unwrap();
     carry(&tunnel.left, &tunnel.right);
@@ -109,7 +117,6 @@ fn no_thread_has_a_privilege() {
     check_privileges(&tunnel.left.daemon);
 }
 
-#[test]
 fn an_interface_that_moves_to_another_namespace_is_followed() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -142,7 +149,6 @@ fn an_interface_that_moves_to_another_namespace_is_followed() {
     assert!(status.success(), "{status}: {}", daemon.process.log());
 }
 
-#[test]
 fn without_the_sandbox_it_keeps_everything() {
     let tunnel = TunnelSpec { arguments: vec!["--no-sandbox"], ..spec() }.build().unwrap();
     reconfigure(&tunnel.left, &tunnel.right, "603");
@@ -222,7 +228,6 @@ fn key(path: &str) -> Vec<u8> {
     bytes
 }
 
-#[test]
 fn no_key_is_in_memory_that_could_be_dumped() {
     let tunnel = TunnelSpec { preshared: true, arguments: vec!["--workers", "2"], ..spec() }.build().unwrap();
     check_pings(&tunnel.left, &tunnel.right);
@@ -249,7 +254,6 @@ fn no_key_is_in_memory_that_could_be_dumped() {
     }
 }
 
-#[test]
 fn nobody_else_may_look_at_it() {
     let tunnel = our_tunnel();
     let pid = tunnel.left.daemon.process.id();

@@ -12,6 +12,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bed::{Bed, INTERFACE, failed, succeeded};
 use crate::common::{SOON, wireloom};
+use crate::engines::each_engine;
+
+each_engine!(nothing_leaves_but_by_the_tunnel_even_when_its_daemon_dies, what_is_forwarded_is_held_as_well,);
 
 /// Inside of the tunnel, at its other end.
 const FAR: [&str; 2] = ["10.9.0.1", "fd09::1"];
@@ -135,7 +138,6 @@ impl Scene {
     }
 }
 
-#[test]
 fn nothing_leaves_but_by_the_tunnel_even_when_its_daemon_dies() {
     let scene = Scene::new(EVERYTHING, NEXT[0]);
     let before = scene.bed.state();
@@ -202,7 +204,6 @@ fn a_tunnel_to_one_network_shuts_out_all_others() {
     assert!(scene.leaks() >= 12);
 }
 
-#[test]
 fn what_is_forwarded_is_held_as_well() {
     let scene = Scene::new(EVERYTHING, NEXT[0]);
     let lan = Namespace::new().unwrap();

@@ -13,7 +13,14 @@ use lab::{
 };
 use tempfile::TempDir;
 
-use crate::common::{LIMIT, SOON};
+use crate::common::{LIMIT, SOON, our_command};
+use crate::engines::each_engine_untaken;
+
+each_engine_untaken!(
+    both_ends_come_up_from_files_and_go_without_a_trace,
+    everything_goes_through_the_tunnel_but_the_tunnel_itself,
+    what_has_ended_otherwise_is_cleared_away,
+);
 
 /// Of a script in an emulated machine.
 const LONG: Duration = Duration::from_secs(240);
@@ -67,7 +74,7 @@ impl Host {
     }
 
     fn command(&self, words: &str) -> Command {
-        let mut command = self.namespace.command(binary());
+        let mut command = our_command(&self.namespace);
         command.args(words.split(' ').filter(|word| !word.is_empty()));
         command
     }
@@ -146,7 +153,6 @@ fn reach(from: &Namespace, to: &str) {
     wait_until(&format!("a ping to {to}"), SOON, answered).unwrap();
 }
 
-#[test]
 fn both_ends_come_up_from_files_and_go_without_a_trace() {
     let pair = Pair::new();
     let (left, right) = (&pair.left, &pair.right);
@@ -177,7 +183,6 @@ fn both_ends_come_up_from_files_and_go_without_a_trace() {
     assert!(!again.status.success() && again.stderr.contains("is not up"), "{}", again.log());
 }
 
-#[test]
 fn everything_goes_through_the_tunnel_but_the_tunnel_itself() {
     let pair = Pair::new();
     let (left, right) = (&pair.left, &pair.right);
@@ -318,7 +323,6 @@ fn an_interrupt_takes_everything_back() {
     assert_eq!(left.state(), before);
 }
 
-#[test]
 fn what_has_ended_otherwise_is_cleared_away() {
     let pair = Pair::new();
     let left = &pair.left;

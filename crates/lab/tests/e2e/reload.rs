@@ -8,7 +8,10 @@ use lab::wg::{KeyPair, PeerStatus};
 use lab::{Finished, Gso, Link, Namespace, Process, ping, run, unique_interface, wait_until, wg};
 use tempfile::TempDir;
 
-use crate::common::{LIMIT, SOON, wireloom};
+use crate::common::{LIMIT, SOON, our_command};
+use crate::engines::each_engine;
+
+each_engine!(what_stays_does_not_notice_a_reload,);
 
 const OTHER: &str = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
 
@@ -38,7 +41,7 @@ impl Host {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = self.namespace.command(wireloom().program().unwrap());
+        let mut command = our_command(&self.namespace);
         command.args(words).arg(self.file());
         command
     }
@@ -104,7 +107,6 @@ impl Drop for Host {
     }
 }
 
-#[test]
 fn what_stays_does_not_notice_a_reload() {
     let (left, right) = (Host::new(Namespace::new().unwrap()), Host::new(Namespace::new().unwrap()));
     let link = Link::new(&left.namespace, &right.namespace, Gso::Off).unwrap();

@@ -3,6 +3,15 @@
 use lab::{End, Gso, Hook, Link, Namespace, Outer, Tap, ping, wait_until};
 
 use crate::common::{LIMIT, SOON, Stream, check_pings, ends, ip, spec, wait_for_ping};
+use crate::engines::each_engine;
+
+each_engine!(
+    another_firewall_mark_is_another_way_at_once,
+    what_is_marked_on_its_way_out_is_routed_anew,
+    a_host_with_two_default_routes_answers_by_the_one_that_was_asked,
+    over_ipv6_a_new_way_keeps_the_address,
+    everything_goes_through_the_tunnel_but_the_tunnel,
+);
 
 /// Two hosts with two links between them. The right one's address that matters is on neither.
 struct Two {
@@ -85,7 +94,6 @@ impl Two {
     }
 }
 
-#[test]
 fn another_firewall_mark_is_another_way_at_once() {
     for outer in [Outer::V4, Outer::V6] {
         let net = Two::new();
@@ -127,7 +135,6 @@ fn another_firewall_mark_is_another_way_at_once() {
     }
 }
 
-#[test]
 fn what_is_marked_on_its_way_out_is_routed_anew() {
     for outer in [Outer::V4, Outer::V6] {
         let net = Two::new();
@@ -161,7 +168,6 @@ fn what_is_marked_on_its_way_out_is_routed_anew() {
     }
 }
 
-#[test]
 fn a_host_with_two_default_routes_answers_by_the_one_that_was_asked() {
     for outer in [Outer::V4, Outer::V6] {
         let net = Two::new();
@@ -209,7 +215,6 @@ fn a_host_with_two_default_routes_answers_by_the_one_that_was_asked() {
 }
 
 /// IPv6 goes on with its address as long as there is one (`send6`), whichever way it leaves; IPv4 does not, see `moves`.
-#[test]
 fn over_ipv6_a_new_way_keeps_the_address() {
     let net = Two::new();
     let (left, right) = (&net.left, &net.right);
@@ -243,7 +248,6 @@ fn over_ipv6_a_new_way_keeps_the_address() {
     .unwrap();
 }
 
-#[test]
 fn everything_goes_through_the_tunnel_but_the_tunnel() {
     // As `wg-quick` routes for a peer that has all addresses, with IPv6 outside where the tunnel is over IPv4, and the reverse.
     for outer in [Outer::V4, Outer::V6] {

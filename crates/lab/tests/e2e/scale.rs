@@ -12,6 +12,9 @@ use lab::{Daemon, End, Gso, Link, Namespace, ping, run_checked, usage, wait_unti
 use tempfile::NamedTempFile;
 
 use super::common::{LIMIT, SOON, check_pings, wireloom};
+use crate::engines::each_engine_untaken;
+
+each_engine_untaken!(peers_that_reconnect_all_at_once_are_all_served,);
 
 const PEERS: u32 = 100_000;
 
@@ -188,7 +191,6 @@ impl Hub {
     }
 }
 
-#[test]
 fn peers_that_reconnect_all_at_once_are_all_served() {
     const MEMBERS: u32 = 3000;
     let hub = Hub::new();

@@ -5,6 +5,18 @@ use lab::{End, Gso, Hook, Link, Namespace, Outer, Tap, TunnelSpec, ping, wait_un
 use std::time::Duration;
 
 use crate::common::{BYTES, LIMIT, SOON, check_pings, ends, introduce, ip, our_tunnel, spec, wait_for_ping};
+use crate::engines::{each_engine, each_engine_and_mixed};
+
+each_engine_and_mixed!(a_router_with_a_smaller_link_behind_it_is_no_black_hole, inner_fragments_cross,);
+
+each_engine!(
+    tunnels_in_links_of_their_size,
+    tunnels_in_links_that_are_smaller,
+    tunnels_in_links_that_are_larger,
+    sizes_change_under_trains_of_segments,
+    datagrams_without_a_checksum_cross,
+    packets_to_groups_cross_where_they_are_allowed,
+);
 
 /// What became of a packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,7 +92,6 @@ fn check_sizes(family: Outer, outside: u32, inside: u32) {
     assert_eq!(created(left) == 0, fits, "{what}: fragments");
 }
 
-#[test]
 fn tunnels_in_links_of_their_size() {
     check_sizes(Outer::V4, 1500, 1420);
     check_sizes(Outer::V6, 1500, 1420);
@@ -90,7 +101,6 @@ fn tunnels_in_links_of_their_size() {
     check_sizes(Outer::V6, 65_520, 65_440);
 }
 
-#[test]
 fn tunnels_in_links_that_are_smaller() {
     check_sizes(Outer::V4, 576, 1280);
     check_sizes(Outer::V4, 1280, 1420);
@@ -99,14 +109,12 @@ fn tunnels_in_links_that_are_smaller() {
     check_sizes(Outer::V4, 1500, 65_455);
 }
 
-#[test]
 fn tunnels_in_links_that_are_larger() {
     check_sizes(Outer::V4, 9000, 576);
     check_sizes(Outer::V6, 65_520, 1420);
     check_sizes(Outer::V4, 9000, 8920);
 }
 
-#[test]
 fn a_router_with_a_smaller_link_behind_it_is_no_black_hole() {
     for family in [Outer::V4, Outer::V6] {
         let [a, router, b] = [(); 3].map(|()| Namespace::new().unwrap());
@@ -147,7 +155,6 @@ fn a_router_with_a_smaller_link_behind_it_is_no_black_hole() {
     }
 }
 
-#[test]
 fn sizes_change_under_trains_of_segments() {
     for gso in [Gso::Through, Gso::Off] {
         let tunnel = TunnelSpec { gso, ..spec() }.build().unwrap();
@@ -176,7 +183,6 @@ fn sizes_change_under_trains_of_segments() {
     }
 }
 
-#[test]
 fn inner_fragments_cross() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -210,7 +216,6 @@ const SEND: &str = r#"
     }
 "#;
 
-#[test]
 fn datagrams_without_a_checksum_cross() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -226,7 +231,6 @@ fn datagrams_without_a_checksum_cross() {
     assert!(none.packets().unwrap() > 0, "they had checksums");
 }
 
-#[test]
 fn packets_to_groups_cross_where_they_are_allowed() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);

@@ -23,6 +23,9 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::common::{LIMIT, SOON, check_pings, wireloom};
+use crate::engines::each_engine;
+
+each_engine!(keys_are_wiped_before_the_machine_sleeps_and_made_anew_after_it,);
 
 const NAME: &str = "org.freedesktop.login1";
 const PATH: &str = "/org/freedesktop/login1";
@@ -169,7 +172,7 @@ fn refused_for(end: &End, before: &BTreeMap<String, u64>) -> Vec<String> {
 
 /// A run that fails, and what it said.
 fn refused(namespace: &Namespace, interface: &str, bus: &str) -> String {
-    let System::Wireloom(program) = wireloom() else { unreachable!("it is ours") };
+    let System::Wireloom(program, _) = wireloom() else { unreachable!("it is ours") };
     let mut command = namespace.command(program);
     command.args(["run", "--wipe-on-suspend", interface]).env("DBUS_SYSTEM_BUS_ADDRESS", bus);
     let told = lab::run(&mut command, LIMIT).unwrap();
@@ -177,7 +180,6 @@ fn refused(namespace: &Namespace, interface: &str, bus: &str) -> String {
     told.log().trim().to_owned()
 }
 
-#[test]
 fn keys_are_wiped_before_the_machine_sleeps_and_made_anew_after_it() {
     let bus = Bus::new();
     let logind = Logind::new(&bus);

@@ -14,7 +14,10 @@ use lab::{End, Hook, Namespace, Outer, Tap, wait_until};
 use serde_json::Value;
 
 use crate::common::{LIMIT, SOON, check_pings, spec, wait_for_ping, wireloom};
+use crate::engines::each_engine;
 use crate::lifecycle::WITH_SOCKET;
+
+each_engine!(what_is_told_is_what_happened_and_holds_no_keys, what_was_lost_on_the_way_is_told,);
 
 fn program() -> String {
     wireloom().program().unwrap().display().to_string()
@@ -168,7 +171,6 @@ fn names(text: &str) -> BTreeSet<String> {
     words.filter(is_name).filter(|word| !word.ends_with("_exporter")).map(str::to_owned).collect()
 }
 
-#[test]
 fn what_is_told_is_what_happened_and_holds_no_keys() {
     let tunnel = spec().build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -342,7 +344,6 @@ fn memory_is_told_of_who_runs_the_interface_and_not_of_who_made_its_socket() {
     .unwrap();
 }
 
-#[test]
 fn what_was_lost_on_the_way_is_told() {
     let tunnel = spec().build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);

@@ -6,6 +6,11 @@ use lab::wg::preshared_key;
 use lab::{Daemon, Namespace, System, run};
 
 use crate::common::{LIMIT, check_pings, our_tunnel, wireloom};
+use crate::engines::{each_engine, each_engine_untaken};
+
+each_engine!(a_live_device_is_shown_as_wg_shows_it,);
+
+each_engine_untaken!(what_wg_sets_is_set_as_on_wireguard_go,);
 
 const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 const OTHER: &str = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
@@ -79,7 +84,6 @@ fn settled(daemon: &Daemon, folder: &str) -> String {
     finished.stdout
 }
 
-#[test]
 fn what_wg_sets_is_set_as_on_wireguard_go() {
     let folder = tempfile::TempDir::new().unwrap();
     let folder = folder.path().to_str().unwrap();
@@ -111,7 +115,6 @@ for field in public-key private-key listen-port fwmark peers preshared-keys endp
 done
 "#;
 
-#[test]
 fn a_live_device_is_shown_as_wg_shows_it() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -121,7 +124,7 @@ fn a_live_device_is_shown_as_wg_shows_it() {
         .set(&["fwmark", "0x7", "peer", KEY, "preshared-key", &psk.path(), "persistent-keepalive", "61"])
         .unwrap();
     left.daemon.set(&["peer", OTHER, "endpoint", "[fe80::1%lo]:5", "allowed-ips", "fd00:1::/64,192.0.2.0/24"]).unwrap();
-    let System::Wireloom(program) = wireloom() else { unreachable!("it is ours") };
+    let System::Wireloom(program, _) = wireloom() else { unreachable!("it is ours") };
     let mut command: Command = left.namespace().command("sh");
     command.args(["-c", FORMS]).env("WIRELOOM", program).env("DEVICE", &left.daemon.interface);
     let finished = run(&mut command, LIMIT).unwrap();

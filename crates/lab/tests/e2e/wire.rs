@@ -6,6 +6,19 @@ use lab::traffic::{Service, exchange_tcp};
 use lab::{End, Endpoints, Hook, Outer, Tap, Tunnel, TunnelSpec, ping, wait_until};
 
 use crate::common::{BYTES, LIMIT, SOON, check_pings, ip, messages_to, our_tunnel, spec};
+use crate::engines::{each_engine, each_engine_and_mixed, each_engine_untaken};
+
+each_engine_and_mixed!(congestion_on_the_way_is_told_to_who_understands_it,);
+
+each_engine!(
+    congestion_marks_go_through_and_classes_do_not,
+    handshakes_are_of_the_class_af41_and_nothing_has_a_flow_label,
+    who_has_nothing_to_say_is_silent,
+    a_host_without_anything_but_a_route_hears_why_not,
+    congestion_in_the_middle_slows_tcp_down_and_damages_nothing,
+);
+
+each_engine_untaken!(persistent_keepalives_are_switched_while_it_runs,);
 
 /// In nftables' language: what a packet of the family is called.
 fn family(outer: Outer) -> &'static str {
@@ -19,7 +32,6 @@ fn at(end: &End, hook: Hook, rule: &str) -> Tap {
     Tap::new(end.namespace(), hook, rule, "").unwrap()
 }
 
-#[test]
 fn congestion_marks_go_through_and_classes_do_not() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
@@ -49,7 +61,6 @@ fn congestion_marks_go_through_and_classes_do_not() {
     }
 }
 
-#[test]
 fn congestion_on_the_way_is_told_to_who_understands_it() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
@@ -85,7 +96,6 @@ fn congestion_on_the_way_is_told_to_who_understands_it() {
     }
 }
 
-#[test]
 fn handshakes_are_of_the_class_af41_and_nothing_has_a_flow_label() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, endpoints: Endpoints::OnlyLeft, ..spec() }.build().unwrap();
@@ -113,7 +123,6 @@ fn all_to(end: &End) -> Tap {
     at(end, Hook::Incoming, &format!("udp dport {}", end.listen_port))
 }
 
-#[test]
 fn who_has_nothing_to_say_is_silent() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -144,7 +153,6 @@ fn who_has_nothing_to_say_is_silent() {
     assert_eq!(left.peer(right).unwrap().sent, one.sent + 128 + 32);
 }
 
-#[test]
 fn persistent_keepalives_are_switched_while_it_runs() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -185,7 +193,6 @@ fn check_pings_v4(from: &End, to: &End) {
     assert_eq!(trips.received, 3);
 }
 
-#[test]
 fn a_host_without_anything_but_a_route_hears_why_not() {
     // A forwarded packet is answered to its sender, by the router's address, whichever way that is.
     let tunnel = our_tunnel();
@@ -214,7 +221,6 @@ fn a_host_without_anything_but_a_route_hears_why_not() {
     }
 }
 
-#[test]
 fn congestion_in_the_middle_slows_tcp_down_and_damages_nothing() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();

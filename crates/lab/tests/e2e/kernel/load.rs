@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use blake2::digest::Mac;
 use blake2::{Blake2s256, Blake2sMac, Digest};
-use lab::{Endpoints, Guest, Kernel, Namespace, Seen, wait_until};
+use lab::{Endpoints, Guest, Kernel, Namespace, Outer, Seen, wait_until};
 
 use super::pair::{Pair, Plan, boot};
 use crate::common::LIMIT;
@@ -61,7 +61,7 @@ fn flood(namespace: &Namespace, to: SocketAddr, key: &str, done: &AtomicBool, co
 fn under_load(pair: &Pair<'_>, victim: (SocketAddr, &str), begin: impl Fn()) {
     let (done, cookies) = (AtomicBool::new(false), AtomicUsize::new(0));
     let result = thread::scope(|scope| {
-        scope.spawn(|| flood(pair.namespace(), victim.0, victim.1, &done, &cookies));
+        scope.spawn(|| flood(&pair.guest.host.namespace, victim.0, victim.1, &done, &cookies));
         let loaded = wait_until("cookies", LIMIT, || cookies.load(Ordering::Relaxed) > 0);
         let result = loaded.and_then(|()| {
             begin();
@@ -108,7 +108,7 @@ fn the_kernel_is_under_load(guest: &Guest) {
 fn we_are_under_load(guest: &Guest) {
     let pair = Plan { endpoints: Endpoints::OnlyRight, relayed: true, ..Plan::new(2) }.build(guest);
     let ping = || drop(pair.guest.run(&format!("ping -n -q -c 1 -W 1 {}; true", pair.ours.v4)).unwrap());
-    let ours = SocketAddr::new(guest.host.v4.into(), pair.ours.listen_port);
+    let ours = pair.ours.endpoint(Outer::V4);
     under_load(&pair, (ours, &pair.ours.keys.public), ping);
     proved(&pair, false);
     pair.ping_ours();

@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lab::traffic::{Service, exchange_tcp, helper};
 use lab::wg::{self, KeyPair, PeerStatus, SecretFile};
-use lab::{End, Endpoints, Guest, GuestSpec, Kernel, Namespace, Outer, Relay, System};
+use lab::{End, Endpoints, Engine, Gso, Guest, GuestSpec, Kernel, Link, Namespace, Outer, Port, Relay, System};
 
 use crate::common::{LIMIT, wireloom};
+use crate::engines::engine;
 
 /// Bytes per TCP exchange and direction. The guest's processor is emulated.
 pub const BYTES: u64 = 300_000;
@@ -19,7 +20,7 @@ pub fn boot(kernel: Kernel) -> Guest {
 
 /// The same with so many processors.
 pub fn boot_with(kernel: Kernel, processors: u32) -> Guest {
-    let System::Wireloom(ours) = wireloom() else { unreachable!("it is ours") };
+    let System::Wireloom(ours, _) = wireloom() else { unreachable!("it is ours") };
     let spec = GuestSpec { processors, ..GuestSpec::new(kernel).program(ours).program(helper().unwrap()) };
     let guest = spec.boot(&Namespace::new().unwrap()).unwrap();
     guest
@@ -39,13 +40,22 @@ pub struct Plan {
     pub preshared: bool,
     /// Who knows where the other is. Ours is the left end.
     pub endpoints: Endpoints,
-    /// Whether a relay stands between them.
+    /// Whether a relay stands between them. Then ours is on a host of its own, beyond the one that the guest hangs on.
     pub relayed: bool,
+    /// What moves the packets of ours.
+    pub engine: Engine,
 }
 
 impl Plan {
     pub fn new(number: u8) -> Plan {
-        Plan { number, outer: Outer::V4, preshared: false, endpoints: Endpoints::Both, relayed: false }
+        Plan {
+            number,
+            outer: Outer::V4,
+            preshared: false,
+            endpoints: Endpoints::Both,
+            relayed: false,
+            engine: engine(),
+        }
     }
 
     pub fn build(self, guest: &Guest) -> Pair<'_> {
@@ -66,13 +76,17 @@ pub struct Pair<'a> {
     /// Where it listens.
     pub endpoint: SocketAddr,
     pub relay: Option<Relay>,
+    _link: Option<Link>,
 }
 
 impl<'a> Pair<'a> {
     fn new(guest: &'a Guest, plan: Plan) -> Pair<'a> {
         let Plan { number, outer, .. } = plan;
         let namespace = &guest.host.namespace;
-        let mut ours = End::new(wireloom().start(namespace).unwrap(), &guest.host, 1).unwrap();
+        let link = plan.relayed.then(|| Link::new(&Namespace::new().unwrap(), namespace, Gso::Through).unwrap());
+        let port = link.as_ref().map_or(&guest.host, |link| &link.left);
+        let ours = wireloom().with(plan.engine).start(&port.namespace).unwrap();
+        let mut ours = End::new(ours, port, 1).unwrap();
         let inside = |host: u8| {
             (Ipv4Addr::new(10, number, 0, host), Ipv6Addr::new(0xfd00, number.into(), 0, 0, 0, 0, 0, host.into()))
         };
@@ -88,12 +102,15 @@ impl<'a> Pair<'a> {
         let keys = KeyPair::generate().unwrap();
         let preshared = plan.preshared.then(|| wg::preshared_key().unwrap());
         let our_endpoint = ours.endpoint(outer);
-        let relay = plan.relayed.then(|| {
-            let any = |address: SocketAddr| SocketAddr::new(address.ip(), 0);
-            Relay::new(namespace, (our_endpoint, any(our_endpoint)), (endpoint, any(our_endpoint))).unwrap()
+        let relay = link.as_ref().map(|link| {
+            let at = |port: &Port| match outer {
+                Outer::V4 => SocketAddr::new(port.v4.into(), 0),
+                Outer::V6 => SocketAddr::new(port.v6.into(), 0),
+            };
+            Relay::new(namespace, (our_endpoint, at(&link.right)), (endpoint, at(&guest.host))).unwrap()
         });
         let interface = format!("wg{number}");
-        let pair = Pair { guest, ours, interface, keys, v4, v6, endpoint, relay };
+        let pair = Pair { guest, ours, interface, keys, v4, v6, endpoint, relay, _link: link };
 
         let for_kernel = pair.relay.as_ref().map_or(our_endpoint, |relay| relay.for_right);
         let knows = plan.endpoints != Endpoints::OnlyLeft;
