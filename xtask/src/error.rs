@@ -36,6 +36,9 @@ pub enum Failure {
     /// The demonstration's traffic did not come through as it should.
     #[error("the tunnel is not right: {0}")]
     Tunnel(String),
+    /// Something happened that never must.
+    #[error("what must not happen has: {0}")]
+    Soak(String),
     /// Some of our own measurements could not be taken; the lines above say which.
     #[error("{0} of our own measurements failed")]
     Measurements(usize),

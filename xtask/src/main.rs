@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask setup|demo|test|bench|bpf|fuzz|dist|deb`.
+//! The developer's commands: `cargo xtask setup|demo|test|soak|bench|bpf|fuzz|dist|deb`.
 //!
 //! Each is a file here. What they have in common: they say what they do before they do it, every wait has an end, and Ctrl-C
 //! ends them the way an error does, so that nothing stays behind.
@@ -14,6 +14,7 @@ mod error;
 mod fuzz;
 mod package;
 mod setup;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Task {
     Demo(demo::Options),
     /// Run every test there is, end to end ones included
     Test(test::Options),
+    /// Look for what must never happen while everything happens at once
+    Soak(soak::Options),
     /// Measure: ourselves and each peer in turn, or one of the questions below
     Bench(bench::Options),
     /// Make the programs that run inside the kernel of their C sources
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Task::Setup(options) => setup::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Bpf(options) => bpf::run(&options),
         Task::Dist(options) => dist::run(&options),
@@ -112,6 +116,8 @@ mod tests {
             "xtask bpf --check",
             "xtask dist",
             "xtask deb --check --program x",
+            "xtask soak",
+            "xtask soak --minutes 0.5 --engine userspace",
             "xtask fuzz",
             "xtask fuzz cut join --seconds 5 --jobs 1 --merge",
             "xtask fuzz --hours 8",
@@ -140,6 +146,7 @@ mod tests {
             "xtask bench scale --workers 0",
             "xtask bench --seconds x",
             "xtask test extra",
+            "xtask soak --minutes 0",
             "xtask fuzz --seconds 0",
             "xtask fuzz --hours 1 --seconds 1",
             "xtask fuzz cut --reproduce x --merge",

@@ -8,14 +8,14 @@ use lab::{LabError, interrupted};
 
 use crate::cargo::{build_release, cargo, root, show_lines, target_folder};
 use crate::error::Failure;
-use crate::{bpf, deb, fuzz, package, setup};
+use crate::{bpf, deb, fuzz, package, setup, soak};
 
 /// What `test` may be told.
 #[derive(Args, Debug)]
 pub struct Options {}
 
-/// At least this many tests at once: the end-to-end ones mostly wait, one of them for two minutes.
-const THREADS: usize = 4;
+/// At least this many tests at once: the end-to-end ones mostly wait, two of them for two minutes.
+const THREADS: usize = 6;
 
 /// What a stage came to.
 struct Stage {
@@ -80,10 +80,11 @@ pub fn run(_options: &Options) -> Result<(), Failure> {
     let mut binary = None;
     let ready = stage("set up", &mut |_| setup::run(&setup::Options::default()))
         && stage("build the binary", &mut |_| {
-            binary = Some(build_release()?.program()?);
+            binary = Some(build_release()?);
             Ok(())
         });
-    if let (true, Some(binary)) = (ready, binary) {
+    if let (true, Some(ours)) = (ready, binary) {
+        let binary = ours.program()?;
         stage("all tests of the workspace", &mut |counts| {
             let threads = std::thread::available_parallelism().map_or(THREADS, |n| n.get());
             let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
@@ -91,6 +92,7 @@ pub fn run(_options: &Options) -> Result<(), Failure> {
             counted(&mut command, counts)
         });
         stage("the programs for the kernel", &mut |_| bpf::run(&bpf::Options { check: true }));
+        stage("what must never happen (soak)", &mut |_| soak::short());
         stage("the job ring in every order (loom)", &mut loom);
         stage("the data plane without the kernel", &mut |_| modelled());
         stage("the Debian package", &mut |_| package::check(&deb::build(&binary)?, &binary));

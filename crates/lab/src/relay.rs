@@ -1,4 +1,4 @@
-//! A relay on the way between the two ends of a tunnel: it passes on every datagram and remembers it.
+//! A relay on the way between the two ends of a tunnel: it passes on every datagram and remembers it, or does with it what a [`Carrier`] does.
 //!
 //! Each end takes the relay for the other, and so whoever asks sees what either said and when, without a word of it being hidden or
 //! held back. There is a socket and a thread for each direction.
@@ -43,6 +43,20 @@ impl Seen {
     }
 }
 
+/// What a relay does with a datagram.
+pub trait Carrier: Send {
+    /// A datagram came from the left end or from the right one; whatever is given to `send` goes on to the other.
+    fn carry(&mut self, from_left: bool, bytes: &[u8], send: &mut dyn FnMut(&[u8]));
+}
+
+/// The usual carrier, which remembers.
+impl Carrier for Vec<Seen> {
+    fn carry(&mut self, from_left: bool, bytes: &[u8], send: &mut dyn FnMut(&[u8])) {
+        self.push(Seen { at: Instant::now(), from_left, bytes: bytes.to_vec() });
+        send(bytes);
+    }
+}
+
 /// A running relay. Dropping it ends it.
 pub struct Relay {
     /// What the left end takes for the right one.
@@ -50,6 +64,11 @@ pub struct Relay {
     /// What the right end takes for the left one.
     pub for_right: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    _running: Running,
+}
+
+/// Its threads. Dropping it ends them.
+struct Running {
     ending: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -64,19 +83,34 @@ impl Relay {
         (left, for_left): (SocketAddr, SocketAddr),
         (right, for_right): (SocketAddr, SocketAddr),
     ) -> Result<Relay, LabError> {
+        let seen = Arc::<Mutex<Vec<Seen>>>::default();
+        let relay = Relay::with(namespace, (left, for_left), (right, for_right), Arc::clone(&seen))?;
+        Ok(Relay { seen, ..relay })
+    }
+
+    /// The same with a carrier. It has seen nothing, whoever asks it.
+    ///
+    /// # Errors
+    /// A socket cannot be had.
+    pub fn with<C: Carrier + 'static>(
+        namespace: &Namespace,
+        (left, for_left): (SocketAddr, SocketAddr),
+        (right, for_right): (SocketAddr, SocketAddr),
+        carrier: Arc<Mutex<C>>,
+    ) -> Result<Relay, LabError> {
         let (left_socket, right_socket) = namespace.inside(|| Ok((bind(for_left)?, bind(for_right)?)))?;
         let address = |socket: &UdpSocket| socket.local_addr().map_err(LabError::io("a relay's address"));
         let (for_left, for_right) = (address(&left_socket)?, address(&right_socket)?);
-        let (seen, ending) = (Arc::default(), Arc::default());
+        let ending = Arc::default();
         let (left_socket, right_socket) = (Arc::new(left_socket), Arc::new(right_socket));
         let spawn = |from_left, from: &Arc<UdpSocket>, by: &Arc<UdpSocket>, to| {
             let (from, by) = (Arc::clone(from), Arc::clone(by));
-            let (seen, ending) = (Arc::clone(&seen), Arc::clone(&ending));
-            thread::spawn(move || pass_on(from_left, &from, &by, to, &seen, &ending))
+            let (carrier, ending) = (Arc::clone(&carrier), Arc::clone(&ending));
+            thread::spawn(move || pass_on(from_left, &from, &by, to, &carrier, &ending))
         };
         let threads =
             vec![spawn(true, &left_socket, &right_socket, right), spawn(false, &right_socket, &left_socket, left)];
-        Ok(Relay { for_left, for_right, seen, ending, threads })
+        Ok(Relay { for_left, for_right, seen: Arc::default(), _running: Running { ending, threads } })
     }
 
     /// All that has gone by so far, in order.
@@ -90,7 +124,7 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
+impl Drop for Running {
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
@@ -110,15 +144,15 @@ fn pass_on(
     from: &UdpSocket,
     by: &UdpSocket,
     to: SocketAddr,
-    seen: &Mutex<Vec<Seen>>,
+    carrier: &Mutex<impl Carrier>,
     ending: &AtomicBool,
 ) {
     let mut buffer = vec![0; 1 << 16];
+    // One that cannot be sent is lost, as on any link.
+    let mut send = |bytes: &[u8]| drop(by.send_to(bytes, to));
     while !ending.load(Ordering::Relaxed) {
         // A socket that times out, or that hears that nobody was there, goes on.
         let Ok((n, _)) = from.recv_from(&mut buffer) else { continue };
-        let bytes = buffer[..n].to_vec();
-        seen.lock().unwrap_or_else(PoisonError::into_inner).push(Seen { at: Instant::now(), from_left, bytes });
-        let _ = by.send_to(&buffer[..n], to);
+        carrier.lock().unwrap_or_else(PoisonError::into_inner).carry(from_left, &buffer[..n], &mut send);
     }
 }

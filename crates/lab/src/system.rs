@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -181,13 +181,7 @@ impl Daemon {
     /// As [`System::start`].
     pub fn start(command: &mut Command, namespace: &Namespace, interface: &str) -> Result<Daemon, LabError> {
         let mut daemon = Daemon::spawn(command, namespace, interface)?;
-        let what = format!("`{}` to answer on its socket", daemon.process.name());
-        wait_for(&what, START_LIMIT, || {
-            if let Some(status) = daemon.process.status() {
-                return Err(daemon.process.died(status));
-            }
-            Ok(UnixStream::connect(socket_path(interface)).ok().map(drop))
-        })?;
+        daemon.wait_until_it_answers()?;
         Ok(daemon)
     }
 
@@ -231,6 +225,30 @@ impl Daemon {
             process,
             engine: Engine::default(),
             others: Vec::new(),
+        })
+    }
+
+    /// Kills it where it stands, and starts `command` in its place, which runs a daemon for the same interface in the foreground; waits until
+    /// that answers on its socket, and tells for how long there was none.
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    pub fn replace_after_a_crash(&mut self, command: &mut Command) -> Result<Duration, LabError> {
+        let began = Instant::now();
+        self.process.signal(Signal::KILL);
+        self.process.wait(STOP_LIMIT)?;
+        self.process = Process::spawn(command)?;
+        self.wait_until_it_answers()?;
+        Ok(began.elapsed())
+    }
+
+    fn wait_until_it_answers(&mut self) -> Result<(), LabError> {
+        let what = format!("`{}` to answer on its socket", self.process.name());
+        wait_for(&what, START_LIMIT, || {
+            if let Some(status) = self.process.status() {
+                return Err(self.process.died(status));
+            }
+            Ok(UnixStream::connect(socket_path(&self.interface)).ok().map(drop))
         })
     }
 
@@ -281,6 +299,21 @@ impl Daemon {
         match (count("taken_sent"), count("taken_received")) {
             (Some(sent), Some(received)) => Ok((sent, received)),
             _ => Err(LabError::Unreadable { what: "what programs have taken", text }),
+        }
+    }
+
+    /// The packets that the threads of ours have sent and received since its start.
+    ///
+    /// # Errors
+    /// It does not answer, or not so.
+    pub fn taken_by_threads(&self) -> Result<u64, LabError> {
+        let text = self.ask("stats")?;
+        let count = |line: &str| -> Option<u64> {
+            line.strip_prefix("tx_packets=").or(line.strip_prefix("rx_packets="))?.parse().ok()
+        };
+        match text.contains("\nworker=") || text.starts_with("worker=") {
+            true => Ok(text.lines().filter_map(count).sum()),
+            false => Err(LabError::Unreadable { what: "the packets of threads", text }),
         }
     }
 

@@ -17,8 +17,9 @@ pub struct Metric {
 }
 
 /// All of them, in the order of the table.
-pub const METRICS: [Metric; 23] = [
+pub const METRICS: [Metric; 25] = [
     metric("tcp1_gbps", "TCP, 1 stream, Gb/s", 2, true),
+    metric("tcp4_gbps", "TCP, 4 streams, Gb/s", 2, true),
     metric("tcp8_gbps", "TCP, 8 streams, Gb/s", 2, true),
     metric("cpu_s_per_gb", "CPU-s/GB of 1 stream, whole machine", 2, true),
     metric("daemon_s_per_gb", "CPU-s/GB of 1 stream, both daemons", 2, false),
@@ -40,6 +41,7 @@ pub const METRICS: [Metric; 23] = [
     metric("loaded_p99_us", "RTT beside 1 TCP stream, p99, µs", 0, true),
     metric("loaded_gbps", "that TCP stream meanwhile, Gb/s", 2, false),
     metric("rss_mib", "RSS of a daemon after load, MiB", 1, true),
+    metric("taken_percent", "packets that programs in the kernel took, %", 1, false),
     metric("busy_before", "processors that others kept busy before", 2, false),
 ];
 

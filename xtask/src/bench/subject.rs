@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::ValueEnum;
-use lab::{IFNAME, System};
+use lab::{Engine, IFNAME, System};
 
 use crate::error::Failure;
 
@@ -12,6 +12,8 @@ use crate::error::Failure;
 pub enum Known {
     /// Ours
     Wireloom,
+    /// Ours, with programs in the kernel
+    WireloomEbpf,
     /// Ours, with `ring` for all cryptography
     WireloomRing,
     /// Debian's wireguard-go
@@ -37,6 +39,8 @@ pub struct Subject {
 
 /// The name of ours in tables.
 pub const OURS: &str = "wireloom";
+/// That of ours with programs in the kernel.
+pub const EBPF: &str = "wireloom, eBPF";
 /// The name of the peer to which published figures relate.
 pub const BORINGTUN: &str = "boringtun";
 /// That without a tunnel.
@@ -61,13 +65,18 @@ impl Known {
         };
         let (name, system) = match self {
             Known::Wireloom => (OURS, Some(own(&[]))),
+            Known::WireloomEbpf => (EBPF, Some(ours.clone().with(Engine::Ebpf))),
             Known::WireloomRing => ("wireloom, ring", Some(own(&["WIRELOOM_AEAD=ring"]))),
             Known::WireguardGo => ("wireguard-go", Some(System::WireguardGo)),
             Known::Boringtun => (BORINGTUN, Some(System::Boringtun)),
             Known::Gotatun => ("gotatun", Some(System::Gotatun)),
             Known::None => (NO_TUNNEL, None),
         };
-        Subject { name: name.to_owned(), system, ours: matches!(self, Known::Wireloom | Known::WireloomRing) }
+        Subject {
+            name: name.to_owned(),
+            system,
+            ours: matches!(self, Known::Wireloom | Known::WireloomEbpf | Known::WireloomRing),
+        }
     }
 }
 
@@ -118,8 +127,6 @@ pub fn order(count: usize, round: u32, rounds: u32) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use lab::Engine;
-
     use super::*;
 
     fn names(known: &[Known], given: &[Subject]) -> Result<Vec<String>, Failure> {
@@ -153,7 +160,19 @@ mod tests {
     fn each_has_its_place_and_a_name_of_its_own() {
         let other = parse_impl("other=sh {ifname}").unwrap();
         let all = names(&[], std::slice::from_ref(&other)).unwrap();
-        assert_eq!(all, ["wireloom", "wireloom, ring", "wireguard-go", "boringtun", "gotatun", "other", "no tunnel"]);
+        assert_eq!(
+            all,
+            [
+                "wireloom",
+                "wireloom, eBPF",
+                "wireloom, ring",
+                "wireguard-go",
+                "boringtun",
+                "gotatun",
+                "other",
+                "no tunnel"
+            ]
+        );
         assert_eq!(names(&[Known::None, Known::Wireloom], &[]).unwrap(), ["wireloom", "no tunnel"]);
         assert!(names(&[Known::Gotatun, Known::Gotatun], &[]).is_err());
         let named = Subject { name: "gotatun".to_owned(), ..other };

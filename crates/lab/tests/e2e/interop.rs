@@ -1,9 +1,9 @@
 //! Every peer against ours: who begins, IPv4 and IPv6 outside and inside, with a preshared key and without.
 
-use lab::{Endpoints, Outer, System, TunnelSpec};
+use lab::{Endpoints, Engine, Outer, System, TunnelSpec};
 
 use crate::common::{both, check_status, check_traffic, wireloom};
-use crate::engines::{each_engine, each_engine_and_mixed};
+use crate::engines::{each_engine, each_engine_and_mixed, engine};
 
 each_engine_and_mixed!(ours_with_ours,);
 
@@ -20,6 +20,10 @@ each_engine!(
 fn check(left: &System, right: &System) {
     for outer in [Outer::V4, Outer::V6] {
         for preshared in [false, true] {
+            if engine() == Engine::Ebpf && preshared != (outer == Outer::V6) {
+                // The programs are given keys of sessions, and know nothing of how those came about.
+                continue;
+            }
             eprintln!("{outer:?} outside, preshared key: {preshared}");
             let tunnel =
                 TunnelSpec { outer, preshared, endpoints: Endpoints::OnlyLeft, ..TunnelSpec::new(left, right) }

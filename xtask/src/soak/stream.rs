@@ -1,0 +1,117 @@
+//! Numbered datagrams through the tunnel, and who counts them at the other end: which came, and which came twice.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use lab::{End, LabError, Numbers};
+
+/// The port that they go to.
+const PORT: u16 = 7070;
+
+/// The bytes of a datagram, from the smallest to whole packets: its number, and zeros.
+const SIZES: [usize; 4] = [8, 100, 700, 1372];
+
+/// A running stream, in one direction. Dropping it ends it.
+pub struct Stream {
+    sent: Arc<AtomicU64>,
+    came: Arc<Mutex<Came>>,
+    ending: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What came.
+#[derive(Default)]
+struct Came {
+    numbers: Numbers,
+    twice: u64,
+}
+
+impl Stream {
+    /// Starts it, with so much time between two datagrams.
+    pub fn start(from: &End, to: &End, gap: Duration) -> Result<Stream, LabError> {
+        let address = SocketAddr::new(to.v4.into(), PORT);
+        let receiver = to.namespace().inside(|| {
+            let socket = UdpSocket::bind(address)?;
+            socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+            Ok(socket)
+        })?;
+        let sender = from.namespace().inside(|| {
+            let socket = UdpSocket::bind(SocketAddr::new(from.v4.into(), 0))?;
+            socket.connect(address)?;
+            Ok(socket)
+        })?;
+        let (sent, came, ending) =
+            (Arc::<AtomicU64>::default(), Arc::<Mutex<Came>>::default(), Arc::<AtomicBool>::default());
+        let receive = {
+            let (came, ending) = (Arc::clone(&came), Arc::clone(&ending));
+            move || receive(&receiver, &came, &ending)
+        };
+        let send = {
+            let (sent, ending) = (Arc::clone(&sent), Arc::clone(&ending));
+            move || send(&sender, gap, &sent, &ending)
+        };
+        Ok(Stream { sent, came, ending, threads: vec![thread::spawn(receive), thread::spawn(send)] })
+    }
+
+    /// How many were sent, came, and came twice.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        // In this order: what is on the way is not too many.
+        let sent = self.sent.load(Ordering::Relaxed);
+        let came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
+        (sent, came.numbers.len(), came.twice)
+    }
+
+    /// Ends the sending, lets arrive what is on the way, and counts.
+    pub fn finish(mut self) -> (u64, u64, u64) {
+        self.end();
+        self.counts()
+    }
+
+    fn end(&mut self) {
+        self.ending.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn send(socket: &UdpSocket, gap: Duration, sent: &AtomicU64, ending: &AtomicBool) {
+    let (start, mut number, bytes) = (Instant::now(), 0_u64, [0; SIZES[SIZES.len() - 1]]);
+    while !ending.load(Ordering::Relaxed) {
+        let mut datagram = bytes;
+        datagram[..8].copy_from_slice(&number.to_be_bytes());
+        // One that cannot be sent is as good as lost.
+        let _ = socket.send(&datagram[..SIZES[number as usize % SIZES.len()]]);
+        number += 1;
+        sent.store(number, Ordering::Relaxed);
+        let due = start + gap.mul_f64(number as f64);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn receive(socket: &UdpSocket, came: &Mutex<Came>, ending: &AtomicBool) {
+    let mut buffer = [0; 2048];
+    let mut quiet = 0;
+    // When it is to end, only after some silence.
+    while quiet < 5 || !ending.load(Ordering::Relaxed) {
+        let Ok(len) = socket.recv(&mut buffer) else {
+            quiet += 1;
+            continue;
+        };
+        quiet = 0;
+        if let Some(number) = buffer[..len].first_chunk() {
+            let mut came = came.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = came.numbers.insert(u64::from_be_bytes(*number));
+            came.twice += u64::from(!new);
+        }
+    }
+}
