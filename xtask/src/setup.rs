@@ -42,6 +42,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("dbus-daemon", "dbus-daemon"),
     ("debootstrap", "debootstrap"),
     ("tcpdump", "tcpdump"),
+    ("bpftool", "bpftool"),
     ("cc", "gcc libc6-dev"),
     ("clang-19", "clang-19"),
     ("llvm-strip-19", "llvm-19"),

@@ -51,7 +51,7 @@ pub use nft::{Hook, Tap};
 pub use numbers::Numbers;
 pub use process::Process;
 pub use relay::{Carrier, Relay, Seen};
-pub use system::{Daemon, IFNAME, System, built_binary, peers_folder, socket_path, unique_interface};
+pub use system::{Daemon, IFNAME, System, ask, built_binary, peers_folder, socket_path, unique_interface};
 pub use tunnel::{End, Endpoints, Outer, Tunnel, TunnelSpec};
 pub use unpacked::Unpacked;
 pub use wait::{wait_for, wait_until};

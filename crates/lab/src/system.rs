@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Engine, LabError, Namespace, Process, wait_for, wait_until, wg};
+use crate::{Engine, LabError, Namespace, Process, taken, wait_for, wait_until, wg};
 
 /// How long a daemon may take until its control socket answers.
 const START_LIMIT: Duration = Duration::from_secs(15);
@@ -292,14 +292,7 @@ impl Daemon {
     /// # Errors
     /// It does not answer, or has no programs.
     pub fn taken(&self) -> Result<(u64, u64), LabError> {
-        let text = self.ask("stats")?;
-        let count = |name: &str| -> Option<u64> {
-            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
-        };
-        match (count("taken_sent"), count("taken_received")) {
-            (Some(sent), Some(received)) => Ok((sent, received)),
-            _ => Err(LabError::Unreadable { what: "what programs have taken", text }),
-        }
+        taken::read(self.ask("stats")?)
     }
 
     /// The packets that the threads of ours have sent and received since its start.
@@ -318,22 +311,8 @@ impl Daemon {
     }
 
     /// What its socket answers to `get=WHAT`.
-    fn ask(&self, what: &'static str) -> Result<String, LabError> {
-        let ask = || -> std::io::Result<String> {
-            let mut stream = UnixStream::connect(socket_path(&self.interface))?;
-            stream.set_read_timeout(Some(START_LIMIT))?;
-            stream.write_all(format!("get={what}\n\n").as_bytes())?;
-            let mut text = String::new();
-            while !text.ends_with("\n\n") {
-                let mut piece = [0; 4096];
-                match stream.read(&mut piece)? {
-                    0 => break,
-                    len => text.push_str(&String::from_utf8_lossy(&piece[..len])),
-                }
-            }
-            Ok(text)
-        };
-        ask().map_err(LabError::io(format!("asking for {what}")))
+    fn ask(&self, what: &str) -> Result<String, LabError> {
+        ask(&socket_path(&self.interface), what).map_err(LabError::io(format!("asking for {what}")))
     }
 
     /// Configures it by `wg set`.
@@ -358,7 +337,7 @@ impl Drop for Daemon {
         if self.engine == Engine::Ebpf
             && let Ok((sent, received)) = self.taken()
         {
-            crate::taken::add(sent + received);
+            taken::add(sent + received);
         }
         self.process.stop();
         self.stop_others();
@@ -369,6 +348,25 @@ impl Drop for Daemon {
             eprintln!("--- {} ---\n{}", self.process.name(), log.trim());
         }
     }
+}
+
+/// What a control socket answers to `get=WHAT`.
+///
+/// # Errors
+/// Nobody is there, or does not answer in time.
+pub fn ask(socket: &Path, what: &str) -> std::io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(START_LIMIT))?;
+    stream.write_all(format!("get={what}\n\n").as_bytes())?;
+    let mut text = String::new();
+    while !text.ends_with("\n\n") {
+        let mut piece = [0; 4096];
+        match stream.read(&mut piece)? {
+            0 => break,
+            len => text.push_str(&String::from_utf8_lossy(&piece[..len])),
+        }
+    }
+    Ok(text)
 }
 
 /// The control socket of an interface.

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -81,6 +82,13 @@ enum Arguments {
         /// Seconds until it ends, whatever has come of it.
         limit: u64,
     },
+    /// Ask a daemon of ours something that `wg` does not, and print the answer.
+    Ask {
+        /// Its control socket.
+        socket: PathBuf,
+        /// What, such as `stats`.
+        what: String,
+    },
     /// Flood a daemon, and print how many datagrams that took.
     Flood {
         /// With what.
@@ -110,6 +118,7 @@ fn main() -> ExitCode {
 
 fn act(arguments: Arguments) -> io::Result<()> {
     match arguments {
+        Arguments::Ask { socket, what } => lab::ask(&socket, &what).map(|answer| print!("{answer}")),
         Arguments::Serve { port } => serve(port),
         Arguments::Tcp { to, bytes } => tcp::exchange(to, bytes),
         Arguments::Udp { to, flows, count, size, gap, echo } => {

@@ -1,7 +1,7 @@
 //! The kernels that guests boot: Debian's cloud images of two series, downloaded by apt and never installed.
 //!
 //! A kernel's folder in the user's cache holds its `vmlinuz`, the modules that a guest loads with all that they need, an
-//! `order` to load them in, and its `release`. It is made once, beside its place, and then moved there.
+//! `order` to load them in, which modules were `wanted`, and its `release`. It is made once, beside its place, and then moved there.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -14,7 +14,8 @@ use crate::system::cache_folder;
 use crate::{LabError, debian, run_checked};
 
 /// What a guest loads, without what these depend on. Some kernels have some of them built in.
-const MODULES: [&str; 7] = ["virtio_pci", "virtio_net", "virtio_console", "wireguard", "tun", "veth", "sch_netem"];
+const MODULES: [&str; 9] =
+    ["virtio_pci", "virtio_net", "virtio_console", "wireguard", "tun", "veth", "sch_netem", "sch_ingress", "cls_bpf"];
 
 /// How the packages of these images end. The signed ones hold the same and depend on more.
 const SUFFIX: &str = "-cloud-amd64-unsigned";
@@ -52,9 +53,10 @@ impl Kernel {
     /// [`LabError::Missing`].
     pub fn image(self) -> Result<Image, LabError> {
         let folder = folder(self);
+        let wanted = fs::read_to_string(folder.join("wanted")).is_ok_and(|text| text == MODULES.join("\n"));
         match fs::read_to_string(folder.join("release")) {
-            Ok(release) => Ok(Image { release: release.trim().to_owned(), folder }),
-            Err(_) => Err(LabError::Missing {
+            Ok(release) if wanted => Ok(Image { release: release.trim().to_owned(), folder }),
+            _ => Err(LabError::Missing {
                 program: format!("the image of Linux {} in {}", self.series(), folder.display()),
                 hint: "`cargo xtask setup` downloads it",
             }),
@@ -149,6 +151,7 @@ impl Package {
         copy(&vmlinuz, &made.join("vmlinuz"))?;
         let order = Modules::of(&tree.join("lib/modules").join(&release))?.keep(&made)?;
         write(&made.join("order"), &order)?;
+        write(&made.join("wanted"), &MODULES.join("\n"))?;
         // Last, since it is what tells that all is there.
         write(&made.join("release"), &release)?;
         let _ = fs::remove_dir_all(&place);

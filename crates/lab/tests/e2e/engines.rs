@@ -35,6 +35,14 @@ pub fn with(ends: [Engine; 2], taken: bool, test: fn()) {
     }
 }
 
+/// Before an interface goes that nobody but a command of ours has made: what programs have taken of it counts as well.
+#[track_caller]
+pub fn count_taken(interface: &str) {
+    if engine() == Engine::Ebpf {
+        lab::taken::ask_interface(interface).unwrap();
+    }
+}
+
 /// Makes of each test named one for every engine.
 macro_rules! each_engine {
     ($($test:ident),+ $(,)?) => { $(crate::engines::tests!($test, true);)+ };

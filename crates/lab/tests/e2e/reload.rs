@@ -9,7 +9,7 @@ use lab::{Finished, Gso, Link, Namespace, Process, ping, run, unique_interface, 
 use tempfile::TempDir;
 
 use crate::common::{LIMIT, SOON, our_command};
-use crate::engines::each_engine;
+use crate::engines::{count_taken, each_engine};
 
 each_engine!(what_stays_does_not_notice_a_reload,);
 
@@ -163,6 +163,7 @@ fn what_stays_does_not_notice_a_reload() {
         left.reload(),
         [format!("wireloom set {} peer {there} endpoint {}:51821", left.interface, link.right.v4)]
     );
+    count_taken(&left.interface);
 }
 
 #[test]

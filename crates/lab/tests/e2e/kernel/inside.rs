@@ -106,6 +106,45 @@ fn runs_ours(kernel: Kernel, has_uso: bool) {
     assert!(bytes / packets <= 1514, "{bytes} bytes in {packets} packets: an offload is still on");
 }
 
+/// With programs in these kernels, which the kernel's own WireGuard takes for its like, whoever begins.
+fn runs_programs(kernel: Kernel) {
+    let guest = boot_with(kernel, 2);
+    guest.run(CABLE).unwrap();
+    start_ours(&guest, "--engine ebpf");
+    guest.attempt(KERNELS, LIMIT).unwrap().checked().unwrap();
+    exchange(&guest, "10.9.0.2:7007");
+    exchange(&guest, "[fd09::2]:7007");
+    let udp = guest.run("lab-traffic udp 10.9.0.2:7007 2 100 1200 2000 true").unwrap();
+    assert!(udp.contains("\"corrupt\":0},\"echoes\"") && udp.contains("\"corrupt\":0}}"), "{udp}");
+    // Now the kernel's begins: ours has forgotten where it is.
+    let again = "set -e
+        kernels=$(wg pubkey < /run/kernels.key)
+        ours=$(wireloom pubkey < /run/ours.key)
+        wireloom set wl0 peer $kernels remove
+        wireloom set wl0 peer $kernels allowed-ips 10.9.0.2/32,fd09::2/128
+        ip -n b link set wg0 down
+        ip -n b link set wg0 up
+        ip -n b address replace fd09::2/64 dev wg0 nodad
+        ip netns exec b wg set wg0 peer $ours endpoint 192.0.2.1:5000
+        ip netns exec b ping -n -c 3 -i 0.2 -W 15 10.9.0.1
+        ip netns exec b ping -n -c 3 -i 0.2 -W 15 fd09::1";
+    guest.attempt(again, LIMIT).unwrap().checked().unwrap();
+    guest.attempt("ip netns exec b lab-traffic tcp 10.9.0.1:7007 500000", LIMIT).unwrap().checked().unwrap();
+    guest.attempt("ip netns exec b lab-traffic tcp [fd09::1]:7007 500000", LIMIT).unwrap().checked().unwrap();
+    let stats = guest.run("lab-traffic ask /var/run/wireguard/wl0.sock stats").unwrap();
+    let taken = |name: &str| -> u64 {
+        let line = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("no {name} in {stats}")).parse().unwrap()
+    };
+    // Four times half a megabyte each way, and the datagrams.
+    assert!(taken("taken_sent") > 1500 && taken("taken_received") > 1500, "{stats}");
+    let log = guest.run("cat /run/wl0.log").unwrap();
+    assert!(!log.contains("ERROR"), "{log}");
+    // Ends with its interface, and nothing of it stays.
+    guest.run("pid=$(pidof wireloom | tr ' ' '\\n' | sort -n | head -n 1); ip link del wl0 && while [ -d /proc/$pid ]; do usleep 10000; done").unwrap();
+    assert_eq!(guest.run("ls /run/wireguard").unwrap(), "");
+}
+
 fn with_ours_on_the_host(guest: &Guest) {
     let namespace = &guest.host.namespace;
     let mut host = End::new(wireloom().start(namespace).unwrap(), &guest.host, 3).unwrap();
@@ -120,6 +159,16 @@ fn with_ours_on_the_host(guest: &Guest) {
     let _service = Service::start(namespace).unwrap();
     guest.attempt("ping -n -c 2 -i 0.2 -W 5 fd09::3", SOON).unwrap().checked().unwrap();
     exchange(guest, "[fd09::3]:7007");
+}
+
+#[test]
+fn linux_6_1_runs_programs() {
+    runs_programs(Kernel::V6_1);
+}
+
+#[test]
+fn linux_6_12_runs_programs() {
+    runs_programs(Kernel::V6_12);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Ours with the kernel's: who begins, IPv4 and IPv6 outside and inside, with a preshared key and without; where each end goes
 //! when the other moves; and what both count.
 
-use lab::{Endpoints, Guest, Kernel, Outer, wait_until};
+use lab::{Endpoints, Engine, Guest, Kernel, Outer, wait_until};
 
 use super::pair::{BYTES, Pair, Plan, boot};
 use crate::common::SOON;
@@ -11,11 +11,16 @@ fn carries(kernel: Kernel) {
     let guest = boot(kernel);
     let mut number = 0;
     for outer in [Outer::V4, Outer::V6] {
-        for preshared in [false, true] {
+        for (engine, preshared) in [
+            (Engine::Userspace, false),
+            (Engine::Userspace, true),
+            // The programs are given keys of sessions, and know nothing of how those came about.
+            (Engine::Ebpf, outer == Outer::V6),
+        ] {
             for endpoints in [Endpoints::OnlyLeft, Endpoints::OnlyRight] {
-                eprintln!("{outer:?} outside, preshared key: {preshared}, {endpoints:?} knows the other");
+                eprintln!("{engine:?}, {outer:?} outside, preshared key: {preshared}, {endpoints:?} knows the other");
                 number += 1;
-                let pair = Plan { outer, preshared, endpoints, ..Plan::new(number) }.build(&guest);
+                let pair = Plan { outer, preshared, endpoints, engine, ..Plan::new(number) }.build(&guest);
                 if endpoints == Endpoints::OnlyLeft {
                     pair.ping_kernel();
                     pair.exchange_with_kernel();
@@ -27,6 +32,7 @@ fn carries(kernel: Kernel) {
                     let carried = status.received.min(status.sent);
                     assert!(status.handshake > 0 && carried > 2 * BYTES, "{status:?}");
                 }
+                pair.check_taken(100);
             }
         }
     }
@@ -43,8 +49,8 @@ fn linux_6_12_with_ours() {
 }
 
 /// Either end moves to another address and port, and the other one follows.
-fn follows(guest: &Guest) {
-    let pair = Plan::new(9).build(guest);
+fn follows(guest: &Guest, engine: Engine, number: u8) {
+    let pair = Plan { engine, ..Plan::new(number) }.build(guest);
     pair.ping_kernel();
     let [a, b, c, _] = guest.v4.octets();
     let (ours, theirs) = (format!("{a}.{b}.{c}.9"), format!("{a}.{b}.{c}.10"));
@@ -68,6 +74,13 @@ fn follows(guest: &Guest) {
     assert_eq!(pair.at_kernel().endpoint.unwrap().to_string(), format!("{ours}:52111"));
 
     drops_spoofed(&pair);
+    pair.check_taken(10);
+
+    // As it was, for whoever comes next.
+    for (change, address) in [("del", format!("{ours}/24")), ("add", format!("{}/24", guest.host.v4))] {
+        pair.namespace().ip(&["address", change, &address, "dev", port]).unwrap();
+    }
+    guest.run(&format!("ip address del {theirs}/24 dev eth0; ip address add {}/24 dev eth0", guest.v4)).unwrap();
 }
 
 /// What comes from an address that is not the peer's goes no further, at either end; and either counts it the same way.
@@ -103,8 +116,13 @@ fn drops_spoofed(pair: &Pair<'_>) {
 
 /// After a known exchange both ends show the same: what one has sent the other has received, to the byte.
 fn counts(guest: &Guest) {
-    for (endpoints, number) in [(Endpoints::OnlyLeft, 1), (Endpoints::OnlyRight, 2)] {
-        let pair = Plan { endpoints, relayed: true, ..Plan::new(number) }.build(guest);
+    for (engine, endpoints, number) in [
+        (Engine::Userspace, Endpoints::OnlyLeft, 1),
+        (Engine::Userspace, Endpoints::OnlyRight, 2),
+        (Engine::Ebpf, Endpoints::OnlyLeft, 3),
+        (Engine::Ebpf, Endpoints::OnlyRight, 4),
+    ] {
+        let pair = Plan { endpoints, relayed: true, engine, ..Plan::new(number) }.build(guest);
         if endpoints == Endpoints::OnlyLeft {
             pair.ping_kernel()
         } else {
@@ -129,13 +147,15 @@ fn counts(guest: &Guest) {
         assert_eq!((crossed(true), crossed(false)), (ours.sent, ours.received));
         assert!(ours.handshake.abs_diff(kernel.handshake) <= 2, "{} and {}", ours.handshake, kernel.handshake);
         assert_eq!((ours.keepalive, kernel.keepalive), (0, 0));
+        pair.check_taken(4);
     }
 }
 
 fn counts_and_follows(kernel: Kernel) {
     let guest = boot(kernel);
     counts(&guest);
-    follows(&guest);
+    follows(&guest, Engine::Userspace, 9);
+    follows(&guest, Engine::Ebpf, 10);
 }
 
 #[test]

@@ -164,6 +164,15 @@ impl<'a> Pair<'a> {
         self.relay.as_ref().expect("it was planned with a relay")
     }
 
+    /// That programs have sent and received so many packets each, if ours has any.
+    #[track_caller]
+    pub fn check_taken(&self, packets: u64) {
+        if self.ours.daemon.engine == Engine::Ebpf {
+            let (sent, received) = self.ours.daemon.taken().unwrap();
+            assert!(sent.min(received) >= packets, "the programs took {sent} and {received} packets");
+        }
+    }
+
     /// What our end knows of the kernel's.
     pub fn at_ours(&self) -> PeerStatus {
         self.ours.daemon.status().unwrap().peer(&self.keys.public).unwrap().clone()
