@@ -75,6 +75,19 @@ pub fn build_release() -> Result<System, Failure> {
     Ok(system)
 }
 
+/// Ours with sessions of a few seconds, in a folder of its own.
+pub fn build_hurried() -> Result<System, Failure> {
+    println!("Building the binary with short sessions …");
+    let target = target_folder()?;
+    let built = target.join("hurried");
+    let mut command = cargo(&["build", "-p", "wireloom", "--features", "hurried", "--bin", "wireloom"]);
+    show(command.arg("--target-dir").arg(&built))?;
+    show(&mut cargo(&["build", "-p", "wireloom-lab", "--bins"]))?;
+    let system = System::Wireloom(built.join("debug/wireloom"), Engine::Userspace);
+    system.program()?;
+    Ok(system)
+}
+
 fn start(command: &mut Command) -> Result<Child, Failure> {
     let name = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).spawn().map_err(Failure::io(format!("running `{name}`")))

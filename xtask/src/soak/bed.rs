@@ -15,8 +15,8 @@ use super::carrier::Recorder;
 use super::stream::Stream;
 use crate::error::Failure;
 
-/// REKEY_AFTER_TIME, as the daemons are told to have it.
-pub const REKEY: Duration = Duration::from_secs(5);
+/// REKEY_AFTER_TIME of the daemons: the feature `hurried` of the crate `noise`.
+pub const REKEY: Duration = Duration::from_secs(6);
 
 /// The time between two datagrams of each direction.
 const GAP: Duration = Duration::from_micros(1000);
@@ -53,9 +53,8 @@ impl Bed {
     pub fn build(ours: &System, length: Duration) -> Result<Bed, Failure> {
         let (a, between, b) = (Namespace::new()?, Namespace::new()?, Namespace::new()?);
         let links = [Link::new(&a, &between, Gso::Through)?, Link::new(&between, &b, Gso::Through)?];
-        let end = |port, host| -> Result<End, LabError> {
-            let namespace: &lab::Port = port;
-            let end = End::new(ours.start_with(&namespace.namespace, shorten)?, port, host)?;
+        let end = |port: &lab::Port, host| -> Result<End, LabError> {
+            let end = End::new(ours.start(&port.namespace)?, port, host)?;
             end.bring_up(1420)?;
             Ok(end)
         };
@@ -104,7 +103,6 @@ impl Bed {
         let text = lab::wg::show_config(&interface)?;
         std::fs::write(file.path(), text).map_err(Failure::io("a temporary file"))?;
         let mut command = self.system.command(self.left.namespace(), &interface)?;
-        shorten(&mut command);
         let gone = self.left.daemon.replace_after_a_crash(&mut command)?;
         run_checked(Command::new("wg").args(["setconf", &interface]).arg(file.path()), LIMIT)?;
         self.kills += 1;
@@ -215,9 +213,4 @@ impl Bed {
         }
         Ok((lines.join("\n"), faults))
     }
-}
-
-/// Has the daemon renew its sessions often.
-fn shorten(command: &mut Command) {
-    command.env("WIRELOOM_TEST_REKEY_AFTER", REKEY.as_secs().to_string());
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use lab::{Engine, LabError, interrupted};
 
-use crate::cargo::build_release;
+use crate::cargo::build_hurried;
 use crate::error::Failure;
 use crate::setup;
 use bed::Bed;
@@ -58,7 +58,7 @@ fn minutes(text: &str) -> Result<f64, String> {
 pub fn run(options: &Options) -> Result<(), Failure> {
     lab::require_root()?;
     setup::run(&setup::Options { no_peers: true })?;
-    let ours = build_release()?;
+    let ours = build_hurried()?;
     soak(&ours, options)
 }
 

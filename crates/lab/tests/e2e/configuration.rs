@@ -22,7 +22,7 @@ each_engine!(
     a_port_in_use_is_refused,
 );
 
-each_engine_untaken!(persistent_keepalives_begin_by_themselves_and_go_on, an_idle_device_sleeps,);
+each_engine_untaken!(persistent_keepalives_begin_by_themselves_and_go_on, an_idle_device_sleeps);
 
 fn a_peer_that_moves_is_followed() {
     for outer in [Outer::V4, Outer::V6] {

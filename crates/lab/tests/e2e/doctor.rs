@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::common::{LIMIT, SOON, check_pings, ip, our_tunnel, wait_for_ping, wireloom};
 use crate::engines::each_engine;
 
-each_engine!(of_a_healthy_tunnel_there_is_no_fault_and_nothing_changes,);
+each_engine!(of_a_healthy_tunnel_there_is_no_fault_and_nothing_changes);
 
 /// What it says of a subject: identifier, level, and both sentences.
 struct Told(Vec<(String, String, String)>, Finished);

@@ -5,7 +5,7 @@ use lab::{Endpoints, Engine, Outer, System, TunnelSpec};
 use crate::common::{both, check_status, check_traffic, wireloom};
 use crate::engines::{each_engine, each_engine_and_mixed, engine};
 
-each_engine_and_mixed!(ours_with_ours,);
+each_engine_and_mixed!(ours_with_ours);
 
 each_engine!(
     ours_begins_with_wireguard_go,

@@ -9,7 +9,7 @@ use lab::{End, TunnelSpec, ping, wait_for, wait_until};
 use super::common::{LIMIT, check_pings, our_tunnel, spec};
 use crate::engines::each_engine;
 
-each_engine!(small_packets_after_bulk_are_not_lost, a_tunnel_at_rest_sleeps,);
+each_engine!(small_packets_after_bulk_are_not_lost, a_tunnel_at_rest_sleeps);
 
 /// Packets that the kernel did not queue for the daemon.
 fn refused(end: &End) -> u64 {

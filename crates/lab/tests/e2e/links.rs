@@ -14,7 +14,7 @@ use crate::common::{
 };
 use crate::engines::{each_engine, each_engine_and_mixed};
 
-each_engine_and_mixed!(an_outer_link_that_flaps_is_used_again_when_it_is_back,);
+each_engine_and_mixed!(an_outer_link_that_flaps_is_used_again_when_it_is_back);
 
 each_engine!(
     a_tunnel_interface_set_down_is_silent_and_deaf,

@@ -7,9 +7,9 @@ use lab::{End, Gso, Hook, Link, Namespace, Outer, Tap, ping, wait_until};
 use crate::common::{SOON, Stream, check_pings, ends, ip, wait_for_ping};
 use crate::engines::{each_engine, each_engine_and_mixed};
 
-each_engine_and_mixed!(a_router_that_changes_ports_under_traffic_costs_little,);
+each_engine_and_mixed!(a_router_that_changes_ports_under_traffic_costs_little);
 
-each_engine!(a_keepalive_keeps_the_way_in_open, a_new_port_of_the_router_is_followed,);
+each_engine!(a_keepalive_keeps_the_way_in_open, a_new_port_of_the_router_is_followed);
 
 /// For how long the router remembers a flow, in seconds: longer than a keepalive of one second can be late on a machine that does much else,
 /// and shorter than the ten seconds after which an end that owes an answer sends a keepalive.

@@ -16,7 +16,7 @@ each_engine!(
     one_interface_may_hold_the_tunnels_inside_each_other_even_when_they_loop,
 );
 
-each_engine_untaken!(two_interfaces_in_each_others_namespace_leave_nothing,);
+each_engine_untaken!(two_interfaces_in_each_others_namespace_leave_nothing);
 
 /// The end of the `layer`th tunnel, from outside: its networks are 10.(77 + layer).0.0/24 and the like. `host` is 1 for who begins.
 fn layer(port: &Port, layer: u8, host: u8, mtu: u32) -> End {

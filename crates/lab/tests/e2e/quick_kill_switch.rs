@@ -14,7 +14,7 @@ use crate::bed::{Bed, INTERFACE, failed, succeeded};
 use crate::common::{SOON, wireloom};
 use crate::engines::each_engine;
 
-each_engine!(nothing_leaves_but_by_the_tunnel_even_when_its_daemon_dies, what_is_forwarded_is_held_as_well,);
+each_engine!(nothing_leaves_but_by_the_tunnel_even_when_its_daemon_dies, what_is_forwarded_is_held_as_well);
 
 /// Inside of the tunnel, at its other end.
 const FAR: [&str; 2] = ["10.9.0.1", "fd09::1"];

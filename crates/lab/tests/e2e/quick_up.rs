@@ -22,7 +22,7 @@ each_engine!(
     everything_goes_through_the_tunnel_but_the_tunnel_itself,
 );
 
-each_engine_untaken!(what_has_ended_otherwise_is_cleared_away,);
+each_engine_untaken!(what_has_ended_otherwise_is_cleared_away);
 
 /// Of a script in an emulated machine.
 const LONG: Duration = Duration::from_secs(240);

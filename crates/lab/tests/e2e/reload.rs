@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::common::{LIMIT, SOON, our_command};
 use crate::engines::{count_taken, each_engine};
 
-each_engine!(what_stays_does_not_notice_a_reload,);
+each_engine!(what_stays_does_not_notice_a_reload);
 
 const OTHER: &str = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
 

@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 use super::common::{LIMIT, SOON, check_pings, wireloom};
 use crate::engines::each_engine_untaken;
 
-each_engine_untaken!(peers_that_reconnect_all_at_once_are_all_served,);
+each_engine_untaken!(peers_that_reconnect_all_at_once_are_all_served);
 
 const PEERS: u32 = 100_000;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::common::{BYTES, LIMIT, SOON, check_pings, ends, introduce, ip, our_tunnel, spec, wait_for_ping};
 use crate::engines::{each_engine, each_engine_and_mixed};
 
-each_engine_and_mixed!(a_router_with_a_smaller_link_behind_it_is_no_black_hole, inner_fragments_cross,);
+each_engine_and_mixed!(a_router_with_a_smaller_link_behind_it_is_no_black_hole, inner_fragments_cross);
 
 each_engine!(
     tunnels_in_links_of_their_size,

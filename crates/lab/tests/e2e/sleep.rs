@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use crate::common::{LIMIT, SOON, check_pings, wireloom};
 use crate::engines::each_engine;
 
-each_engine!(keys_are_wiped_before_the_machine_sleeps_and_made_anew_after_it,);
+each_engine!(keys_are_wiped_before_the_machine_sleeps_and_made_anew_after_it);
 
 const NAME: &str = "org.freedesktop.login1";
 const PATH: &str = "/org/freedesktop/login1";

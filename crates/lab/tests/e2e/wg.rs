@@ -8,9 +8,9 @@ use lab::{Daemon, Namespace, System, run};
 use crate::common::{LIMIT, check_pings, our_tunnel, wireloom};
 use crate::engines::{each_engine, each_engine_untaken};
 
-each_engine!(a_live_device_is_shown_as_wg_shows_it,);
+each_engine!(a_live_device_is_shown_as_wg_shows_it);
 
-each_engine_untaken!(what_wg_sets_is_set_as_on_wireguard_go,);
+each_engine_untaken!(what_wg_sets_is_set_as_on_wireguard_go);
 
 const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 const OTHER: &str = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";

@@ -8,7 +8,7 @@ use lab::{End, Endpoints, Hook, Outer, Tap, Tunnel, TunnelSpec, ping, wait_until
 use crate::common::{BYTES, LIMIT, SOON, check_pings, ip, messages_to, our_tunnel, spec};
 use crate::engines::{each_engine, each_engine_and_mixed, each_engine_untaken};
 
-each_engine_and_mixed!(congestion_on_the_way_is_told_to_who_understands_it,);
+each_engine_and_mixed!(congestion_on_the_way_is_told_to_who_understands_it);
 
 each_engine!(
     congestion_marks_go_through_and_classes_do_not,
@@ -18,7 +18,7 @@ each_engine!(
     congestion_in_the_middle_slows_tcp_down_and_damages_nothing,
 );
 
-each_engine_untaken!(persistent_keepalives_are_switched_while_it_runs,);
+each_engine_untaken!(persistent_keepalives_are_switched_while_it_runs);
 
 /// In nftables' language: what a packet of the family is called.
 fn family(outer: Outer) -> &'static str {
