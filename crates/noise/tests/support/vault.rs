@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use noise::{Inherited, Label, Ledger, Lender, Lent, Notes, PeerId, Session, Tag};
-use zeroize::Zeroizing;
 
 #[derive(Default)]
 struct PeerPlace {
@@ -192,7 +191,7 @@ impl Lender for Vault {
         let sessions = books.sessions.iter_mut().enumerate().filter(|(_, it)| !it.held && it.peer == peer as u32);
         sessions
             .filter_map(|(place, session)| {
-                let [sending, receiving] = session.keys?.map(Zeroizing::new);
+                let [sending, receiving] = session.keys?.map(Into::into);
                 session.held = true;
                 let ledger = self.hold(deaths, &session.ledger, place, |books, place| {
                     end(books, place);
