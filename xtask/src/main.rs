@@ -107,6 +107,7 @@ mod tests {
             "xtask bench net --link gso --out x/y --ours-workers 2",
             "xtask bench --systems wireloom-ring --impl a=sh\u{a0}{ifname} --impl b=env\u{a0}{ifname}",
             "xtask bench aead",
+            "xtask bench bpf",
             "xtask bench scale --workers 4 --quick",
             "xtask bench peers --quick --peers 50000",
             "xtask bench flood --rate 100000 --link gso",

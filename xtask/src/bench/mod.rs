@@ -2,12 +2,14 @@
 //!
 //! - `net`, which is meant when none is named: how do we do beside the others, end to end? ([`net`])
 //! - `aead`: what does the cryptography cost, each back end for itself? ([`aead`])
+//! - `bpf`: what does it cost inside the kernel? ([`bpf`])
 //! - `scale`: what do more workers bring, without the kernel? ([`scaling`])
 //! - `peers`: what do very many peers cost? ([`peers`])
 //! - `size`: what do `up`, `show` and `down` take with very many peers, or networks? ([`size`])
 //! - `flood`: what does a flood cost those who are served? ([`flood`])
 
 mod aead;
+mod bpf;
 mod figures;
 mod flood;
 mod machine;
@@ -46,6 +48,8 @@ enum Question {
     Net(net::Options),
     /// The cryptography alone, each back end
     Aead(aead::Options),
+    /// The cryptography of the programs inside the kernel
+    Bpf,
     /// More workers, in one process and without the kernel
     Scale(scaling::Options),
     /// A device with very many peers, ours beside wireguard-go
@@ -80,6 +84,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         None => net::run(&options.net),
         Some(Question::Net(options)) => net::run(options),
         Some(Question::Aead(options)) => aead::run(options),
+        Some(Question::Bpf) => bpf::run(),
         Some(Question::Scale(options)) => scaling::run(options),
         Some(Question::Peers(options)) => peers::run(options),
         Some(Question::Size(options)) => size::run(options),
