@@ -1,10 +1,6 @@
 //! A test bed for the data path's programs: a host in a namespace with a TUN, a cable, and the programs attached to both; the maps are written as
 //! the daemon would.
 
-#![allow(dead_code, clippy::unwrap_used)] // not every test uses all of it, and one that cannot set itself up fails
-
-pub mod wire;
-
 use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -102,7 +98,6 @@ pub mod ledger {
     pub const EPOCH: usize = 32;
     pub const MAY_SEND: usize = 36;
     pub const AWAITS_CONFIRMATION: usize = 40;
-    pub const IS_INITIATOR: usize = 44;
     pub const REKEY_ON_SEND: usize = 48;
     pub const REKEY_ON_RECEIVE: usize = 52;
 }
@@ -116,6 +111,10 @@ pub mod peer {
     pub const OWING_MORE: usize = 32;
     pub const ARMED: usize = 36;
     pub const CURRENT: usize = 40;
+    pub const PATH_SEQ: usize = 48;
+    pub const FAMILY: usize = 106;
+    pub const PATH_MTU: usize = 112;
+    pub const HAS_MAC: usize = 116;
 }
 
 /// A session for a slot, as the daemon makes it.
@@ -168,7 +167,7 @@ impl Loaded {
                 "peers" | "traffic" => map.set_max_entries(8).unwrap(),
                 "ledgers" | "keys" | "sessions" => map.set_max_entries(16).unwrap(),
                 "supers" => map.set_max_entries(libbpf_rs::num_possible_cpus().unwrap() as u32).unwrap(),
-                ".rodata" => {
+                name if name.ends_with(".rodata") => {
                     let data = map.initial_value_mut().unwrap();
                     for (name, value) in limits {
                         // The order of `maps.h`; the test of the limits would notice another.
@@ -283,6 +282,14 @@ impl Loaded {
         self.set("sessions", &session.local.to_le_bytes(), &session.reference().to_ne_bytes());
     }
 
+    /// Has a slot's keys wiped after so many nanoseconds, if their session is too old then.
+    pub fn arm(&self, slot: u32, after: u64) {
+        let program = self.object.progs_mut().find(|it| it.name() == OsStr::new("wl_arm")).unwrap();
+        let mut context = Bytes::default().u32(slot).u32(0).u64(after).0;
+        let input = libbpf_rs::ProgramInput { context_in: Some(&mut context), ..Default::default() };
+        assert_eq!(program.test_run(input).unwrap().return_value, 0);
+    }
+
     /// Attaches the program for XDP to an interface of the namespace, in its driver.
     pub fn attach_xdp(&self, namespace: &Namespace, ifindex: u32) {
         let program = self.object.progs().find(|it| it.name() == OsStr::new("wl_xdp")).unwrap();
@@ -316,6 +323,8 @@ pub struct Host {
     /// The cable's index, and its link address.
     pub ifindex: u32,
     pub mac: [u8; 6],
+    /// Whether it opens at XDP.
+    pub xdp: bool,
 }
 
 impl Host {
@@ -342,7 +351,7 @@ impl Host {
         } else {
             loaded.attach(namespace, "wl_ingress", ifindex, true);
         }
-        Host { loaded, tun, port: port.clone(), ifindex, mac }
+        Host { loaded, tun, port: port.clone(), ifindex, mac, xdp }
     }
 
     /// Has the peer in slot 0 at the other end of the cable, with all that `number` stands for.

@@ -1,12 +1,8 @@
 //! Two hosts, programs at both ends and nobody else: static keys in the maps, and the kernel's own traffic through the tunnel.
 
-#![allow(clippy::unwrap_used)] // a test that cannot set itself up fails
-
-mod bed;
-
 use std::net::IpAddr;
 
-use bed::{Host, Session};
+use crate::bed::{Host, Session};
 use lab::{Gso, Link, Namespace, iperf, ping};
 use linux::tun::Offloads;
 
@@ -49,7 +45,7 @@ fn pings_cross_in_all_four_combinations() {
         }
         for inner in INNER {
             let to: IpAddr = inner.parse().unwrap();
-            let trips = ping::ping(&one.port.namespace, to, 20, "0.01", bed::LIMIT).unwrap();
+            let trips = ping::ping(&one.port.namespace, to, 20, "0.01", crate::bed::LIMIT).unwrap();
             let told = format!("{inner} in v6 {v6}, XDP {xdp}: {} / {}", one.loaded.counts(), two.loaded.counts());
             assert_eq!(trips.received, 20, "{told}");
             println!("{told}: p50 {:?} us", trips.percentile(0.5));
