@@ -147,6 +147,11 @@ impl Desk {
         self.look_at_all();
     }
 
+    /// The mark of what we send, as far as it was told.
+    pub(crate) fn mark(&self) -> u32 {
+        self.mark.load(Ordering::Relaxed)
+    }
+
     /// Not all allowed IPs have found room, and so none may be believed.
     pub(crate) fn overflow(&self) {
         if !self.full.swap(true, Ordering::Relaxed) {

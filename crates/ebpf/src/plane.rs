@@ -114,6 +114,14 @@ impl Plane {
         counts::COUNTS.into_iter().zip(self.store.maps.counts()).collect()
     }
 
+    /// Notices that the sockets have been given another mark, of which nothing tells but that all sources are forgotten then.
+    fn follow_mark(&self) {
+        let mark = lock(&self.socket).as_ref().and_then(|socket| socket.mark().ok());
+        if mark.is_some_and(|mark| mark != self.desk.mark()) {
+            self.read_sockets();
+        }
+    }
+
     /// Asks the sockets anew what they put on packets.
     fn read_sockets(&self) {
         let facts = lock(&self.socket).as_ref().and_then(|socket| Some((socket.port().ok()?, socket.mark().ok()?)));
@@ -186,14 +194,16 @@ impl DataPlane for Plane {
     fn remove_peer(&self, peer: PeerId) {
         self.clear(&mut lock(&self.allowed), peer);
         self.store.set_current(peer, None);
+        self.userspace.remove_peer(peer);
+        // Last: from here on the keeper finds no way to it any more.
         if let Some(slot) = self.store.slot_of(peer) {
             self.desk.forget(slot);
         }
-        self.userspace.remove_peer(peer);
     }
 
     fn set_endpoint(&self, peer: PeerId, endpoint: Option<Endpoint>) {
         self.userspace.set_endpoint(peer, endpoint);
+        self.follow_mark();
         self.desk.moved(peer, &self.userspace);
     }
 
@@ -203,6 +213,7 @@ impl DataPlane for Plane {
 
     fn forget_source(&self, peer: PeerId) {
         self.userspace.forget_source(peer);
+        self.follow_mark();
         self.desk.look_at(peer);
     }
 

@@ -119,8 +119,14 @@ fn nothing_is_left_after_the_interface_is_deleted_though_filters_were_used() {
 }
 
 #[test]
-fn nothing_is_left_of_a_daemon_that_was_killed_though_filters_were_used() {
-    check_end(&["--hooks", "filter"], |tunnel| tunnel.right.daemon.process.signal(Signal::KILL));
+fn nothing_is_left_of_a_daemon_that_was_killed_once_its_interface_is_gone() {
+    check_end(&["--hooks", "filter"], |tunnel| {
+        tunnel.right.daemon.process.signal(Signal::KILL);
+        tunnel.right.daemon.process.wait(LIMIT).unwrap();
+        let name = tunnel.right.daemon.interface.clone();
+        // It may have gone with the daemon.
+        let _ = tunnel.right.namespace().ip(&["link", "delete", &name]);
+    });
 }
 
 #[test]
@@ -169,7 +175,7 @@ fn an_underlay_may_go_down_and_take_another_name_and_be_replaced() {
     right.port.clone().add_addresses(right.port.v4, right.port.v6).unwrap_or(());
     wait_until_programs_take(right, left);
     // Both ends of the cable go, and another has their names and addresses, and the same index.
-    let index = fs_index(host, "other0");
+    let index = index_of(host, "other0");
     host.ip(&["link", "delete", "other0"]).unwrap();
     let away = left.namespace();
     host.ip(&[
@@ -196,8 +202,31 @@ fn an_underlay_may_go_down_and_take_another_name_and_be_replaced() {
     wait_until_programs_take(left, right);
 }
 
-fn fs_index(host: &Namespace, device: &str) -> String {
+fn index_of(host: &Namespace, device: &str) -> String {
     host.run("cat", &[&format!("/sys/class/net/{device}/ifindex")]).unwrap().trim().to_owned()
+}
+
+#[test]
+fn ways_are_those_of_the_mark_and_change_with_routes() {
+    let tunnel = with(&[]).build().unwrap();
+    let (left, right) = (&tunnel.left, &tunnel.right);
+    wait_for_ping(left, right);
+    wait_until_programs_take(right, left);
+    let host = right.namespace();
+    // Nothing that bears the mark has a way out.
+    host.ip(&["route", "add", "unreachable", "default", "table", "77"]).unwrap();
+    host.ip(&["rule", "add", "fwmark", "77", "lookup", "77"]).unwrap();
+    wait_until_programs_take(right, left);
+    right.daemon.set(&["fwmark", "77"]).unwrap();
+    let sent = || taken(&right.daemon).0;
+    let ping = || ping::once(host, left.v4.into(), &["-W", "1"]).unwrap().status.success();
+    wait_until("the programs to know no way", SOON, || {
+        let before = sent();
+        !ping() && sent() == before
+    })
+    .unwrap();
+    host.ip(&["rule", "del", "fwmark", "77", "lookup", "77"]).unwrap();
+    wait_until_programs_take(right, left);
 }
 
 #[test]
