@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::{LabError, Namespace};
+use crate::{LabError, Namespace, Port};
 
 /// Where a tap looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub enum Hook {
 #[derive(Debug)]
 pub struct Tap {
     namespace: Namespace,
+    family: &'static str,
     table: String,
 }
 
@@ -33,17 +34,37 @@ impl Tap {
     /// # Errors
     /// What `nft` said.
     pub fn new(namespace: &Namespace, hook: Hook, matches: &str, then: &str) -> Result<Tap, LabError> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let table = format!("tap{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let hook = match hook {
             Hook::Incoming => "type filter hook prerouting priority -500",
             Hook::Outgoing => "type filter hook output priority -500",
             Hook::Forwarded => "type filter hook forward priority 0",
             Hook::Leaving => "type nat hook postrouting priority 100",
         };
-        let ruleset = format!("table inet {table} {{\nchain c {{\n{hook}; {matches} counter {then}\n}}\n}}");
+        Tap::make(namespace, "inet", hook, matches, then)
+    }
+
+    /// The same of what is on the wire: all that is sent at this end of a link, whoever sends it. Programs in the kernel, which send and receive at
+    /// interfaces, are not seen by any [`Hook`] of their host.
+    ///
+    /// # Errors
+    /// As [`Tap::new`].
+    pub fn on_wire(sender: &Port, matches: &str, then: &str) -> Result<Tap, LabError> {
+        let hook = format!("type filter hook egress device {} priority 0", sender.interface);
+        Tap::make(&sender.namespace, "netdev", &hook, matches, then)
+    }
+
+    fn make(
+        namespace: &Namespace,
+        family: &'static str,
+        hook: &str,
+        matches: &str,
+        then: &str,
+    ) -> Result<Tap, LabError> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let table = format!("tap{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let ruleset = format!("table {family} {table} {{\nchain c {{\n{hook}; {matches} counter {then}\n}}\n}}");
         namespace.run("nft", &[&ruleset])?;
-        Ok(Tap { namespace: namespace.clone(), table })
+        Ok(Tap { namespace: namespace.clone(), family, table })
     }
 
     /// How many packets have matched so far.
@@ -51,7 +72,7 @@ impl Tap {
     /// # Errors
     /// What `nft` said, or that it said nothing readable.
     pub fn packets(&self) -> Result<u64, LabError> {
-        let text = self.namespace.run("nft", &["list", "table", "inet", &self.table])?;
+        let text = self.namespace.run("nft", &["list", "table", self.family, &self.table])?;
         let count =
             text.split_once("counter packets ").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
         count.ok_or(LabError::Unreadable { what: "a counter of nftables", text })
@@ -62,6 +83,6 @@ impl Tap {
     /// # Errors
     /// What `nft` said.
     pub fn remove(self) -> Result<(), LabError> {
-        self.namespace.run("nft", &["delete", "table", "inet", &self.table]).map(drop)
+        self.namespace.run("nft", &["delete", "table", self.family, &self.table]).map(drop)
     }
 }

@@ -64,7 +64,7 @@ fn a_tunnel_interface_set_down_is_silent_and_deaf() {
     left.daemon.set(&["peer", key, "persistent-keepalive", "1"]).unwrap();
     check_pings(left, right);
     keep_addresses(left);
-    let sent = Tap::new(left.namespace(), Hook::Outgoing, &format!("udp sport {}", left.listen_port), "").unwrap();
+    let sent = Tap::on_wire(&left.port, &format!("udp sport {}", left.listen_port), "").unwrap();
     let interface = &left.daemon.interface;
     let stream = Stream::start(right, left, 2);
     wait_until("the stream to flow", SOON, || left.peer(right).unwrap().received > 50_000).unwrap();

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use lab::traffic::{Service, exchange_tcp};
-use lab::{End, Gso, Hook, Link, Namespace, Outer, Port, Tap, ping, usage, wait_until};
+use lab::{End, Gso, Link, Namespace, Outer, Port, Tap, ping, usage, wait_until};
 use rustix::process::Signal;
 
 use crate::common::{BYTES, LIMIT, SOON, check_pings, ends, introduce, ip, wait_for_ping, wireloom};
@@ -76,9 +76,8 @@ fn three_tunnels_inside_each_other_end_one_host_further_each() {
             }
         }
         // On the first link there is one flow alone, to B.
-        let other = format!("iifname {} meta l4proto {{ tcp, udp }}", links[0].right.interface);
-        let other = format!("{other} th dport != {}", far[0].listen_port);
-        let other = Tap::new(&b, Hook::Incoming, &other, "").unwrap();
+        let other = format!("meta l4proto {{ tcp, udp }} th dport != {}", far[0].listen_port);
+        let other = Tap::on_wire(&links[0].left, &other, "").unwrap();
         let (first, last) = (&near[2], &far[2]);
         wait_for_ping(first, last);
         check_pings(first, last);

@@ -349,7 +349,7 @@ fn what_was_lost_on_the_way_is_told() {
     let (left, right) = (&tunnel.left, &tunnel.right);
     wait_for_ping(left, right);
     let to = format!("udp dport {} @th,64,8 4", right.listen_port);
-    let tap = Tap::new(right.namespace(), Hook::Incoming, &format!("{to} numgen inc mod 4 0"), "drop").unwrap();
+    let tap = Tap::on_wire(&left.port, &format!("{to} numgen inc mod 4 0"), "drop").unwrap();
     let ping = left.namespace().run("sh", &["-c", &format!("ping -c 40 -i 0.02 -W 1 {} || true", right.v4)]).unwrap();
     assert!(ping.contains("packet loss"), "{ping}");
     let lost = tap.packets().unwrap();

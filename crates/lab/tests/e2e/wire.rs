@@ -32,6 +32,11 @@ fn at(end: &End, hook: Hook, rule: &str) -> Tap {
     Tap::new(end.namespace(), hook, rule, "").unwrap()
 }
 
+/// What an end sends, as it is on the wire.
+fn sent(by: &End, rule: &str) -> Tap {
+    Tap::on_wire(&by.port, rule, "").unwrap()
+}
+
 fn congestion_marks_go_through_and_classes_do_not() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
@@ -41,7 +46,7 @@ fn congestion_marks_go_through_and_classes_do_not() {
         for to in right.inner() {
             // Expedited forwarding (46), with each of the marks.
             for (mark, class) in [("not-ect", "0xb8"), ("ect1", "0xb9"), ("ect0", "0xba"), ("ce", "0xbb")] {
-                let tap = at(right, Hook::Incoming, &format!("{data} {ip} dscp 0 {ip} ecn {mark}"));
+                let tap = sent(left, &format!("{data} {ip} dscp 0 {ip} ecn {mark}"));
                 let before = tap.packets().unwrap();
                 let trips = ping::once(left.namespace(), to, &["-Q", class]).unwrap();
                 assert!(trips.status.success(), "{}", trips.log());
@@ -51,7 +56,7 @@ fn congestion_marks_go_through_and_classes_do_not() {
         // Nothing that carries data has another class or hop limit than that of any packet of this host.
         let hops = if outer == Outer::V4 { "ip ttl != 64" } else { "ip6 hoplimit != 64" };
         for other in [format!("{ip} dscp != 0"), hops.to_owned()] {
-            let tap = at(right, Hook::Incoming, &format!("{data} {other}"));
+            let tap = sent(left, &format!("{data} {other}"));
             for to in right.inner() {
                 let options = ["-Q", "0xb8", "-t", "9"];
                 assert!(ping::once(left.namespace(), to, &options).unwrap().status.success());
@@ -69,7 +74,7 @@ fn congestion_on_the_way_is_told_to_who_understands_it() {
         let congested = messages_to(right, 4);
         let congest = |mark: &str| {
             let change = format!("{} ecn set {mark}", family(outer));
-            Tap::new(right.namespace(), Hook::Incoming, &congested, &change).unwrap()
+            Tap::on_wire(&left.port, &congested, &change).unwrap()
         };
         for (met, sent, received) in [
             ("ce", "0xba", "ce"),
@@ -103,7 +108,7 @@ fn handshakes_are_of_the_class_af41_and_nothing_has_a_flow_label() {
         let class = format!("{} dscp af41 {0} ecn not-ect", family(outer));
         let initiations = at(right, Hook::Incoming, &format!("{} {class}", messages_to(right, 1)));
         let responses = at(left, Hook::Incoming, &format!("{} {class}", messages_to(left, 2)));
-        let labels = at(right, Hook::Incoming, &format!("udp dport {} ip6 flowlabel != 0", right.listen_port));
+        let labels = sent(left, &format!("udp dport {} ip6 flowlabel != 0", right.listen_port));
         check_pings(left, right);
         assert_eq!((initiations.packets().unwrap(), responses.packets().unwrap()), (1, 1), "{outer:?}");
         assert_eq!(labels.packets().unwrap(), 0);
@@ -118,16 +123,16 @@ fn quiet(tunnel: &Tunnel) {
     }
 }
 
-/// All that comes to the port of `end` from outside.
-fn all_to(end: &End) -> Tap {
-    at(end, Hook::Incoming, &format!("udp dport {}", end.listen_port))
+/// All that one end sends to the port of the other.
+fn all(from: &End, to: &End) -> Tap {
+    sent(from, &format!("udp dport {}", to.listen_port))
 }
 
 fn who_has_nothing_to_say_is_silent() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
     quiet(&tunnel);
-    let (to_left, to_right) = (all_to(left), all_to(right));
+    let (to_left, to_right) = (all(right, left), all(left, right));
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!((to_left.packets().unwrap(), to_right.packets().unwrap()), (0, 0), "before there is traffic");
     // A request and its answer: the initiation, the response, the request, the answer. The initiator may confirm the session by a
@@ -159,7 +164,7 @@ fn persistent_keepalives_are_switched_while_it_runs() {
     quiet(&tunnel);
     check_pings_v4(left, right);
     // A keepalive is a message without content: 16 bytes of header, 16 of tag, and 8 of UDP.
-    let keepalives = at(right, Hook::Incoming, &format!("{} udp length 40", messages_to(right, 4)));
+    let keepalives = sent(left, &format!("{} udp length 40", messages_to(right, 4)));
     let set =
         |interval: &str| left.daemon.set(&["peer", &right.keys.public, "persistent-keepalive", interval]).unwrap();
     let count = || keepalives.packets().unwrap();
@@ -232,7 +237,7 @@ fn congestion_in_the_middle_slows_tcp_down_and_damages_nothing() {
         // Every tenth datagram meets congestion, in the middle of trains too: what the receiver joins differs in its marks.
         let congestion = format!("{} {} ecn ect0 numgen inc mod 10 < 1", messages_to(right, 4), family(outer));
         let change = format!("{} ecn set ce", family(outer));
-        let congestion = Tap::new(right.namespace(), Hook::Incoming, &congestion, &change).unwrap();
+        let congestion = Tap::on_wire(&left.port, &congestion, &change).unwrap();
         let _service = Service::start(right.namespace()).unwrap();
         let count = |end: &End, file, group, name| end.namespace().counter(file, group, name).unwrap();
         for to in right.inner() {
