@@ -136,8 +136,8 @@ fn runs_programs(kernel: Kernel) {
         let line = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         line.unwrap_or_else(|| panic!("no {name} in {stats}")).parse().unwrap()
     };
-    // Four times half a megabyte each way, and the datagrams.
-    assert!(taken("taken_sent") > 1500 && taken("taken_received") > 1500, "{stats}");
+    // Two megabytes each way and the datagrams are 2000 packets and more; of those that are sent, some may be left to the daemon as super-packets.
+    assert!(taken("taken_sent") > 800 && taken("taken_received") > 2000, "{stats}");
     let log = guest.run("cat /run/wl0.log").unwrap();
     assert!(!log.contains("ERROR"), "{log}");
     // Ends with its interface, and nothing of it stays.
