@@ -75,15 +75,23 @@ pub fn build_release() -> Result<System, Failure> {
     Ok(system)
 }
 
-/// Ours with sessions of a few seconds, in a folder of its own.
+/// Ours with sessions of a few seconds, in a folder of its own. `WIRELOOM_HURRIED_BIN` names another one to use instead of ours.
 pub fn build_hurried() -> Result<System, Failure> {
+    if let Some(path) = env::var_os("WIRELOOM_HURRIED_BIN") {
+        let system = System::Wireloom(path.into(), Engine::Userspace);
+        println!("Using {}.", system.program()?.display());
+        return Ok(system);
+    }
     println!("Building the binary with short sessions …");
-    let target = target_folder()?;
-    let built = target.join("hurried");
-    let mut command = cargo(&["build", "-p", "wireloom", "--features", "hurried", "--bin", "wireloom"]);
-    show(command.arg("--target-dir").arg(&built))?;
-    show(&mut cargo(&["build", "-p", "wireloom-lab", "--bins"]))?;
-    let system = System::Wireloom(built.join("debug/wireloom"), Engine::Userspace);
+    let (target, folder) = (target_folder()?, target_folder()?.join("hurried"));
+    show(&mut cargo(&["build", "-p", "wireloom", "--features", "hurried", "--bin", "wireloom"]))?;
+    let kept = folder.join("wireloom");
+    std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::copy(target.join("debug/wireloom"), &kept))
+        .map_err(Failure::io(kept.display().to_string()))?;
+    // In its place again the one that everybody else means.
+    show(&mut cargo(&["build", "-p", "wireloom", "-p", "wireloom-lab", "--bins"]))?;
+    let system = System::Wireloom(kept, Engine::Userspace);
     system.program()?;
     Ok(system)
 }
