@@ -4,7 +4,7 @@
 //! - [`key`]: a key as base64 (files and people) and as hexadecimal (the UAPI).
 //! - [`device`]: a device as it is ([`device::Device`]) and a change to one ([`device::DeviceChange`]); every format is a way to
 //!   write one of these two.
-//! - [`stats`]: what a device of ours tells of its work beyond that.
+//! - [`stats`]: what a device of ours tells of its work beyond that; [`policy`]: the rules that say what may pass it.
 //! - [`uapi`]: the protocol on `/var/run/wireguard/IFACE.sock`, both ends of it.
 //! - [`file`](mod@file): the INI files that `wg setconf` takes; [`value`]: the values that stand in them and on the command line of `wg set`.
 //! - [`quick`]: the same with what `wireloom up` and wg-quick take beyond it.
@@ -26,6 +26,7 @@ pub mod key;
 mod lines;
 pub mod networkd;
 pub mod nm;
+pub mod policy;
 pub mod print;
 pub mod quick;
 pub mod save;

@@ -107,6 +107,18 @@ impl<'a> Cut<'a> {
         self.segments
     }
 
+    /// The packet that is cut.
+    #[inline]
+    pub fn packet(&self) -> &IpPacket<'a> {
+        &self.packet
+    }
+
+    /// Bytes of all segments together.
+    #[inline]
+    pub fn total_len(&self) -> usize {
+        self.packet.total_len() + (self.segments - 1) * self.head_len
+    }
+
     /// How many bytes [`Cut::write_head`] writes, the same for each segment.
     #[inline]
     pub fn head_len(&self) -> usize {

@@ -11,7 +11,8 @@
 //! and more of the device's work ([`crate::stats`]), a line `worker=N` before those of each worker.
 //! `watch=1`, with lines `public_key=` for the peers that it is about, or none for all, is answered by `errno=0`; from then on the connection is for
 //! events, which the device tells as they happen ([`PeerEvent`]). `wipe=1` ends all sessions and wipes their keys, and keeps the device still for as long
-//! as the connection is open.
+//! as the connection is open. `set=policy`, with a line `rule=RULE` for each rule, in order, puts these in the place of all that were in
+//! force ([`crate::policy`]); `get=policy` tells them, each followed by what it has taken (`rule_packets`, `rule_bytes`, `rule_dropped`).
 //!
 //! The sign of a refusal: `wg` tells the right error for **−N** in reply to a set and for **+N** in reply to a get, so that is
 //! what we write; other implementations write −N always, so our client takes either.
@@ -23,7 +24,8 @@ mod watch;
 
 pub use print::{
     reply_to_get, reply_to_set, write_device, write_drops, write_get, write_get_drops, write_get_peers,
-    write_get_stats, write_peer, write_peer_openly, write_set, write_stats, write_wipe,
+    write_get_policy, write_get_stats, write_peer, write_peer_openly, write_policy, write_set, write_set_policy,
+    write_stats, write_wipe,
 };
 pub use reply::{ReplyError, ReplyReader};
 pub use request::{Budget, MAX_REQUEST, Request, RequestError, RequestReader, SetError};

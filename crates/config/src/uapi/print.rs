@@ -11,6 +11,7 @@ use super::Errno;
 use crate::address::{CidrText, EndpointText, NumericZones};
 use crate::device::{AllowedIpChange, Device, DeviceChange, Peer, PeerChange};
 use crate::key;
+use crate::policy::{Rule, RuleCount};
 use crate::stats::Stats;
 
 // Writing to a vector cannot fail.
@@ -113,6 +114,16 @@ pub fn write_stats(out: &mut Vec<u8>, stats: &Stats) {
     }
 }
 
+/// The lines of the reply to a question for the policy; [`reply_to_get`] ends it.
+pub fn write_policy(out: &mut Vec<u8>, rules: &[(Rule, RuleCount)]) {
+    for (rule, count) in rules {
+        line!(out, "rule={rule}");
+        line!(out, "rule_packets={}", count.packets);
+        line!(out, "rule_bytes={}", count.bytes);
+        line!(out, "rule_dropped={}", count.dropped);
+    }
+}
+
 /// The end of the reply to a get; in case of an error it is the whole of it.
 pub fn reply_to_get(result: Result<(), Errno>) -> String {
     format!("errno={}\n\n", result.err().map_or(0, Errno::number))
@@ -141,6 +152,21 @@ pub fn write_get_drops() -> &'static [u8] {
 /// The request for the device's work.
 pub fn write_get_stats() -> &'static [u8] {
     b"get=stats\n\n"
+}
+
+/// The request for the policy.
+pub fn write_get_policy() -> &'static [u8] {
+    b"get=policy\n\n"
+}
+
+/// The request to put these rules in the place of all that there are.
+pub fn write_set_policy(rules: &[Rule]) -> Vec<u8> {
+    let out = &mut b"set=policy\n".to_vec();
+    for rule in rules {
+        line!(out, "rule={rule}");
+    }
+    line!(out, "");
+    std::mem::take(out)
 }
 
 /// The request to end all sessions and to keep still.

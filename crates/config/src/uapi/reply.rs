@@ -11,6 +11,7 @@ use crate::address::{Zones, digits, parse_cidr, parse_endpoint};
 use crate::device::{Device, Peer};
 use crate::key;
 use crate::lines::{LineError, Lines};
+use crate::policy::{MAX_RULES, Rule, RuleCount, parse_rule};
 use crate::stats::{BATCHES_SIZED, Stats, Worker};
 
 /// The longest reply that is read, in bytes.
@@ -84,6 +85,31 @@ impl<R: Read> ReplyReader<R> {
         let mut stats = Stats::default();
         self.read(|name, value| tell(&mut stats, name, value))?;
         Ok(stats)
+    }
+
+    /// The reply to a question for the policy: the rules, and what each has taken.
+    pub fn policy(&mut self) -> Result<Vec<(Rule, RuleCount)>, ReplyError> {
+        const COUNT: &str = "a count that is not one";
+        let mut rules = Vec::new();
+        self.read(|name, value| {
+            if name == b"rule" {
+                let rule = parse_rule(value.as_bytes()).map_err(|_| ReplyError::Malformed("a rule that is not one"))?;
+                if rules.len() == MAX_RULES {
+                    return Err(ReplyError::Malformed("more rules than there may be"));
+                }
+                rules.push((rule, RuleCount::default()));
+                return Ok(());
+            }
+            let Some((_, count)) = rules.last_mut() else { return Ok(()) };
+            match name {
+                b"rule_packets" => count.packets = number(value, COUNT)?,
+                b"rule_bytes" => count.bytes = number(value, COUNT)?,
+                b"rule_dropped" => count.dropped = number(value, COUNT)?,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(rules)
     }
 
     /// Hands the lines of a reply to `each`, up to the empty line, and tells what its `errno` was.

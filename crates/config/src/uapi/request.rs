@@ -17,6 +17,7 @@ use crate::address::{Zones, digits, parse_cidr, parse_endpoint};
 use crate::device::{AllowedIpChange, DeviceChange, PeerChange};
 use crate::key::{self, KeyError};
 use crate::lines::{LineError, Lines};
+use crate::policy::{MAX_RULES, Rule, parse_rule};
 
 /// The longest request, in bytes, peers and networks counted for more than their text, and the most that the requests of all connections take
 /// together. A hundred thousand peers with ten networks each take most of it.
@@ -26,7 +27,7 @@ pub const MAX_REQUEST: u64 = 128 << 20;
 pub enum Request {
     /// Tell everything about the device.
     Get,
-    /// The same without secrets, and how much of what peers sent arrived. Not a request of the stock protocol, and neither are the next four.
+    /// The same without secrets, and how much of what peers sent arrived. Not a request of the stock protocol, and neither are the next six.
     Peers,
     /// Tell what was dropped, by reason.
     Drops,
@@ -36,6 +37,10 @@ pub enum Request {
     Watch(Vec<PublicKey>),
     /// End all sessions, and keep still as long as the client stays.
     Wipe,
+    /// Tell the rules that say what may pass, and what each has taken.
+    Policy,
+    /// Put these rules in the place of those.
+    SetPolicy(Vec<Rule>),
     /// Change the device.
     Set(DeviceChange),
 }
@@ -189,11 +194,13 @@ impl<R: Read> RequestReader<R> {
             Some(b"get=stats") => Request::Stats,
             Some(b"watch=1") => Request::Watch(Vec::new()),
             Some(b"wipe=1") => Request::Wipe,
+            Some(b"get=policy") => Request::Policy,
+            Some(b"set=policy") => Request::SetPolicy(Vec::new()),
             Some(b"set=1") => Request::Set(DeviceChange::default()),
             Some(_) => return Err(RequestError::UnknownOperation),
         };
         match request {
-            Request::Get | Request::Peers | Request::Drops | Request::Stats | Request::Wipe => {
+            Request::Get | Request::Peers | Request::Drops | Request::Stats | Request::Policy | Request::Wipe => {
                 let mut clean = true;
                 while self.line()?.is_some() {
                     clean = false;
@@ -212,6 +219,20 @@ impl<R: Read> RequestReader<R> {
                 match refused {
                     Some(error) => Err(error.into()),
                     None => Ok(Some(Request::Watch(keys))),
+                }
+            }
+            Request::SetPolicy(mut rules) => {
+                let mut refused = None;
+                while let Some(line) = self.line()? {
+                    match line.strip_prefix(b"rule=").map(parse_rule) {
+                        Some(Ok(rule)) if rules.len() < MAX_RULES => rules.push(rule),
+                        Some(_) => refused = Some(SetError::Value("rule")),
+                        None => refused = Some(SetError::UnknownKey),
+                    }
+                }
+                match refused {
+                    Some(error) => Err(error.into()),
+                    None => Ok(Some(Request::SetPolicy(rules))),
                 }
             }
             Request::Set(mut change) => {
