@@ -139,6 +139,9 @@ impl Device {
         match state.noise.add_peer_with(now, key, preshared) {
             Ok(peer) => {
                 self.plane.add_peer(peer, state.noise.activity(peer)?);
+                if state.policy.iter().any(|rule| rule.peer == Some(key)) {
+                    self.follow_peers(state);
+                }
                 // The data plane may know where it is from an earlier process.
                 state.noise.set_reachable(now, peer, self.plane.endpoint(peer).is_some());
                 Some(peer)

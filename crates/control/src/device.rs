@@ -11,6 +11,7 @@ use crate::lock::{Turnstile, lock};
 use crate::sockets::send;
 use crate::told::Told;
 use crate::watchers::Watchers;
+use config::policy::Rule;
 use config::stats::{self, Stats};
 use config::uapi::{PeerEvent, PeerEventKind};
 use inet::Endpoint;
@@ -81,6 +82,8 @@ pub(crate) struct State {
     /// What overflowed sockets that are closed by now, in datagrams.
     pub(crate) overflowed: u64,
     pub(crate) told: Told,
+    /// What may pass.
+    pub(crate) policy: Vec<Rule>,
     /// For which time the timer is set.
     armed: Option<Instant>,
 }
@@ -121,6 +124,7 @@ impl Device {
             group: None,
             overflowed: 0,
             told: Told::default(),
+            policy: Vec::new(),
             armed: None,
         };
         let (epoll, timer) = (Epoll::new()?, BootTimer::new()?);
@@ -290,7 +294,10 @@ impl Device {
             }
             Event::HandshakesFail { peer } => self.tell(state, peer, PeerEventKind::Failing),
             Event::HandshakeAnswered { peer } => self.tell(state, peer, PeerEventKind::Answered),
-            Event::PeerRemoved { peer } => self.plane.remove_peer(peer),
+            Event::PeerRemoved { peer } => {
+                self.plane.remove_peer(peer);
+                self.follow_peers(state);
+            }
             // The enum may grow; what we do not know we cannot do.
             _ => log::error!("an event of the protocol was not understood"),
         }

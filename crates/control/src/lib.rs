@@ -15,6 +15,7 @@ mod driver;
 mod handshakes;
 mod link;
 mod lock;
+mod policy;
 mod report;
 mod sockets;
 mod sources;

@@ -304,6 +304,18 @@ fn serve(client: &Client, budget: Arc<Budget>, device: &Device) -> io::Result<()
                 out.write_all(&text)?;
                 reply_to_get(Ok(()))
             }
+            Ok(Some(Request::Policy)) => {
+                client.note(REPLYING)?;
+                let mut text = Vec::new();
+                config::uapi::write_policy(&mut text, &device.policy());
+                out.write_all(&text)?;
+                reply_to_get(Ok(()))
+            }
+            Ok(Some(Request::SetPolicy(rules))) => {
+                client.note(APPLYING)?;
+                device.set_policy(rules);
+                reply_to_set(Ok(()))
+            }
             Ok(Some(Request::Watch(keys))) => {
                 client.note(REPLYING)?;
                 match device.watchers.take(client.stream.try_clone()?, keys) {

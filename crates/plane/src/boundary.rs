@@ -1,5 +1,6 @@
 //! The boundary between control and a data plane: what goes down, and what comes back.
 
+use crate::policy::{PeerRule, RuleCount};
 use inet::{Cidr, Endpoint};
 use linux::udp::Received;
 use noise::{Activity, Drop as Refusal, Lender, Mac1Checker, PeerId, Session, message::MessageType};
@@ -34,6 +35,12 @@ pub trait DataPlane: Send + Sync {
     fn change_allowed_ips(&self, changes: &[AllowedIpChange]);
     /// The peer's allowed IPs, in the order in which they were taken.
     fn allowed_ips(&self, peer: PeerId) -> Vec<Cidr>;
+
+    /// Puts these rules in the place of all that say what may pass. If they are not `fresh` they are the same as before but for whose packets
+    /// they take, and go on counting.
+    fn set_policy(&self, rules: &[PeerRule], fresh: bool);
+    /// What each rule has taken since it was put in force, in order.
+    fn policy(&self) -> Vec<RuleCount>;
 
     /// Receives with the session from now on. One whose ledger has an odd epoch already was taken up from an earlier process.
     fn install_session(&self, session: Arc<Session>);

@@ -10,6 +10,8 @@
 #![deny(unsafe_code)]
 
 pub mod calls;
+#[cfg(not(loom))]
+pub mod policy;
 pub mod ring;
 #[cfg(not(loom))]
 pub mod userspace;

@@ -13,6 +13,7 @@ use crate::doctor::DoctorArgs;
 use crate::exchange::{ExportArgs, ImportArgs};
 use crate::interface::InterfaceName;
 use crate::manual;
+use crate::policy::PolicyArgs;
 use crate::quick::{DownArgs, ReloadArgs, UpArgs};
 use crate::run::RunArgs;
 use crate::top::TopArgs;
@@ -102,6 +103,8 @@ pub enum Command {
     },
     /// Make an interface that is up what its file says now, without disturbing what stays
     Reload(ReloadArgs),
+    /// Put the rules of a file in force, which say what may pass an interface, or show those that are
+    Policy(PolicyArgs),
     /// Write what runs into the interface's file
     Save {
         /// The interface, whose file is /etc/wireguard/NAME.conf, or a file
@@ -158,15 +161,21 @@ pub enum Shown {
     Field(Field),
     /// What was dropped, by reason (docs/drops.md).
     Drops,
+    /// The rules that say what may pass, and what each has taken.
+    Policy,
 }
 
 const DROPS: &str = "drops";
+const POLICY: &str = "policy";
 
 fn field_parser() -> impl clap::builder::TypedValueParser<Value = Shown> {
     use clap::builder::{PossibleValuesParser, TypedValueParser};
-    PossibleValuesParser::new(FIELDS.map(|(name, _)| name).into_iter().chain([DROPS])).try_map(|name| match &*name {
-        DROPS => Ok(Shown::Drops),
-        name => name.parse().map(Shown::Field),
+    PossibleValuesParser::new(FIELDS.map(|(name, _)| name).into_iter().chain([DROPS, POLICY])).try_map(|name| {
+        match &*name {
+            DROPS => Ok(Shown::Drops),
+            POLICY => Ok(Shown::Policy),
+            name => name.parse().map(Shown::Field),
+        }
     })
 }
 

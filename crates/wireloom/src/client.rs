@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::device::{AllowedIpChange, Device, DeviceChange};
+use config::policy::{Rule, RuleCount};
 use config::stats::Stats;
 use config::uapi::{self, EventReader, ReplyError, ReplyReader};
 use noise::PublicKey;
@@ -81,6 +82,37 @@ pub fn drops(interface: &str) -> Result<Vec<(String, u64)>, Error> {
         ReplyError::Refused(_) | ReplyError::CutOff => Error::NoDrops(interface.to_owned()),
         error => failed(interface, error),
     })
+}
+
+/// The rules that say what may pass a device, and what each has taken. Only ours have any.
+pub fn policy(interface: &str) -> Result<Vec<(Rule, RuleCount)>, Error> {
+    let stream = policy_request(interface, uapi::write_get_policy())?;
+    ReplyReader::new(stream).policy().map_err(|error| no_policy(interface, error))
+}
+
+/// Puts these rules in the place of all that say what may pass a device.
+pub fn set_policy(interface: &str, rules: &[Rule]) -> Result<(), Error> {
+    let stream = policy_request(interface, &uapi::write_set_policy(rules))?;
+    ReplyReader::new(stream).set().map_err(|error| no_policy(interface, error))
+}
+
+fn policy_request(interface: &str, text: &[u8]) -> Result<UnixStream, Error> {
+    match request(interface, text)? {
+        Some(stream) => Ok(stream),
+        None => {
+            // The kernel's devices have none; whether it is one is told by the kernel.
+            kernel::get(interface).map_err(|error| refused(interface, error))?;
+            Err(Error::NoPolicy(interface.to_owned()))
+        }
+    }
+}
+
+fn no_policy(interface: &str, error: ReplyError) -> Error {
+    match error {
+        // Others refuse the request, or hang up at once.
+        ReplyError::Refused(_) | ReplyError::CutOff => Error::NoPolicy(interface.to_owned()),
+        error => failed(interface, error),
+    }
 }
 
 /// What a device tells of its work; `None` if it is the kernel's, or another program's.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use config::file::Problem;
 use config::key::KeyError;
+use config::policy::PolicyError;
 use config::uapi::ReplyError;
 use config::value::{Quoted, ValueError};
 
@@ -45,6 +46,8 @@ pub enum Error {
     Silent { interface: String, seconds: u64 },
     #[error("interface '{0}' is run by a program that does not tell what it drops, expected one of `wireloom run`")]
     NoDrops(String),
+    #[error("interface '{0}' is run by a program that has no rules for what may pass, expected one of `wireloom run`")]
+    NoPolicy(String),
     #[error(
         "interface '{0}' is the kernel's, which refuses: to take away single allowed IPs takes Linux 6.16; expected all that are to stay, without signs"
     )]
@@ -62,6 +65,8 @@ pub enum Error {
     TooLong { path: PathBuf, limit: u64 },
     #[error("{}: {source}", path.display())]
     KeyFile { path: PathBuf, source: KeyError },
+    #[error("{}:{source}", path.display())]
+    Policy { path: PathBuf, source: PolicyError },
     #[error("{}:{line}: {problem}", path.display())]
     File { path: PathBuf, line: usize, problem: Problem },
 

@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use config::address::{CidrText, EndpointText};
 use config::device::{Device, Peer};
 use config::key;
+use config::policy::{Rule, RuleCount};
 use config::stats::{BATCH_SIZES, Batches, Stats, Worker};
 use noise::PublicKey;
 use serde::ser::SerializeMap;
@@ -79,6 +80,8 @@ struct Interface<'a> {
     #[serde(flatten)]
     work: Option<Work<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<Vec<OneRule>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     resident_bytes: Option<u64>,
 }
 
@@ -94,6 +97,7 @@ fn interface<'a>(told: &'a Told, zones: &'a SystemZones) -> Interface<'a> {
         fwmark: (fwmark != 0).then_some(fwmark),
         peers: Peers { told, zones },
         work: seen.stats.as_ref().map(work),
+        policy: seen.stats.as_ref().map(|_| seen.policy.iter().map(rule).collect()),
         resident_bytes: seen.resident,
     }
 }
@@ -178,6 +182,19 @@ impl Serialize for Counts<'_> {
         }
         map.end()
     }
+}
+
+/// A rule that says what may pass, and what it has taken.
+#[derive(Serialize)]
+struct OneRule {
+    rule: String,
+    packets: u64,
+    bytes: u64,
+    dropped: u64,
+}
+
+fn rule((rule, count): &(Rule, RuleCount)) -> OneRule {
+    OneRule { rule: rule.to_string(), packets: count.packets, bytes: count.bytes, dropped: count.dropped }
 }
 
 #[derive(Serialize)]

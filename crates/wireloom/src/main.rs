@@ -32,6 +32,7 @@ mod kernel;
 mod keys;
 mod manual;
 mod metrics;
+mod policy;
 mod quick;
 mod resolve;
 mod run;
@@ -90,6 +91,7 @@ fn execute(command: Command) -> Result<(), Error> {
         Command::Capture(args) => capture::capture(&args),
         Command::Strip { what } => quick::strip(&what),
         Command::Reload(args) => quick::reload(&args),
+        Command::Policy(args) => policy::policy(&args),
         Command::Save { what } => quick::save(&what),
         Command::Export(args) => exchange::export(&args),
         Command::Import(args) => exchange::import(&args),

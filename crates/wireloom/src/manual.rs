@@ -196,7 +196,8 @@ const PAGES: &[Page] = &[
             "Interfaces of wireloom tell more: each peer's `rx_packets` and `rx_expected_packets` (data messages that arrived, and that it had sent by then, as its counters \
              tell), and `version`, `process`, `uptime_seconds`, `resident_bytes`, `handshakes` and `drops` (counts by name), and `workers`: `busy_seconds` of processor time, `wakeups`, \
              `helped` (steps for others), and `sent` and `received` with `packets`, `bytes` and `batches`, which counts batches by their number of packets: `up_to` so many, \
-             and more than in the entry before.",
+             and more than in the entry before. `policy` has the rules in force: `rule`, `packets` and `bytes` that it took, and how many packets it `dropped`. As fields, `drops` and \
+             `policy` are ours too: docs/drops.md, wireloom-policy(1).",
         ],
         examples: &[
             ("wireloom show", "shows all interfaces"),
@@ -228,6 +229,30 @@ const PAGES: &[Page] = &[
         examples: &[
             ("wireloom top wg0", "watches wg0"),
             ("wireloom top --interval 10 --once", "prints what moved within ten seconds, on all interfaces"),
+        ],
+        environment: &[],
+        files: &[SOCKETS],
+    },
+    Page {
+        name: "wireloom-policy",
+        notes: &[
+            "A rule stands in a line: what is done (`pass`, `drop`, or `limit RATE`), `in` or `out` (both, if neither), and what the packet must be, in any order: `peer=KEY`, \
+             `proto=` tcp, udp, icmp, icmpv6, sctp, dccp, udplite or a number, `src=` and `dst=` prefixes of the inner addresses, `sport=` and `dport=` a port or a range. \
+             Behind # is comment. The first rule that takes a packet decides, and what none takes passes. There may be 64.",
+            "RATE is bits each second (1mbit; kbit, gbit, bit) of inner packets with their headers, or packets (500pps). After a pause may pass at once what the rate gives in 100 ms, \
+             or in what `burst=20ms` says, and one packet. What is too much is dropped.",
+            "The rules are held against packets inside the tunnel, before they are sealed and after they have proved authentic. Whoever sent what is dropped is not told. Later \
+             fragments have no ports. What the tunnel does not take at all is not for rules but for routes: `ip rule` lets it out unencrypted.",
+            "The rules are replaced together: each packet meets the old ones or the new ones. Rules that are put in force so last as long as the daemon; `wireloom up --policy` and \
+             `wireloom run --policy` have them from the start, before there is a key.",
+            "Printed are, for each rule, with tabs between them: packets that it took, their bytes, how many of the packets it dropped, the rule.",
+        ],
+        examples: &[
+            ("wireloom policy wg0 /etc/wireguard/wg0.policy", "puts the rules of the file in force"),
+            ("wireloom policy wg0", "prints the rules in force and what each has taken"),
+            ("wireloom policy wg0 /dev/null", "takes all rules away"),
+            ("drop out proto=tcp dport=25", "in the file: nobody sends mail through the tunnel"),
+            ("limit 1mbit in proto=icmp", "in the file: echoes take at most a megabit each second"),
         ],
         environment: &[],
         files: &[SOCKETS],

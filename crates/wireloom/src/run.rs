@@ -7,10 +7,12 @@
 use std::env;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use config::policy::Rule;
 use control::{Device, DeviceConfig, DeviceError, Driver, DriverError, End, uapi::Server};
 use ebpf::{Capacity, Hooks};
 use linux::capabilities::{self, CapabilitySet};
@@ -29,6 +31,7 @@ use plane::userspace::{Helping, PlaneError, Userspace, UserspaceConfig};
 use crate::attend::{self, AttendError, Duties};
 use crate::interface::InterfaceName;
 use crate::metrics::Place;
+use crate::policy;
 use crate::quick::open_netns;
 
 /// The MTU of an interface that we make, in bytes: 1500 less IPv6, UDP and what WireGuard adds, as the kernel's WireGuard has it.
@@ -89,6 +92,9 @@ pub struct RunArgs {
     /// Serve metrics for Prometheus, at a port of the loopback (9586), an address (192.0.2.1:9586) or a socket (unix:/PATH)
     #[arg(long, value_name = "PORT|ADDRESS|unix:PATH")]
     pub metrics: Vec<Place>,
+    /// The file with the rules that say what may pass, as `wireloom policy` takes it; while it cannot be read nothing starts
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
     /// When threads help each other: auto, never or forced; for tests and measurements
     #[arg(long, hide = true, default_value = "auto", value_parser = helping)]
     pub helping: Helping,
@@ -179,6 +185,9 @@ pub enum RunError {
     /// What it wants besides cannot be had.
     #[error(transparent)]
     Attend(#[from] AttendError),
+    /// There are no rules where some were asked for.
+    #[error(transparent)]
+    Policy(#[from] Box<crate::error::Error>),
     /// The control thread failed.
     #[error("{}", Chain(.0))]
     Driver(#[from] DriverError),
@@ -293,9 +302,11 @@ fn aead_named(name: Option<String>) -> Result<aead::Backend, RunError> {
 pub fn run(args: RunArgs) -> Result<(), RunError> {
     process::set_name().map_err(os("giving the process its name"))?;
     let environment = Environment::read()?;
+    // Before it goes to the background, and while it may read what root may.
+    let policy = args.policy.as_deref().map(policy::read).transpose().map_err(Box::new)?;
     let manager = manager::take().map_err(os("looking at what the service manager says"))?.manager;
     if args.foreground || environment.foreground {
-        let running = Running::start(&args, &environment)?;
+        let running = Running::start(&args, &environment, policy)?;
         if let Some(manager) = manager
             && let Err(error) = manager.say("READY=1\nSTATUS=Ready to be configured")
         {
@@ -304,7 +315,7 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
         return running.finish();
     }
     let readiness = process::daemonise()?;
-    match Running::start(&args, &environment) {
+    match Running::start(&args, &environment, policy) {
         Ok(running) => running.finish_in_background(readiness, environment.keep_output),
         Err(error) => {
             readiness.fail(&format!("wireloom: {error}"));
@@ -324,7 +335,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(args: &RunArgs, environment: &Environment) -> Result<Self, RunError> {
+    fn start(args: &RunArgs, environment: &Environment, policy: Option<Vec<Rule>>) -> Result<Self, RunError> {
         if args.socket.is_some() {
             process::end_with_parent().map_err(os("asking to end with who started us"))?;
         }
@@ -390,6 +401,8 @@ impl Running {
         };
         let config = DeviceConfig { workers, udp_gso: !args.no_udp_gso, udp_gro: !args.no_udp_gro };
         let device = Arc::new(Device::new(config, plane.clone())?);
+        // Nobody has configured it yet. Without rules, too: programs that an earlier process has left may have some.
+        device.set_policy(policy.unwrap_or_default());
         let driver = Driver::new(device.clone(), queue, offloads, signals, deletion)?;
         let server = Server::start(listener, device).map_err(os("serving the socket"))?;
         log::debug!("{workers} workers, {offloads:?}");

@@ -11,6 +11,7 @@ use crate::client;
 use crate::error::Error;
 use crate::interface::InterfaceName;
 use crate::json;
+use crate::policy;
 use crate::zones::SystemZones;
 
 /// Shows one interface, all, or their names.
@@ -28,7 +29,8 @@ pub fn show(args: &ShowArgs) -> Result<(), Error> {
         }
         ("interfaces", Some(field)) => {
             let known = |(_, known): &&(_, _)| Shown::Field(*known) == field;
-            let name = FIELDS.iter().find(known).map_or("drops", |(name, _)| name);
+            let ours = if field == Shown::Policy { "policy" } else { "drops" };
+            let name = FIELDS.iter().find(known).map_or(ours, |(name, _)| name);
             return Err(Error::FieldOfInterfaces(name));
         }
         ("all", _) => show_all(&mut out, args)?,
@@ -93,8 +95,10 @@ fn show_keys() -> bool {
 }
 
 fn show_one(out: &mut impl Write, args: &ShowArgs, name: &str, prefix: Option<&str>) -> Result<(), Error> {
-    if args.field == Some(Shown::Drops) {
-        return show_drops(out, name, prefix);
+    match args.field {
+        Some(Shown::Drops) => return show_drops(out, name, prefix),
+        Some(Shown::Policy) => return policy::show(out, name, prefix),
+        _ => {}
     }
     let device = client::get(name)?;
     let zones = SystemZones::open();

@@ -1,6 +1,7 @@
 //! A look at an interface by who watches it: `show --json`, `top` and the metrics. No secret is in it.
 
 use config::device::Device;
+use config::policy::{Rule, RuleCount};
 use config::stats::Stats;
 
 use crate::client::{self, Engine};
@@ -16,6 +17,8 @@ pub struct Seen {
     pub device: Device,
     /// What it does; only ours tell.
     pub stats: Option<Stats>,
+    /// The rules that say what may pass, and what each has taken; only ours have any.
+    pub policy: Vec<(Rule, RuleCount)>,
     /// Memory of its process that is there, in bytes, where that is known.
     pub resident: Option<u64>,
 }
@@ -28,6 +31,12 @@ impl Seen {
             None => (None, client::engine_of(name)),
         };
         let mut device = client::get_openly(name)?;
+        let policy = match &stats {
+            // One of ours that is older has none.
+            Some(_) => client::policy(name)
+                .or_else(|error| if matches!(error, Error::NoPolicy(_)) { Ok(Vec::new()) } else { Err(error) })?,
+            None => Vec::new(),
+        };
         // Others than ours tell their secrets unasked.
         device.public_key = device.public_key();
         device.private_key = None;
@@ -36,7 +45,7 @@ impl Seen {
             Engine::Wireloom { process: Some(process) } => resident(process),
             _ => None,
         };
-        Ok(Seen { name: name.to_owned(), engine, device, stats, resident })
+        Ok(Seen { name: name.to_owned(), engine, device, stats, policy, resident })
     }
 }
 

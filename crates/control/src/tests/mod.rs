@@ -3,6 +3,7 @@
 mod clients;
 mod configuration;
 mod network;
+mod policy;
 
 use crate::device::{Device, DeviceConfig};
 use crate::lock::lock;
@@ -13,6 +14,7 @@ use inet::{Cidr, Endpoint};
 use linux::poll::EventFd;
 use linux::udp::{Received, Socket};
 use noise::{Activity, Inherited, Label, Lender, Lent, Mac1Checker, Notes, PeerId, Session, Tag};
+use plane::policy::{PeerRule, RuleCount};
 use plane::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -37,6 +39,9 @@ struct Books {
     rebound: usize,
     drops: Vec<ControlDrop>,
     strays: Vec<Vec<u8>>,
+    /// The rules, and how often they were fresh.
+    policy: Vec<PeerRule>,
+    fresh: u64,
     lending: Lending,
 }
 
@@ -94,6 +99,8 @@ impl Ledger {
             drops: Vec::new(),
             strays: Vec::new(),
             lending: Lending::default(),
+            policy: Vec::new(),
+            fresh: 0,
         };
         Arc::new(Ledger { books: Mutex::new(books), event: EventFd::new().unwrap() })
     }
@@ -164,6 +171,18 @@ impl DataPlane for Ledger {
 
     fn allowed_ips(&self, peer: PeerId) -> Vec<Cidr> {
         self.with(|books| books.allowed.of(peer).collect())
+    }
+
+    fn set_policy(&self, rules: &[PeerRule], fresh: bool) {
+        self.with(|books| {
+            books.policy = rules.to_vec();
+            books.fresh += u64::from(fresh);
+        });
+    }
+
+    fn policy(&self) -> Vec<RuleCount> {
+        let rules = self.with(|books| books.policy.len()) as u64;
+        (0..rules).map(|number| RuleCount { packets: number, bytes: 2 * number, dropped: 0 }).collect()
     }
 
     fn install_session(&self, session: Arc<Session>) {

@@ -37,6 +37,7 @@ mod nat;
 mod netns;
 mod onion;
 mod paper;
+mod policy;
 mod privileges;
 mod quick_dns;
 mod quick_failures;

@@ -174,11 +174,14 @@ fn names(text: &str) -> BTreeSet<String> {
 fn what_is_told_is_what_happened_and_holds_no_keys() {
     let tunnel = spec().build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);
-    check_pings(left, right);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metrics");
     let place = format!("unix:{}", path.display());
     let interface = &left.daemon.interface;
+    let rules = folder.path().join("policy");
+    std::fs::write(&rules, "pass out proto=icmp\ndrop in proto=tcp\n").unwrap();
+    said(left, &["policy", interface, &rules.display().to_string()]);
+    check_pings(left, right);
     said(left, &["attend", interface, "--metrics", &PORT.to_string(), "--metrics", &place]);
 
     // Once nothing moves any more, all forms tell the same.
@@ -195,6 +198,11 @@ fn what_is_told_is_what_happened_and_holds_no_keys() {
     let samples = parsed(&text);
     let (peer, key) = (&json["peers"][0], right.keys.public.to_string());
     assert_eq!((&json["engine"], peer["public_key"].as_str()), (&Value::from("wireloom"), Some(key.as_str())));
+    let echoes = [("interface", interface.as_str()), ("number", "1"), ("rule", "pass out proto=icmp")];
+    let rule = &json["policy"][0];
+    assert_eq!((rule["rule"].as_str(), json["policy"].as_array().unwrap().len()), (Some("pass out proto=icmp"), 2));
+    assert_eq!(sum(&samples, "wireloom_rule_packets_total", &echoes) as u64, number(&rule["packets"]));
+    assert!((4..=6).contains(&number(&rule["packets"])) && number(&rule["bytes"]) >= 4 * 84, "{rule}");
     let labels = [("interface", interface.as_str()), ("public_key", key.as_str())];
     let count = |name| sum(&samples, name, &labels) as u64;
     assert_eq!(count("wireguard_sent_bytes_total"), number(&peer["tx_bytes"]));

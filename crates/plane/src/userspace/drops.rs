@@ -21,6 +21,8 @@ reasons! {
     NoRoute = "no-route",
     /// A datagram that we sent to the peer ourselves: its endpoint is routed into the tunnel.
     Looped = "looped",
+    /// A rule of the policy says so, either way.
+    Policy = "policy",
     /// The peer has no endpoint.
     NoEndpoint = "no-endpoint",
     /// More waited for a session than there is room for, or the handshake was given up.

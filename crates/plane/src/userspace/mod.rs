@@ -25,6 +25,7 @@ mod writer;
 
 pub use crew::Helping;
 
+use crate::policy::{Bucket, PeerRule, RuleCount, own_bucket};
 use crate::{AllowedIpChange, ControlDrop, DataPlane, Observer, PlaneEvent, Traffic, WorkerLoad};
 use crew::Crew;
 use drops::Reason;
@@ -116,6 +117,12 @@ impl Userspace {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Puts rules in force as [`DataPlane::set_policy`] does, with words for their limits that somebody else has before him as well: each
+    /// rule's by its number, asked for where the rules are fresh.
+    pub fn set_policy_lending(&self, rules: &[PeerRule], fresh: bool, lend: impl FnMut(usize) -> Bucket) {
+        self.shared.policy.set(rules, fresh, lend);
+    }
+
     fn tell_all(&self, command: impl Fn() -> Command) {
         for link in &self.shared.links {
             link.tell(command());
@@ -188,6 +195,14 @@ impl DataPlane for Userspace {
 
     fn allowed_ips(&self, peer: PeerId) -> Vec<Cidr> {
         self.shared.allowed_ips(peer)
+    }
+
+    fn set_policy(&self, rules: &[PeerRule], fresh: bool) {
+        self.set_policy_lending(rules, fresh, |_| own_bucket());
+    }
+
+    fn policy(&self) -> Vec<RuleCount> {
+        self.shared.policy.counts()
     }
 
     fn install_session(&self, session: Arc<Session>) {

@@ -2,6 +2,7 @@
 
 use super::{drops::Drops, events::Events, icmp::Way, load::Load, peer::Peer, strays::Strays};
 use crate::Observer;
+use crate::policy::Policy;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use inet::allowed::{AllowedIps, Snapshot};
 #[cfg(not(fuzzing))]
@@ -145,6 +146,8 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     pub(crate) drops: Drops,
     observer: OnceLock<Arc<dyn Observer>>,
+    /// What may pass.
+    pub(crate) policy: Policy,
     pub(crate) links: Box<[Link]>,
     pub(crate) loads: Box<[Load]>,
 }
@@ -165,6 +168,7 @@ impl Shared {
             events: Events::new()?,
             drops: Drops::new(),
             observer: OnceLock::new(),
+            policy: Policy::default(),
             links: links?,
             loads: (0..workers).map(|_| Load::default()).collect(),
         })

@@ -28,8 +28,10 @@ use super::{
     waiting::Waiting,
     writer::{Writer, WriterParts},
 };
+use crate::policy::Subject;
 use crate::ring::{Committer, Producer, Ring};
 use arrayvec::ArrayVec;
+use inet::policy::{Direction, Flow};
 use inet::{allowed::Snapshot, cut::Cut, icmp, ip, ip::IpPacket, vnet, vnet::VnetHeader};
 use linux::{
     memory::hide_stack,
@@ -503,6 +505,9 @@ impl Worker {
         if current.as_ref().is_some_and(|session| is_looped(packet, session, path.endpoint.addr)) {
             return Admission::Refuse(Reason::Looped, None);
         }
+        if self.shared.policy.in_force() && !self.may_leave(peer, &cut, now) {
+            return Admission::Refuse(Reason::Policy, None);
+        }
         let has_session = current.as_ref().is_some_and(|session| session.may_send(now));
         // While others wait, waiting keeps the order.
         if has_session && !self.waiting.holds(peer) {
@@ -510,6 +515,14 @@ impl Worker {
         } else {
             Admission::Wait(peer.clone())
         }
+    }
+
+    /// Whether the rules let the packet out.
+    #[cold]
+    fn may_leave(&self, peer: &Peer, cut: &Cut<'_>, now: Instant) -> bool {
+        let (packets, bytes) = (cut.segments() as u32, cut.total_len() as u32);
+        let flow = Flow::of(cut.packet());
+        self.shared.policy.permits(now, &Subject { peer: peer.id, direction: Direction::Out, flow, packets, bytes })
     }
 
     /// Puts a job into the ring, in order behind those before it.

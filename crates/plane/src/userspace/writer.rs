@@ -13,6 +13,7 @@ use super::{
     pool::Pool,
     shared::{Shared, now},
 };
+use crate::policy::Subject;
 use crate::ring::Committer;
 use arrayvec::ArrayVec;
 use inet::{
@@ -21,9 +22,11 @@ use inet::{
     ecn::{self, Decapsulated},
     ip::{self, IpPacket},
     join::Joiner,
+    policy::{Direction, Flow},
     vnet,
 };
 use linux::{tun::Queue, udp::Received};
+use noise::Instant;
 use noise::message::{TRANSPORT_HEADER_LEN, TRANSPORT_MIN_LEN};
 use std::{io::IoSlice, net::IpAddr, sync::Arc};
 
@@ -260,11 +263,26 @@ impl Arrivals<'_> {
             if opened.len > 0 {
                 let plaintext = &mut bytes[opened.at..opened.at + opened.len];
                 let Some(len) = self.admit(peer, plaintext, self.received[opened.receive].ecn) else { continue };
-                pass(opened.at, len);
+                // It came, and is counted, whatever the rules say.
+                if !shared.policy.in_force() || self.may_enter(peer, &plaintext[..len], now) {
+                    pass(opened.at, len);
+                } else {
+                    shared.drops.count(Reason::Policy, 1);
+                }
             }
             wire += opened.len + TRANSPORT_MIN_LEN;
         }
         peer.count_rx(wire as u64);
+    }
+
+    /// Whether the rules let the packet in.
+    #[cold]
+    fn may_enter(&self, peer: &Peer, packet: &[u8], now: Instant) -> bool {
+        // It has been parsed before, so it is one.
+        let Ok(packet) = IpPacket::parse(packet) else { return false };
+        let (flow, bytes) = (Flow::of(&packet), packet.total_len() as u32);
+        let subject = Subject { peer: peer.id, direction: Direction::In, flow, packets: 1, bytes };
+        self.shared.policy.permits(now, &subject)
     }
 
     /// The peer is where its newest packet came from, and reaches us where that packet did.

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use config::address::{CidrText, EndpointText, NumericZones};
 use config::device::Peer;
 use config::key;
+use config::policy::RuleCount;
 use config::stats::{BATCH_SIZES, Batches, Stats, Worker};
 
 use crate::watch::Seen;
@@ -76,6 +77,7 @@ impl<'a, W: Write> Exposition<'a, W> {
         it.device()?;
         if let Some(stats) = &seen.stats {
             it.work(stats)?;
+            it.policy()?;
         }
         Ok(it.out)
     }
@@ -193,6 +195,28 @@ impl<'a, W: Write> Exposition<'a, W> {
             }
         }
         self.batches(stats)
+    }
+
+    /// What each rule of the policy has taken.
+    fn policy(&mut self) -> io::Result<()> {
+        type Read = fn(&RuleCount) -> u64;
+        let counts: [(&str, &str, Read); 3] = [
+            ("wireloom_rule_packets_total", "Packets that the rule took", |it| it.packets),
+            ("wireloom_rule_bytes_total", "Bytes of packets that the rule took", |it| it.bytes),
+            ("wireloom_rule_dropped_packets_total", "Packets that the rule dropped", |it| it.dropped),
+        ];
+        for (name, help, count) in counts {
+            self.head(name, "counter", help)?;
+            for (number, (rule, it)) in (1..).zip(&self.seen.policy) {
+                let (interface, count) = (Escaped(&self.seen.name), count(it));
+                writeln!(
+                    self.out,
+                    "{name}{{interface=\"{interface}\",number=\"{number}\",rule=\"{}\"}} {count}",
+                    Escaped(rule)
+                )?;
+            }
+        }
+        Ok(())
     }
 
     /// How much of what peers sent arrived.

@@ -29,6 +29,12 @@ pub fn configure_again(journal: &mut Journal, interrupted: &Arc<AtomicBool>) -> 
     });
     let none = Endpoints::new();
     let mut configure = Configure::new(&interface, &journal.file.to_string_lossy(), quick.device);
+    // The rules first, as `up` did it: what has no keys lets nothing pass.
+    for step in &journal.steps {
+        if let Step::Policy(policy) = step {
+            policy.apply().map_err(|error| again(error.into()))?;
+        }
+    }
     let late = configure.apply_known(known.unwrap_or(&none), &mut stage).map_err(|error| again(error.into()))?;
     for step in &journal.steps {
         if let Step::Mark(noted) = step {

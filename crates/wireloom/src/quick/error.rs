@@ -32,6 +32,8 @@ pub enum QuickError {
     Busy(String),
     #[error("there is no network namespace '{name}', expected one that `ip netns list` shows: {source}")]
     Netns { name: String, source: io::Error },
+    #[error("the kernel's WireGuard has no rules for what may pass, expected another engine or no --policy")]
+    NoPolicy,
     #[error("this kernel has no WireGuard of its own, expected `--engine userspace`")]
     NoKernelEngine,
     #[error("cannot keep the journal {}: {source}", path.display())]

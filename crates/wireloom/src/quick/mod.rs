@@ -25,6 +25,7 @@ mod machine;
 mod network;
 pub mod place;
 mod plan;
+mod policy;
 mod program;
 mod reload;
 mod resolv_conf;

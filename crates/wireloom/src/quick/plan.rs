@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use config::device::AllowedIpChange;
 use config::file::File;
@@ -26,6 +27,7 @@ use super::link::Link;
 use super::machine::{Facts, IPV4_LEAST, IPV6_LEAST, inner_mtu};
 use super::network::{Activate, Addresses, Routes, Rule};
 use super::place::Place;
+use super::policy::Policy;
 use super::step::Step;
 use super::sysctl::SourceValidMark;
 use crate::attend::Duties;
@@ -43,6 +45,9 @@ pub struct Options {
     pub metrics: Vec<crate::metrics::Place>,
     /// Whether nothing may leave but by the tunnel.
     pub kill_switch: bool,
+    /// The file with the rules that say what may pass, by its full path.
+    #[serde(default)]
+    pub policy: Option<PathBuf>,
 }
 
 /// What `up` does.
@@ -57,6 +62,9 @@ pub fn up(place: &Place, quick: Quick, options: &Options, facts: &Facts) -> Vec<
     let mut mark = quick.device.fwmark.filter(|mark| *mark != 0);
     let mut steps = hooks(place, When::PreUp, &quick.pre_up);
     steps.push(Step::Link(Link::new(interface, options.engine, options.netns.as_deref())));
+    // First of all: what has no keys lets nothing pass.
+    let policy = |file: &PathBuf| Step::Policy(Policy { interface: interface.to_owned(), file: file.clone() });
+    steps.extend(options.policy.as_ref().map(policy));
     let v6 = quick.addresses.iter().any(|address| address.ip.is_ipv6())
         || networks.iter().any(|network| network.addr().is_ipv6());
     steps.push(Step::Configure(Configure::new(interface, &place.file.to_string_lossy(), quick.device)));

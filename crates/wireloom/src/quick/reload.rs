@@ -488,6 +488,10 @@ fn options(journal: &Journal) -> plan::Options {
         wipe_on_suspend: attend.is_some_and(Attend::wipes),
         metrics: attend.map(|attend| attend.metrics().to_vec()).unwrap_or_default(),
         kill_switch: has_kill_switch(journal),
+        policy: journal.steps.iter().find_map(|step| match step {
+            Step::Policy(policy) => Some(policy.file.clone()),
+            _ => None,
+        }),
     }
 }
 
@@ -500,6 +504,7 @@ fn is_compared(step: &Step) -> bool {
     !matches!(
         step,
         Step::Link(_)
+            | Step::Policy(_)
             | Step::Configure(_)
             | Step::Addresses(_)
             | Step::Activate(_)

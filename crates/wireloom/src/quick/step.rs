@@ -19,6 +19,7 @@ use super::firewall::{FirewallError, KillSwitch, LeakTable};
 use super::hook::{Hook, HookError, When};
 use super::link::{Link, LinkError};
 use super::network::{Activate, Addresses, NetworkError, Routes, Rule};
+use super::policy::{Policy, PolicyError};
 use super::sysctl::{SourceValidMark, SysctlError};
 use crate::attend::AttendError;
 
@@ -28,6 +29,8 @@ use crate::attend::AttendError;
 pub enum Step {
     /// The interface is made, and put where it belongs.
     Link(Link),
+    /// It is given rules that say what may pass.
+    Policy(Policy),
     /// It is given its keys and peers.
     Configure(Configure),
     /// It is given an address.
@@ -60,6 +63,8 @@ pub enum Step {
 pub enum StepError {
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     #[error(transparent)]
     Configure(#[from] ConfigureError),
     #[error(transparent)]
@@ -111,6 +116,7 @@ impl Step {
     pub fn describe(&self) -> Vec<String> {
         match self {
             Step::Link(step) => step.describe(),
+            Step::Policy(step) => vec![step.describe()],
             Step::Configure(step) => vec![step.describe()],
             Step::Addresses(step) => step.describe(),
             Step::Activate(step) => vec![step.describe()],
@@ -140,6 +146,7 @@ impl Step {
     pub fn apply(&mut self, stage: &mut Stage) -> Result<(), StepError> {
         match self {
             Step::Link(step) => step.apply()?,
+            Step::Policy(step) => step.apply()?,
             Step::Configure(step) => step.apply(stage)?,
             Step::Addresses(step) => step.apply()?,
             Step::Activate(step) => step.apply(stage)?,
@@ -169,7 +176,12 @@ impl Step {
             // What it has done is for another hook to undo.
             Step::Hook(_) => {}
             // They go with the interface.
-            Step::Configure(_) | Step::Addresses(_) | Step::Activate(_) | Step::Mark(_) | Step::Routes(_) => {}
+            Step::Policy(_)
+            | Step::Configure(_)
+            | Step::Addresses(_)
+            | Step::Activate(_)
+            | Step::Mark(_)
+            | Step::Routes(_) => {}
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -12,7 +12,7 @@ use config::quick::Quick;
 use linux::netns;
 use linux::rt::Rt;
 
-use super::engine::{self, Choice, Wish};
+use super::engine::{self, Choice, Engine, Wish};
 use super::error::QuickError;
 use super::journal::{self, Journal, Lock};
 use super::link::{Starter, open_netns};
@@ -25,6 +25,7 @@ use super::step::{Stage, Step, StepError};
 use super::undo::{self, Order};
 use crate::error::Error;
 use crate::metrics::Place as Metrics;
+use crate::policy;
 use crate::resolve::{Resolver, resolve_once};
 use crate::service;
 
@@ -52,6 +53,9 @@ pub struct UpArgs {
     /// Let nothing leave this machine but through the tunnel, until `wireloom down`, even if the tunnel ends
     #[arg(long)]
     pub kill_switch: bool,
+    /// The file with the rules that say what may pass, as `wireloom policy` takes it
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -73,6 +77,8 @@ impl UpArgs {
             wipe_on_suspend: self.wipe_on_suspend,
             metrics: self.metrics.clone(),
             kill_switch: self.kill_switch,
+            // As it is found from anywhere; a path that cannot be made one is told of when it is read.
+            policy: self.policy.as_deref().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.to_owned())),
         }
     }
 
@@ -105,6 +111,13 @@ pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
     let inside = args.netns.as_deref().map(open).transpose()?;
     let choice = Choice::make(args.wish(Some(&quick)), engine::kernel_has_one)?;
     let options = args.options(&choice);
+    if let Some(file) = &options.policy {
+        if choice.engine == Engine::Kernel {
+            return Err(QuickError::NoPolicy.into());
+        }
+        // What is wrong with it is told before anything is done.
+        policy::read(file)?;
+    }
     if args.dry_run {
         let facts = look(&quick, inside.as_ref(), true)?;
         let mut text = format!("# {interface}: {choice}\n");

@@ -249,7 +249,7 @@ pub mod tests {
         };
         let engine = Engine::Wireloom { process: None };
         let resident = Some(12 << 20);
-        let seen = Seen { name: "wg0".into(), engine, device, stats: Some(stats), resident };
+        let seen = Seen { name: "wg0".into(), engine, device, stats: Some(stats), policy: Vec::new(), resident };
         Look { at: first + Duration::from_secs(seconds), seen }
     }
 

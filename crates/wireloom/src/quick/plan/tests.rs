@@ -32,6 +32,7 @@ fn options(netns: Option<&str>, kill_switch: bool) -> Options {
         wipe_on_suspend: false,
         metrics: Vec::new(),
         kill_switch,
+        policy: None,
     }
 }
 
@@ -86,6 +87,7 @@ fn what_is_around_has_its_place() {
         let steps = up(&place, read(text), &options(netns), &facts);
         let kind = |step: &Step| match step {
             Step::Link(_) => "link",
+            Step::Policy(_) => "policy",
             Step::Configure(_) => "configure",
             Step::Addresses(_) => "address",
             Step::Activate(_) => "activate",
