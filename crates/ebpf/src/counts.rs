@@ -29,7 +29,7 @@ pub const COUNTS: [&str; 28] = [
     "replayed",
     "source-not-allowed",
     "content-malformed",
-    "kernel-memory",
+    "send-failed",
 ];
 
 /// The first in [`COUNTS`] that stands for packets that are dropped.
@@ -59,7 +59,7 @@ mod tests {
                 "not-authentic" => "forged",
                 "source-not-allowed" => "source",
                 "content-malformed" => "content",
-                "kernel-memory" => "memory",
+                "send-failed" => "memory",
                 ours => ours,
             };
             assert_eq!(theirs, same);

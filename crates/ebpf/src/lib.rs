@@ -17,6 +17,7 @@
 
 mod attach;
 mod counts;
+pub mod crypto;
 #[allow(unsafe_code, reason = "the ring buffer is memory that the kernel writes to")]
 mod events;
 mod keeper;
@@ -25,6 +26,8 @@ mod layout;
 mod maps;
 mod object;
 mod plane;
+pub mod policy;
+mod rules;
 mod store;
 
 pub use attach::Hooks;
@@ -37,3 +40,6 @@ pub const OBJECT: &[u8] = include_bytes!("../objects/wireloom.bpf.o");
 
 /// ChaCha20-Poly1305 alone, in programs that are attached nowhere: for tests and measurements.
 pub const AEAD_TEST_OBJECT: &[u8] = include_bytes!("../objects/aead_test.bpf.o");
+
+/// The policy alone, likewise.
+pub const POLICY_TEST_OBJECT: &[u8] = include_bytes!("../objects/policy_test.bpf.o");

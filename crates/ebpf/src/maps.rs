@@ -17,6 +17,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use zeroize::Zeroizing;
 
 use crate::layout::{Device, NONE, Peer, Traffic};
+use crate::rules::Rules;
 
 /// What all zeros is a valid one of, what is changed by atomics only, and what lies in an array map in this form.
 ///
@@ -27,8 +28,14 @@ unsafe trait Shared: Sync {}
 unsafe impl Shared for Device {}
 // SAFETY: see its definition, and that of the notes; 184 bytes.
 unsafe impl Shared for Peer {}
+// SAFETY: one word of 64 bits.
+unsafe impl Shared for Word {}
 // SAFETY: see its definition, which the test of the layout compares with the programs'; 4176 bytes.
 unsafe impl Shared for Ledger {}
+
+/// One word.
+#[repr(C)]
+pub struct Word(pub AtomicU64);
 
 /// The memory of an array map.
 pub struct Mapping<T> {
@@ -78,6 +85,12 @@ impl<T: Shared> Mapping<T> {
         }
     }
 
+    /// The first element, which each map has.
+    pub fn first(&self) -> &T {
+        // SAFETY: a map has at least one element, and the mapping is there as long as `self`.
+        unsafe { self.start.as_ref() }
+    }
+
     /// How many there are.
     #[allow(clippy::len_without_is_empty, reason = "a map has at least one element")]
     pub fn len(&self) -> u32 {
@@ -95,14 +108,17 @@ impl<T> Drop for Mapping<T> {
 /// Descriptors of the maps, as they are loaded or handed over.
 #[derive(Debug)]
 pub struct MapFds {
-    /// `device`, `peers`, `ledgers`, `keys`, `sessions`, `allowed4`, `allowed6`, `traffic`, `counts`, `events`.
+    /// `device`, `peers`, `ledgers`, `keys`, `sessions`, `allowed4`, `allowed6`, `traffic`, `counts`, `events`, `rules`,
+    /// `rule_counts`, `rule_buckets`.
     pub all: [OwnedFd; MapFds::NAMES.len()],
 }
 
 impl MapFds {
     /// The maps' names, in the order of their descriptors.
-    pub const NAMES: [&'static str; 10] =
-        ["device", "peers", "ledgers", "keys", "sessions", "allowed4", "allowed6", "traffic", "counts", "events"];
+    pub const NAMES: [&'static str; 13] = [
+        "device", "peers", "ledgers", "keys", "sessions", "allowed4", "allowed6", "traffic", "counts", "events", "rules",
+        "rule_counts", "rule_buckets",
+    ];
 }
 
 /// The maps.
@@ -117,6 +133,8 @@ pub struct Maps {
     allowed: [Map; 2],
     traffic: Map,
     counts: Map,
+    /// The policy's.
+    pub rules: Rules,
 }
 
 impl Maps {
@@ -125,7 +143,8 @@ impl Maps {
     /// # Errors
     /// They are not maps of ours, or of another version.
     pub fn new(fds: MapFds) -> io::Result<(Maps, OwnedFd)> {
-        let [device, peers, ledgers, keys, sessions, allowed4, allowed6, traffic, counts, events] = fds.all;
+        let [device, peers, ledgers, keys, sessions, allowed4, allowed6, traffic, counts, events, rules, taken, buckets] =
+            fds.all;
         let open = Map::from_fd;
         let maps = Maps {
             device: Mapping::new(&open(device)?)?,
@@ -136,6 +155,7 @@ impl Maps {
             allowed: [open(allowed4)?, open(allowed6)?],
             traffic: open(traffic)?,
             counts: open(counts)?,
+            rules: Rules::new(open(rules)?, open(taken)?, Mapping::new(&open(buckets)?)?)?,
         };
         let (_, keys) = maps.keys.sizes();
         let (_, share) = maps.traffic.sizes();
@@ -147,8 +167,7 @@ impl Maps {
 
     /// What holds for the whole device.
     pub fn device(&self) -> &Device {
-        // SAFETY: `new` has seen that there is one, and the mapping is there as long as `self`.
-        unsafe { self.device.start.as_ref() }
+        self.device.first()
     }
 
     /// Writes a session's keys, with the epoch that they are for.

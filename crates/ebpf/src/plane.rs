@@ -17,6 +17,7 @@ use linux::poll::{Epoll, Interest};
 use linux::tun::Queue;
 use linux::udp::{Received, Socket};
 use noise::{Activity, Lender, Mac1Checker, PeerId, Session};
+use plane::policy::{PeerRule, RuleCount};
 use plane::userspace::Userspace;
 use plane::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Taken, Traffic, WorkerLoad};
 
@@ -240,6 +241,26 @@ impl DataPlane for Plane {
 
     fn allowed_ips(&self, peer: PeerId) -> Vec<Cidr> {
         self.userspace.allowed_ips(peer)
+    }
+
+    fn set_policy(&self, rules: &[PeerRule], fresh: bool) {
+        let (maps, slot) = (&self.store.maps, |peer| self.store.slot_of(peer));
+        if let Err(error) = maps.rules.set(maps.device(), rules, fresh, slot) {
+            // What the programs cannot judge they must not take.
+            log::error!("the eBPF programs do not get their rules, and everything is left to userspace: {error}");
+            self.desk.overflow();
+        }
+        self.userspace.set_policy_lending(rules, fresh, |number| maps.rules.lend(number));
+    }
+
+    fn policy(&self) -> Vec<RuleCount> {
+        let mut counts = self.userspace.policy();
+        for (count, fast) in counts.iter_mut().zip(self.store.maps.rules.counts()) {
+            count.packets += fast.packets;
+            count.bytes += fast.bytes;
+            count.dropped += fast.dropped;
+        }
+        counts
     }
 
     fn install_session(&self, session: Arc<Session>) {

@@ -506,6 +506,8 @@ impl Worker {
             return Admission::Refuse(Reason::Looped, None);
         }
         if self.shared.policy.in_force() && !self.may_leave(peer, &cut, now) {
+            // One is counted where it is refused.
+            self.shared.drops.count(Reason::Policy, cut.segments() - 1);
             return Admission::Refuse(Reason::Policy, None);
         }
         let has_session = current.as_ref().is_some_and(|session| session.may_send(now));
