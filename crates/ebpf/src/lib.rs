@@ -27,6 +27,7 @@ mod maps;
 mod object;
 mod plane;
 pub mod policy;
+pub mod probe;
 mod rules;
 mod store;
 

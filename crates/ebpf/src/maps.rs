@@ -116,8 +116,19 @@ pub struct MapFds {
 impl MapFds {
     /// The maps' names, in the order of their descriptors.
     pub const NAMES: [&'static str; 13] = [
-        "device", "peers", "ledgers", "keys", "sessions", "allowed4", "allowed6", "traffic", "counts", "events", "rules",
-        "rule_counts", "rule_buckets",
+        "device",
+        "peers",
+        "ledgers",
+        "keys",
+        "sessions",
+        "allowed4",
+        "allowed6",
+        "traffic",
+        "counts",
+        "events",
+        "rules",
+        "rule_counts",
+        "rule_buckets",
     ];
 }
 
@@ -143,8 +154,21 @@ impl Maps {
     /// # Errors
     /// They are not maps of ours, or of another version.
     pub fn new(fds: MapFds) -> io::Result<(Maps, OwnedFd)> {
-        let [device, peers, ledgers, keys, sessions, allowed4, allowed6, traffic, counts, events, rules, taken, buckets] =
-            fds.all;
+        let [
+            device,
+            peers,
+            ledgers,
+            keys,
+            sessions,
+            allowed4,
+            allowed6,
+            traffic,
+            counts,
+            events,
+            rules,
+            taken,
+            buckets,
+        ] = fds.all;
         let open = Map::from_fd;
         let maps = Maps {
             device: Mapping::new(&open(device)?)?,

@@ -52,7 +52,13 @@ impl Rules {
     ///
     /// # Errors
     /// A map refused them; then those before are in force.
-    pub fn set(&self, device: &Device, rules: &[PeerRule], fresh: bool, slot: impl Fn(PeerId) -> Option<u32>) -> io::Result<()> {
+    pub fn set(
+        &self,
+        device: &Device,
+        rules: &[PeerRule],
+        fresh: bool,
+        slot: impl Fn(PeerId) -> Option<u32>,
+    ) -> io::Result<()> {
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         // What another process left is in force until we have our own.
         let mut next = sets.unwrap_or_else(|| Sets::of_word(device.policy.load(Ordering::Acquire)));

@@ -2,16 +2,19 @@
 //!
 //! - [`udp_offloads`]: which super-packets of UDP the kernel can send and receive;
 //! - [`TunProbe`]: what it does for a TUN, tried in a network namespace made for that;
+//! - [`takes_xdp`]: which interfaces' drivers take XDP programs;
 //! - [`clock_is_synchronised`]: whether somebody keeps the clock right;
 //! - [`knock`]: whether a datagram to somewhere is refused, by the network or by our own firewall;
 //! - [`Pinger`]: whether packets of a size come back from an address behind an interface, whole.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use crate::netlink::{Connection, DUMP, Request, find};
 use crate::netns;
 use crate::sys::{check, int_option, kernel_at_least, set_int};
 use crate::tun::{self, Offloads, TunError};
@@ -52,6 +55,33 @@ impl TunProbe {
         let result = std::thread::scope(|scope| scope.spawn(work).join());
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
+}
+
+/// Of each interface of this network namespace, by its index, whether its driver takes XDP programs (the kernel's `netdev` family, Linux 6.3).
+///
+/// # Errors
+/// `NotFound` where the kernel does not tell.
+pub fn takes_xdp() -> io::Result<BTreeMap<u32, bool>> {
+    // linux/netdev.h: NETDEV_CMD_DEV_GET, NETDEV_A_DEV_IFINDEX, NETDEV_A_DEV_XDP_FEATURES, NETDEV_XDP_ACT_BASIC.
+    const DEV_GET: u8 = 1;
+    const INDEX: u16 = 1;
+    const FEATURES: u16 = 3;
+    const BASIC: u64 = 1;
+    let mut generic = Connection::generic()?;
+    let family = generic.family("netdev")?;
+    let header = [DEV_GET, 1, 0, 0];
+    let mut request = Request::new(family, DUMP, 0, &header).finish();
+    let mut told = BTreeMap::new();
+    generic.exchange(&mut request, &mut vec![0; 64 << 10], |message| {
+        let Some(body) = message.body.get(header.len()..) else { return Ok(()) };
+        let index = find(body, INDEX).and_then(|index| index.try_into().ok()).map(u32::from_ne_bytes);
+        let features = find(body, FEATURES).and_then(|features| features.try_into().ok()).map(u64::from_ne_bytes);
+        if let (Some(index), Some(features)) = (index, features) {
+            told.insert(index, features & BASIC != 0);
+        }
+        Ok(())
+    })?;
+    Ok(told)
 }
 
 /// Whether the kernel takes its clock to be right, because somebody (NTP) tells it so.
@@ -227,6 +257,15 @@ mod tests {
         assert!(clock_is_synchronised().is_ok());
         let probe = TunProbe::run().unwrap();
         assert!(probe.offloads.vnet && probe.queues);
+    }
+
+    #[test]
+    fn the_loopback_takes_no_xdp_in_its_driver() {
+        match takes_xdp() {
+            Ok(told) => assert_eq!(told.get(&1), Some(&false)),
+            // Before Linux 6.3.
+            Err(error) => assert!(error.kind() == io::ErrorKind::NotFound && !kernel_at_least(6, 3), "{error}"),
+        }
     }
 
     #[test]

@@ -87,7 +87,17 @@ fn of_a_healthy_tunnel_there_is_no_fault_and_nothing_changes() {
     let told = of(left);
     assert_eq!(told.faults(), [""; 0], "{}", told.1.log());
     assert!(!told.has("allowed-ip-not-routed") && !told.has("drops"), "{}", told.1.log());
-    for well in ["kernel", "tun", "ebpf", "udp-offloads", "processor", "endpoint-way", "path-inside", "handshake"] {
+    for well in [
+        "kernel",
+        "tun",
+        "ebpf",
+        "ebpf-engine",
+        "udp-offloads",
+        "processor",
+        "endpoint-way",
+        "path-inside",
+        "handshake",
+    ] {
         assert!(told.has(well), "{well}: {}", told.1.log());
     }
     assert!(told.text("path-inside").contains("1420 bytes"));

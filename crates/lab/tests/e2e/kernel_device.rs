@@ -75,6 +75,8 @@ for field in $fields; do [ $field = endpoints ] || compare show all $field; done
 wireloom show here | grep -q "latest handshake: " || echo "no handshake is shown"
 wireloom doctor --json here > told || { echo "doctor:"; cat told; }
 for id in endpoint-way path-inside handshake; do grep -q "\"id\":\"$id\",\"level\":\"ok\"" told || { echo "doctor: no $id"; cat told; }; done
+case $(uname -r) in 6.1.*) hooks=ebpf-no-tcx;; *) hooks=ebpf-engine;; esac
+for id in ebpf-engine $hooks; do grep -q "\"id\":\"$id\"" told || { echo "doctor: no $id"; cat told; }; done
 [ $(wireloom show many allowed-ips | wc -w) = 6001 ] || echo "allowed IPs are missing"
 [ $(wireloom show peers peers | wc -l) = 301 ] || echo "peers are missing"
 wireloom show all --json > json || echo "no JSON"

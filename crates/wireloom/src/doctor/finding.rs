@@ -64,6 +64,7 @@ kinds! {
     Ok {
         Clock = "clock",
         Ebpf = "ebpf",
+        EbpfEngine = "ebpf-engine",
         EndpointWay = "endpoint-way",
         Handshake = "handshake",
         Kernel = "kernel",
@@ -74,11 +75,16 @@ kinds! {
     }
     Note {
         AllowedIpWithin = "allowed-ip-within",
+        BpfJitHardened = "bpf-jit-hardened",
+        BpfUnprivileged = "bpf-unprivileged",
         BuffersSmall = "buffers-small",
         ClockUnsynchronised = "clock-unsynchronised",
         ConntrackTimeout = "conntrack-timeout",
         DnsNoProgram = "dns-no-program",
         Drops = "drops",
+        EbpfEngineMissing = "ebpf-engine-missing",
+        EbpfNoTcx = "ebpf-no-tcx",
+        EbpfNoXdp = "ebpf-no-xdp",
         ForwardingOff = "forwarding-off",
         HandshakeIdle = "handshake-idle",
         KeepaliveMissing = "keepalive-missing",

@@ -8,6 +8,7 @@ use linux::probe::{self, TunProbe};
 use linux::tun::TunError;
 use linux::{clock, process};
 
+use super::ebpf;
 use super::finding::{Kind, OneLine, Report};
 
 /// What our sockets ask for, in bytes; see `linux::udp::UdpOptions`.
@@ -25,8 +26,11 @@ pub fn examine(report: &mut Report) {
             "Run it with sudo to see everything.",
         );
     }
-    kernel(report);
+    let version = kernel(report);
     tun(report, root);
+    if root {
+        ebpf::examine(report, version);
+    }
     udp(report, root);
     processor(report);
     wall_clock(report);
@@ -44,10 +48,12 @@ pub fn sysctl_number(path: &str) -> Option<u64> {
     sysctl(path)?.parse().ok()
 }
 
-fn kernel(report: &mut Report) {
+/// Tells of the kernel; its version.
+fn kernel(report: &mut Report) -> Option<(u32, u32)> {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy().into_owned();
-    match version(&release) {
+    let version = version(&release);
+    match version {
         Some(version) if version < OLDEST => report.add(
             Kind::KernelOld,
             format!("Linux {release} is older than 5.4, and nobody has tried this program there."),
@@ -68,6 +74,7 @@ fn kernel(report: &mut Report) {
         "The kernel has no WireGuard of its own."
     };
     report.add(Kind::KernelWireguard, what, "Nothing: ours does not need it.");
+    version
 }
 
 /// The first two numbers of a release.

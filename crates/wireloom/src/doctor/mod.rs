@@ -1,6 +1,6 @@
 //! `doctor`: what is wrong with this machine, an interface or a file, and what to do about it.
 //!
-//! Everything is looked at in turn, from the machine ([`machine`]) to what is special to one device ([`subject`]): its keys ([`keys`]), its
+//! Everything is looked at in turn, from the machine ([`machine`], [`mod@ebpf`]) to what is special to one device ([`subject`]): its keys ([`keys`]), its
 //! addresses and allowed IPs ([`networks`]), the ways to its endpoints and into it ([`routing`]), the path inside it ([`inside`]) and what
 //! it says of itself ([`device`]). Each adds what it finds to a [`finding::Report`]. Nothing on the machine is changed; what is sent are a byte to
 //! each endpoint and pings through the tunnel.
@@ -19,6 +19,7 @@ use finding::{Level, Report};
 use subject::Subject;
 
 mod device;
+mod ebpf;
 mod finding;
 mod inside;
 mod keys;
