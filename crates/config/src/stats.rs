@@ -20,6 +20,8 @@ pub struct Stats {
     pub uptime: Duration,
     /// Packets dropped, by reason (docs/drops.md).
     pub drops: Vec<(String, u64)>,
+    /// What became of packets in programs in front of the workers (docs/ebpf.md); nothing where there are none.
+    pub programs: Vec<(String, u64)>,
     /// What became of handshakes, each that there is by its name.
     pub handshakes: Vec<(String, u64)>,
     /// What programs in the kernel have taken off the workers' hands, if there are any.

@@ -474,6 +474,7 @@ proptest! {
             process: counts[0] as u32,
             uptime: time(counts[1]),
             drops: vec![("no-route".to_owned(), counts[2]), ("replayed".to_owned(), counts[3])],
+            programs: vec![("left-index".to_owned(), counts[3])],
             handshakes: vec![("cookies_sent".to_owned(), counts[4])],
             taken: (workers > 0).then_some(Taken { sent: counts[5], received: counts[6] }),
             workers: counts[5..].chunks(23).map(worker).take(workers).collect(),

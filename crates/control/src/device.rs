@@ -236,6 +236,7 @@ impl Device {
             process: std::process::id(),
             uptime,
             drops: self.drops().into_iter().map(owned).collect(),
+            programs: self.plane.programs().into_iter().map(owned).collect(),
             handshakes: told.list().into_iter().map(owned).collect(),
             taken: self.plane.taken().map(|it| stats::Taken { sent: it.sent, received: it.received }),
             workers: self.plane.loads().into_iter().map(worker).collect(),

@@ -80,6 +80,7 @@ int create(void *unused)
 	struct bpf_crypto_ctx *ctx;
 	int error = 0;
 
+	(void)unused;
 	if (!request || !context)
 		return 1;
 	ctx = bpf_crypto_ctx_create(&request->params, sizeof(request->params), &error);
@@ -127,13 +128,15 @@ static __always_inline int work(bool encrypts)
 SEC("tc")
 int encrypt(struct __sk_buff *skb)
 {
+	(void)skb;
 	return work(true);
 }
 
 SEC("tc")
 int decrypt(struct __sk_buff *skb)
 {
+	(void)skb;
 	return work(false);
 }
 
-char wl_license[] SEC("license") = "Dual MIT/GPL";
+WL_LICENSE;

@@ -180,6 +180,7 @@ static __always_inline enum wl_verdict wl_policy(struct wl_work *w, const struct
 {
 	__u64 bytes = w->inner.len;
 
+	(void)dev;
 	if (packets > 1)
 		bytes += (packets - 1) * w->cut.head;
 	return wl_decide(&w->inner, w->peer, wl_ports(&w->inner, packet), bytes << 32 | packets << 1 | direction, w->now) == WL_PASS ?

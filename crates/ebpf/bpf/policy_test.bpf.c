@@ -46,4 +46,4 @@ int ask(struct __sk_buff *skb)
 	return bpf_skb_store_bytes(skb, 0, &question, sizeof(question), 0) ? 3 : 0;
 }
 
-char wl_license[] SEC("license") = "Dual MIT/GPL";
+WL_LICENSE;

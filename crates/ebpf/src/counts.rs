@@ -35,6 +35,11 @@ pub const COUNTS: [&str; 28] = [
 /// The first in [`COUNTS`] that stands for packets that are dropped.
 pub const FIRST_DROP: usize = 22;
 
+/// What the programs took and what they left, by name.
+pub fn programs(counts: &[u64]) -> Vec<(&'static str, u64)> {
+    COUNTS.into_iter().zip(counts.iter().copied()).take(FIRST_DROP).collect()
+}
+
 /// Adds what the programs dropped to what userspace did, by the reasons' names.
 pub fn add_drops(drops: &mut Vec<(&'static str, u64)>, counts: &[u64]) {
     for (name, count) in COUNTS.iter().zip(counts).skip(FIRST_DROP) {
@@ -65,6 +70,15 @@ mod tests {
             assert_eq!(theirs, same);
         }
         assert_eq!(COUNTS[FIRST_DROP], "policy");
+    }
+
+    #[test]
+    fn what_is_told_of_packets_is_in_the_manual() {
+        let page = include_str!("../../../docs/ebpf.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let rows: Vec<&str> = rows.map(|row| row.0).collect();
+        let told: Vec<&str> = programs(&[0; COUNTS.len()]).iter().map(|(name, _)| *name).collect();
+        assert_eq!(rows, told);
     }
 
     #[test]

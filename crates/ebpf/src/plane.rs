@@ -357,6 +357,10 @@ impl DataPlane for Plane {
         drops
     }
 
+    fn programs(&self) -> Vec<(&'static str, u64)> {
+        counts::programs(&self.store.maps.counts())
+    }
+
     fn loads(&self) -> Vec<WorkerLoad> {
         self.userspace.loads()
     }

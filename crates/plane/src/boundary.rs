@@ -85,6 +85,10 @@ pub trait DataPlane: Send + Sync {
     fn taken(&self) -> Option<Taken> {
         None
     }
+    /// What became of packets in programs in front of the workers, by name (`docs/ebpf.md`); nothing where there are none.
+    fn programs(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
     /// Stops the workers and waits for them.
     fn shutdown(&self);
 }

@@ -157,6 +157,8 @@ struct Work<'a> {
     uptime_seconds: f64,
     handshakes: Counts<'a>,
     drops: Counts<'a>,
+    #[serde(skip_serializing_if = "Counts::is_empty")]
+    programs: Counts<'a>,
     workers: Vec<OneWorker>,
 }
 
@@ -167,12 +169,19 @@ fn work(stats: &Stats) -> Work<'_> {
         uptime_seconds: stats.uptime.as_secs_f64(),
         handshakes: Counts(&stats.handshakes),
         drops: Counts(&stats.drops),
+        programs: Counts(&stats.programs),
         workers: stats.workers.iter().map(worker).collect(),
     }
 }
 
 /// Counts by name, in the order in which they were told.
 struct Counts<'a>(&'a [(String, u64)]);
+
+impl Counts<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 impl Serialize for Counts<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

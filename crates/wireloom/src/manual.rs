@@ -196,7 +196,7 @@ const PAGES: &[Page] = &[
             "Interfaces of wireloom tell more: each peer's `rx_packets` and `rx_expected_packets` (data messages that arrived, and that it had sent by then, as its counters \
              tell), and `version`, `process`, `uptime_seconds`, `resident_bytes`, `handshakes` and `drops` (counts by name), and `workers`: `busy_seconds` of processor time, `wakeups`, \
              `helped` (steps for others), and `sent` and `received` with `packets`, `bytes` and `batches`, which counts batches by their number of packets: `up_to` so many, \
-             and more than in the entry before. `policy` has the rules in force: `rule`, `packets` and `bytes` that it took, and how many packets it `dropped`. As fields, `drops` and \
+             and more than in the entry before. `policy` has the rules in force: `rule`, `packets` and `bytes` that it took, and how many packets it `dropped`; with the eBPF engine `programs` counts what became of packets there. As fields, `drops` and \
              `policy` are ours too: docs/drops.md, wireloom-policy(1).",
         ],
         examples: &[

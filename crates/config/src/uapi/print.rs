@@ -94,6 +94,9 @@ pub fn write_stats(out: &mut Vec<u8>, stats: &Stats) {
     for (reason, packets) in &stats.drops {
         line!(out, "drop_{reason}={packets}");
     }
+    for (name, count) in &stats.programs {
+        line!(out, "program_{name}={count}");
+    }
     for (name, count) in &stats.handshakes {
         line!(out, "handshake_{name}={count}");
     }

@@ -216,6 +216,10 @@ fn tell(stats: &mut Stats, name: &[u8], value: &str) -> Result<(), ReplyError> {
         stats.drops.push((reason.to_owned(), number(value, COUNT)?));
         return Ok(());
     }
+    if let Some(what) = named(b"program_") {
+        stats.programs.push((what.to_owned(), number(value, COUNT)?));
+        return Ok(());
+    }
     if let Some(what) = named(b"handshake_") {
         stats.handshakes.push((what.to_owned(), number(value, COUNT)?));
         return Ok(());

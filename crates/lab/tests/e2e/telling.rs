@@ -244,7 +244,9 @@ fn what_is_told_is_what_happened_and_holds_no_keys() {
     let families: BTreeSet<_> = told_names.iter().map(|name| family(name)).collect();
     let documented = file("docs/metrics.md");
     let rows = documented.lines().filter(|line| line.starts_with("| `"));
-    let rows: BTreeSet<_> = rows.map(|line| line.split('`').nth(1).unwrap().to_owned()).collect();
+    // Some are told by the eBPF engine alone.
+    let told_here = |line: &&str| !line.contains("| Of the eBPF engine alone") || json["programs"].is_object();
+    let rows: BTreeSet<_> = rows.filter(told_here).map(|line| line.split('`').nth(1).unwrap().to_owned()).collect();
     assert_eq!(families, rows);
     let dashboard = file("contrib/grafana/wireloom.json");
     let shown: Value = serde_json::from_str(&dashboard).unwrap();

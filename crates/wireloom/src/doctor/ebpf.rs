@@ -3,8 +3,10 @@
 //! Nothing here is a fault: the userspace engine takes none of it. The kernel is asked by loading the engine's own programs, which are attached nowhere; where it
 //! refuses them, the reason is looked for.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use ebpf::LoadError;
 use ebpf::crypto::Aead;
@@ -13,6 +15,8 @@ use linux::probe;
 
 use super::finding::{Kind, OneLine, Report};
 use super::machine::sysctl;
+use super::subject::Subject;
+use crate::client;
 
 /// Where TCX begins.
 const TCX: (u32, u32) = (6, 6);
@@ -120,9 +124,65 @@ fn settings(report: &mut Report) {
     }
 }
 
+/// Looks at what the engine's programs pass by, if it is they that run the device.
+pub fn bypassed(subject: &Subject, report: &mut Report) {
+    let programs = client::stats(&subject.name).ok().flatten().is_some_and(|(stats, _)| !stats.programs.is_empty());
+    if !programs {
+        return;
+    }
+    // As an ordinary user sees nothing of them, and where there is no `nft` there is hardly a rule of nftables.
+    let Ok(listed) = Command::new("nft").args(["list", "ruleset"]).output() else { return };
+    let peers = subject.peers.iter().flat_map(|peer| &peer.at).map(|at| at.port()).collect();
+    if let Some(rule) = about_us(&String::from_utf8_lossy(&listed.stdout), subject.port, &peers) {
+        report.add(
+            Kind::EbpfPassesFirewall,
+            format!("What the eBPF programs send does not come through the firewall's output chains, which have a rule for it: `{}`.", OneLine(rule)),
+            "Nothing, if it is not meant for the tunnel's data; else use the userspace engine.",
+        );
+    }
+}
+
+/// The first rule of an output chain, as `nft list ruleset` prints them, that names our port or a peer's.
+fn about_us<'a>(ruleset: &'a str, port: u16, peers: &BTreeSet<u16>) -> Option<&'a str> {
+    let mut output = false;
+    for line in ruleset.lines().map(str::trim) {
+        if line.starts_with("chain ") {
+            output = false;
+        }
+        output |= line.starts_with("type ") && line.contains(" hook output ");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let named = |what: &str, is: &dyn Fn(u16) -> bool| {
+            words.windows(2).any(|pair| pair[0] == what && pair[1].parse().is_ok_and(is))
+        };
+        if output && (named("sport", &|it| it == port) || named("dport", &|it| peers.contains(&it))) {
+            return Some(line);
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_for_what_we_send_are_found() {
+        let rules = |chain: &str, rule: &str| {
+            format!(
+                "table inet filter {{\n\tchain a {{\n\t\ttype filter hook {chain} priority filter; policy accept;\n\t\t{rule}\n\t}}\n\tchain b {{\n\t\tudp sport 51820 drop\n\t}}\n}}\n"
+            )
+        };
+        let peers = BTreeSet::from([1234]);
+        for (chain, rule, found) in [
+            ("output", "udp sport 51820 drop", true),
+            ("output", "meta l4proto udp udp dport 1234 counter packets 0 bytes 0 reject", true),
+            ("output", "udp dport 51820 drop", false),
+            ("output", "udp sport 51821 drop", false),
+            ("input", "udp sport 51820 drop", false),
+        ] {
+            assert_eq!(about_us(&rules(chain, rule), 51820, &peers), found.then_some(rule), "{chain} {rule}");
+        }
+    }
 
     #[test]
     fn default_routes_are_told_from_others() {

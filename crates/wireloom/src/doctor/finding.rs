@@ -85,6 +85,7 @@ kinds! {
         EbpfEngineMissing = "ebpf-engine-missing",
         EbpfNoTcx = "ebpf-no-tcx",
         EbpfNoXdp = "ebpf-no-xdp",
+        EbpfPassesFirewall = "ebpf-passes-firewall",
         ForwardingOff = "forwarding-off",
         HandshakeIdle = "handshake-idle",
         KeepaliveMissing = "keepalive-missing",

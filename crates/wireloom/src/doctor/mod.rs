@@ -93,6 +93,7 @@ fn examine(
     if subject.is_file() {
         return Ok(());
     }
+    ebpf::bypassed(&subject, report);
     inside::examine(&subject, report, progress);
     // What came of being tried.
     let now = Subject::device(&subject.name, rt)?;

@@ -179,6 +179,17 @@ impl<'a, W: Write> Exposition<'a, W> {
                 Escaped(reason)
             )?;
         }
+        if !stats.programs.is_empty() {
+            let name = "wireloom_program_packets_total";
+            self.head(
+                name,
+                "counter",
+                "What became of packets in the eBPF programs: taken, or left to the daemon and why",
+            )?;
+            for (outcome, packets) in &stats.programs {
+                writeln!(self.out, "{name}{{interface=\"{interface}\",outcome=\"{}\"}} {packets}", Escaped(outcome))?;
+            }
+        }
         self.handshakes(&stats.handshakes)?;
 
         type Read = fn(&Worker) -> f64;

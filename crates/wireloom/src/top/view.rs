@@ -245,6 +245,7 @@ pub mod tests {
             drops: vec![("no-route".into(), 7), ("replayed".into(), moved), ("looped".into(), 0)],
             handshakes: vec![("initiations_sent".into(), 5)],
             taken: None,
+            programs: Vec::new(),
             workers: vec![worker(1000), worker(250)],
         };
         let engine = Engine::Wireloom { process: None };
