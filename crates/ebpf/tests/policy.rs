@@ -101,14 +101,9 @@ fn address(v4: bool, number: u8) -> IpAddr {
 
 fn prefix() -> impl Strategy<Value = Cidr> {
     (any::<bool>(), any::<u8>(), any::<u8>()).prop_map(|(v4, number, len)| {
-        // Mostly long ones: the interesting bits are at the end.
-        let len = if len < 32 {
-            len
-        } else if v4 {
-            32 - len % 12
-        } else {
-            128 - len % 40
-        };
+        // All addresses of a family, or few: the interesting bits are at the end.
+        let bits = if v4 { 32 } else { 128 };
+        let len = if len < 64 { 0 } else { bits - len % 12 };
         Cidr::new(address(v4, number), len).unwrap()
     })
 }
