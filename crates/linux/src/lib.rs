@@ -15,6 +15,7 @@ pub mod bpf;
 pub mod buffer;
 pub mod capabilities;
 pub mod clock;
+pub mod heir;
 pub mod icmp;
 pub mod link;
 pub mod manager;

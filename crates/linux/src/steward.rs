@@ -3,7 +3,8 @@
 //!
 //! It is forked at the start, before there is a key, a thread or an interface. It knows a handful of [`Task`]s, each a system call
 //! or two upon a descriptor that it is handed (SCM_RIGHTS), and does nothing else: it reads no file and no packet, and its
-//! own capabilities and system calls are cut down to these tasks. It ends when the other process does, and only then.
+//! own capabilities and system calls are cut down to these tasks. It ends when the other process does, and only then; but where that has left
+//! in its keeping what goes on without a daemon, it stays for as long as that does, and gives it to the next (`steward/estate.rs`).
 //!
 //! ```text
 //!   daemon ── task and a descriptor ──▶ steward: carries it out
@@ -31,6 +32,12 @@ use crate::bpf::hook::{self, Hook};
 use crate::sys::{check, set_int};
 use crate::unix::SocketFile;
 use crate::{capabilities, icmp, link, memory, netns, process, sandbox, udp};
+
+mod estate;
+
+pub(crate) use estate::{END, Place, TAKEN};
+use estate::{Estate, Vigil};
+pub use estate::{QUEUE, Terms};
 
 /// The steward, as the other process knows it.
 struct Steward {
@@ -105,8 +112,10 @@ pub(crate) enum Task<'a> {
     SetLink(&'a [u8]),
     /// Put a program on an interface of the namespace that the steward lives in.
     Attach { hook: Hook, interface: u32, handle: u32 },
-    /// Take a filter away that was put there.
+    /// Take one away that was put there: a filter. Of another it had a copy of the link, and lets go of it.
     Detach { hook: Hook, interface: u32, handle: u32 },
+    /// Take one over, with its link or as a filter, that the steward of an earlier daemon had; and with it perhaps the discipline, which it had made.
+    TakeOver { hook: Hook, interface: u32, handle: u32, made: bool },
 }
 
 impl<'a> Task<'a> {
@@ -121,6 +130,10 @@ impl<'a> Task<'a> {
             Task::SetLink(request) => (5, [0; 8], request),
             Task::Attach { hook, interface, handle } => (ATTACH + hook as u8, pair(interface, handle), &[]),
             Task::Detach { hook, interface, handle } => (DETACH + hook as u8, pair(interface, handle), &[]),
+            Task::TakeOver { hook, interface, handle, made } => {
+                let first = if made { TAKE_OVER_MADE } else { TAKE_OVER };
+                (first + hook as u8, pair(interface, handle), &[])
+            }
         }
     }
 
@@ -135,9 +148,17 @@ impl<'a> Task<'a> {
             3 => Task::Netns,
             4 => Task::Open(*Kind::ALL.get(b as usize)?),
             5 => Task::SetLink(rest),
-            DETACH.. => Task::Detach { hook: *Hook::ALL.get(usize::from(tag - DETACH))?, interface: a, handle: b },
-            ATTACH.. => Task::Attach { hook: *Hook::ALL.get(usize::from(tag - ATTACH))?, interface: a, handle: b },
-            _ => return None,
+            _ => {
+                let (interface, handle) = (a, b);
+                let hook = *Hook::ALL.get(usize::from(tag % HOOKS))?;
+                match tag - tag % HOOKS {
+                    ATTACH => Task::Attach { hook, interface, handle },
+                    DETACH => Task::Detach { hook, interface, handle },
+                    TAKE_OVER => Task::TakeOver { hook, interface, handle, made: false },
+                    TAKE_OVER_MADE => Task::TakeOver { hook, interface, handle, made: true },
+                    _ => return None,
+                }
+            }
         };
         match task {
             Task::Buffer { option, .. } if ![libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE].contains(&option) => None,
@@ -169,6 +190,12 @@ impl<'a> Task<'a> {
             }
             Task::Attach { hook, interface, handle } => hook::attach(on, hook, interface, handle),
             Task::Detach { hook, interface, handle } => hook::detach(hook, interface, handle).map(|()| None),
+            Task::TakeOver { hook, interface, made, .. } => {
+                if made {
+                    hook::take_over(hook, interface);
+                }
+                Ok(None)
+            }
         }
     }
 }
@@ -192,13 +219,20 @@ pub(crate) fn obtain(task: Task<'_>, on: BorrowedFd<'_>) -> io::Result<OwnedFd> 
     perform(task, on)?.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The first of as many tags as there are hooks.
-const ATTACH: u8 = 10;
-const DETACH: u8 = 20;
+/// The first of so many tags, of which a hook has one.
+const ATTACH: u8 = HOOKS;
+const DETACH: u8 = 2 * HOOKS;
+const TAKE_OVER: u8 = 3 * HOOKS;
+const TAKE_OVER_MADE: u8 = 4 * HOOKS;
+const HOOKS: u8 = 10;
 
 const ENTRUST: u8 = 100;
 const REMOVE: u8 = 101;
 const ENTRUST_KEPT: u8 = 102;
+const KEEP: u8 = 103;
+const AWAIT: u8 = 104;
+const WHOLE: u8 = 105;
+const FAREWELL: u8 = 106;
 
 /// Leaves the removal of this socket's file to the steward, or of none. It will never remove another: the first call counts,
 /// whether it succeeds or not. So make it before anybody else could.
@@ -216,6 +250,31 @@ pub fn entrust(path: Option<&Path>, kept: bool) -> io::Result<()> {
 pub(crate) fn remove_entrusted() {
     // What cannot be removed stays, as without a steward.
     let _ = STEWARD.get().map(|steward| ask(steward, &[&[REMOVE]], None));
+}
+
+/// Leaves a copy of a descriptor with the steward, under this name, for a successor of this process. Nothing where there is none.
+pub fn keep(name: &str, fd: impl AsFd) -> io::Result<()> {
+    let Some(steward) = STEWARD.get() else { return Ok(()) };
+    ask(steward, &[&[KEEP], name.as_bytes()], Some(fd.as_fd())).map(drop)
+}
+
+/// Has the steward wait for a successor at this socket, of which the file is at `path`.
+pub(crate) fn await_successor(path: &Path, socket: &OwnedFd) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let Some(steward) = STEWARD.get() else { return Ok(()) };
+    ask(steward, &[&[AWAIT], path.as_os_str().as_bytes()], Some(socket.as_fd())).map(drop)
+}
+
+/// All that a successor needs is with the steward: if this process dies from here on, the steward keeps it.
+pub fn is_whole(terms: &Terms) -> io::Result<()> {
+    let Some(steward) = STEWARD.get() else { return Ok(()) };
+    ask(steward, &[&[WHOLE], &terms.encode()], None).map(drop)
+}
+
+/// This process ends because it is meant to: nothing is kept. What is asked for after that is done as ever.
+pub fn farewell() {
+    // One that does not answer keeps nothing, either.
+    let _ = STEWARD.get().map(|steward| ask(steward, &[&[FAREWELL]], None));
 }
 
 fn ask(steward: &Mutex<Steward>, parts: &[&[u8]], on: Option<BorrowedFd<'_>>) -> io::Result<Option<OwnedFd>> {
@@ -251,7 +310,11 @@ fn answer(from: &OwnedFd) -> io::Result<(i32, Option<OwnedFd>)> {
     }
 }
 
-fn send(to: &OwnedFd, parts: &[&[u8]], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub(crate) fn send(to: &OwnedFd, parts: &[&[u8]], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    send_with(to, parts, descriptor, SendFlags::empty())
+}
+
+fn send_with(to: &OwnedFd, parts: &[&[u8]], descriptor: Option<BorrowedFd<'_>>, flags: SendFlags) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
     let descriptors: Vec<_> = descriptor.into_iter().collect();
@@ -260,11 +323,11 @@ fn send(to: &OwnedFd, parts: &[&[u8]], descriptor: Option<BorrowedFd<'_>>) -> io
         beside.push(SendAncillaryMessage::ScmRights(&descriptors));
     }
     let parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
-    sendmsg(to, &parts, &mut beside, SendFlags::NOSIGNAL)?;
+    sendmsg(to, &parts, &mut beside, SendFlags::NOSIGNAL | flags)?;
     Ok(())
 }
 
-fn receive(from: &OwnedFd, into: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+pub(crate) fn receive(from: &OwnedFd, into: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let parts = &mut [IoSliceMut::new(into)];
@@ -307,14 +370,18 @@ pub fn start(programs: bool) -> io::Result<()> {
 
 /// The steward's life.
 fn serve(socket: &OwnedFd, programs: bool) -> io::Result<()> {
-    let settled = netns::current().and_then(|home| settle(socket, &home, programs).map(|()| home));
+    let settled = netns::current().and_then(|home| settle(socket, &home, programs).map(|vigil| (home, vigil)));
     send(socket, &[&errno(&settled).to_ne_bytes()], None)?;
-    let home = settled?;
+    let (home, vigil) = settled?;
     let mut charge = Charge::default();
     let end = obey(socket, &home, &mut charge);
+    if vigil.is_some_and(|vigil| charge.estate.keep(&vigil) == estate::End::Taken) {
+        return end;
+    }
     // The daemon had no time to ask for it.
     charge.file.iter().filter(|_| !charge.kept).for_each(SocketFile::remove);
-    for (hook, interface, handle) in charge.filters {
+    charge.estate.listener.iter().for_each(|(_, file)| file.remove());
+    for Place { hook, interface, handle, .. } in charge.estate.places {
         // What is not there any more has gone with its interface.
         let _ = hook::detach(hook, interface, handle);
     }
@@ -328,22 +395,47 @@ struct Charge {
     file: Option<SocketFile>,
     /// It is removed when that is asked for, and not otherwise.
     kept: bool,
-    /// Filters that were put in place and not taken away.
-    filters: Vec<(Hook, u32, u32)>,
+    /// Programs that were put in place and not taken away, and what else a successor of the daemon needs.
+    estate: Estate,
 }
 
 impl Charge {
     /// Remembers what this task, which was carried out, leaves behind.
-    fn note(&mut self, task: Task<'_>) {
+    fn note(&mut self, task: Task<'_>, on: OwnedFd, made: Option<&OwnedFd>) {
+        let places = &mut self.estate.places;
         match task {
-            Task::Attach { hook, interface, handle } if hook.is_filter() => {
-                self.filters.push((hook, interface, handle));
+            Task::Attach { hook, interface, handle } | Task::TakeOver { hook, interface, handle, .. } => {
+                places.retain(|place| !place.is(hook, interface, handle));
+                // The link, or for a filter its program. What cannot be copied ends with the daemon.
+                if let Ok(held) = made.map_or(Ok(on), OwnedFd::try_clone) {
+                    places.push(Place { hook, interface, handle, held });
+                }
             }
-            Task::Detach { hook, interface, handle } => {
-                self.filters.retain(|filter| *filter != (hook, interface, handle));
-            }
+            Task::Detach { hook, interface, handle } => places.retain(|place| !place.is(hook, interface, handle)),
             _ => (),
         }
+    }
+
+    /// What is no task, but concerns what is kept.
+    fn keep(&mut self, tag: u8, bytes: &[u8], fd: Option<OwnedFd>) -> io::Result<()> {
+        let invalid = || io::Error::from(rustix::io::Errno::INVAL);
+        match (tag, fd) {
+            (KEEP, Some(fd)) => {
+                let name = String::from_utf8(bytes.to_vec()).map_err(|_| invalid())?;
+                self.estate.kept.push((name, fd));
+            }
+            (AWAIT, Some(fd)) if self.estate.listener.is_none() => {
+                self.estate.listener = take_charge(bytes)?.map(|file| (fd, file));
+            }
+            (WHOLE, None) => self.estate.terms = Some(Terms::decode(bytes).ok_or_else(invalid)?),
+            (FAREWELL, None) => {
+                self.estate.terms = None;
+                self.estate.kept.clear();
+                self.estate.listener.take().iter().for_each(|(_, file)| file.remove());
+            }
+            _ => return Err(rustix::io::Errno::PERM.into()),
+        }
+        Ok(())
     }
 }
 
@@ -355,11 +447,12 @@ fn obey(socket: &OwnedFd, home: &OwnedFd, charge: &mut Charge) -> io::Result<()>
         let (len, descriptor) = receive(socket, &mut bytes)?;
         let result = match (&bytes[..len], descriptor) {
             ([], _) => return Ok(()),
+            ([tag @ KEEP..=FAREWELL, rest @ ..], fd) => charge.keep(*tag, rest, fd).map(|()| None),
             (task, Some(on)) => match Task::decode(task) {
                 Some(task) => {
                     let done = task.carry_out(on.as_fd(), |netns, kind| open_away(home, netns, kind));
-                    if done.is_ok() {
-                        charge.note(task);
+                    if let Ok(made) = &done {
+                        charge.note(task, on, made.as_ref());
                     }
                     done
                 }
@@ -401,8 +494,9 @@ fn take_charge(path: &[u8]) -> io::Result<Option<SocketFile>> {
     }
 }
 
-/// Leaves everything of the process that it was copied from but the socket, and all rights but its own.
-fn settle(socket: &OwnedFd, home: &OwnedFd, programs: bool) -> io::Result<()> {
+/// Leaves everything of the process that it was copied from but the socket, and all rights but its own. With `programs` it may have to do without
+/// the daemon one day, and gets what it takes for that.
+fn settle(socket: &OwnedFd, home: &OwnedFd, programs: bool) -> io::Result<Option<Vigil>> {
     rustix::thread::set_name(c"wl-steward")?;
     std::env::set_current_dir("/")?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -422,8 +516,9 @@ fn settle(socket: &OwnedFd, home: &OwnedFd, programs: bool) -> io::Result<()> {
     memory::hide()?;
     process::no_dump()?;
     capabilities::keep_only(KEPT)?;
+    let vigil = programs.then(Vigil::new).transpose()?;
     sandbox::enter(sandbox::Role::Steward { programs });
-    Ok(())
+    Ok(vigil)
 }
 
 /// Makes a socket in another namespace, and comes home. There is one thread.
@@ -462,6 +557,8 @@ mod tests {
             Task::Attach { hook: Hook::Xdp, interface: 7, handle: u32::MAX },
             Task::Attach { hook: Hook::FilterEgress, interface: 7, handle: 9 },
             Task::Detach { hook: Hook::FilterIngress, interface: 8, handle: 9 },
+            Task::TakeOver { hook: Hook::TcxIngress, interface: 8, handle: 9, made: false },
+            Task::TakeOver { hook: Hook::FilterEgress, interface: 8, handle: 9, made: true },
         ] {
             let (tag, numbers, rest) = task.encode();
             let bytes = [&[tag], &numbers[..], rest].concat();

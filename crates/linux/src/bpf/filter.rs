@@ -55,8 +55,8 @@ fn ask(request: Request) -> io::Result<()> {
     Requests::over(open_requests()?).exchange(request, direct, |_, _| false)
 }
 
-/// Adds the filter, and the discipline if there is none. One with this handle, which a daemon left that was killed together with its steward, is
-/// replaced.
+/// Adds the filter, and the discipline if there is none. One with this handle, which an earlier daemon left, is replaced, with no moment between
+/// the two.
 pub(super) fn add(program: BorrowedFd<'_>, hook: Hook, interface: u32, handle: u32) -> io::Result<()> {
     let discipline = header(interface, HANDLE, CLSACT, 0);
     match ask(Request::new(libc::RTM_NEWQDISC, NEW, 0, &discipline).attribute(TCA_KIND, b"clsact\0")) {
@@ -64,13 +64,7 @@ pub(super) fn add(program: BorrowedFd<'_>, hook: Hook, interface: u32, handle: u
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => (),
         Err(error) => return Err(error),
     }
-    let added = insert(program, hook, interface, handle).or_else(|error| {
-        if error.raw_os_error() != Some(libc::EEXIST) {
-            return Err(error);
-        }
-        delete(hook, interface, handle)?;
-        insert(program, hook, interface, handle)
-    });
+    let added = insert(program, hook, interface, handle);
     if added.is_err() {
         tidy(interface);
     }
@@ -78,8 +72,13 @@ pub(super) fn add(program: BorrowedFd<'_>, hook: Hook, interface: u32, handle: u
 }
 
 fn insert(program: BorrowedFd<'_>, hook: Hook, interface: u32, handle: u32) -> io::Result<()> {
-    let mut request = Request::new(libc::RTM_NEWTFILTER, NEW, 0, &filter_header(hook, interface, handle))
-        .attribute(TCA_KIND, b"bpf\0");
+    let mut request = Request::new(
+        libc::RTM_NEWTFILTER,
+        ACKNOWLEDGED | libc::NLM_F_CREATE as u16,
+        0,
+        &filter_header(hook, interface, handle),
+    )
+    .attribute(TCA_KIND, b"bpf\0");
     let options = request.open_nest(TCA_OPTIONS);
     request.put(TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes());
     request.put(TCA_BPF_NAME, b"wireloom\0");
@@ -122,6 +121,19 @@ fn is_empty(interface: u32) -> io::Result<bool> {
         })?;
     }
     Ok(empty)
+}
+
+/// The interface's discipline was made by a process that has ended, and is to be taken away with the last filter all the same.
+pub(super) fn take_over(interface: u32) {
+    let mut made = made();
+    if !made.contains(&interface) {
+        made.push(interface);
+    }
+}
+
+/// Whether the interface's discipline was made here.
+pub(super) fn is_made_here(interface: u32) -> bool {
+    made().contains(&interface)
 }
 
 fn made() -> std::sync::MutexGuard<'static, Vec<u32>> {

@@ -1,8 +1,8 @@
 //! Where a program meets packets: by which hook of which interface, and how it comes there and goes.
 //!
 //! A program on a TCX hook (Linux 6.6) or on a driver's XDP hook is held there by a link, a descriptor: it goes with the last copy of that, however
-//! its holder ends. A filter in a `clsact` discipline, which older kernels have instead of TCX, stays until somebody deletes it; the steward does, if the
-//! daemon did not ([`Attached`] does when it is dropped).
+//! its holder ends. (The steward has one, too, in case that the daemon dies.) A filter in a `clsact` discipline, which older kernels have instead of TCX,
+//! stays until somebody deletes it; the steward does, if the daemon did not ([`Attached`] does when it is dropped).
 //!
 //! Others' programs stay where they are. TCX and filters run one after the other; of XDP an interface has one, and where that is somebody else's
 //! ours is refused (EBUSY). XDP is taken in the driver's form only: the generic one is slower than none.
@@ -10,8 +10,8 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use super::{LINK_CREATE, call, filter, made};
-use crate::steward::{Task, perform};
+use super::{LINK_CREATE, LINK_UPDATE, call, filter, made};
+use crate::steward::{Place, Task, perform};
 
 // enum bpf_attach_type
 const XDP: u32 = 37;
@@ -72,9 +72,30 @@ pub(crate) fn attach(program: BorrowedFd<'_>, hook: Hook, interface: u32, handle
     made(unsafe { call(LINK_CREATE, &mut attributes) }).map(Some)
 }
 
-/// Takes a filter away.
+/// Takes a filter away. What is held by a link goes with that.
 pub(crate) fn detach(hook: Hook, interface: u32, handle: u32) -> io::Result<()> {
-    filter::remove(hook, interface, handle)
+    if hook.is_filter() { filter::remove(hook, interface, handle) } else { Ok(()) }
+}
+
+/// Sees to it that, with a filter that an earlier process has put in its place, its discipline goes that was made by that.
+pub(crate) fn take_over(hook: Hook, interface: u32) {
+    if hook.is_filter() {
+        filter::take_over(interface);
+    }
+}
+
+/// Whether the discipline of this filter was made by this process.
+pub(crate) fn is_made_here(hook: Hook, interface: u32) -> bool {
+    hook.is_filter() && filter::is_made_here(interface)
+}
+
+/// The fields of `union bpf_attr` for BPF_LINK_UPDATE.
+#[repr(C)]
+struct UpdateAttributes {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old: u32,
 }
 
 /// A program on an interface. It is taken away on drop.
@@ -103,6 +124,35 @@ impl Attached {
         Ok(Attached { hook, interface, handle, held })
     }
 
+    /// Has, as its own, a program that another process has put in this place. `made`: its discipline goes with it.
+    pub(crate) fn take_over(place: Place, made: bool) -> io::Result<Attached> {
+        let Place { hook, interface, handle, held } = place;
+        perform(Task::TakeOver { hook, interface, handle, made }, held.as_fd())?;
+        Ok(Attached { hook, interface, handle, held })
+    }
+
+    /// Puts another program in the place of the one that is there, with no moment between the two. Do it while the process may.
+    ///
+    /// # Errors
+    /// The program is of another kind, or the interface has gone.
+    pub fn replace(&mut self, program: BorrowedFd<'_>) -> io::Result<()> {
+        if self.hook.is_filter() {
+            let Attached { hook, interface, handle, .. } = *self;
+            perform(Task::Attach { hook, interface, handle }, program)?;
+            self.held = program.try_clone_to_owned()?;
+            return Ok(());
+        }
+        let (link, program) = (self.held.as_raw_fd() as u32, program.as_raw_fd() as u32);
+        let mut attributes = UpdateAttributes { link, program, flags: 0, old: 0 };
+        // SAFETY: plain numbers, of which none is an address.
+        unsafe { call(LINK_UPDATE, &mut attributes) }.map(drop)
+    }
+
+    /// On which interface.
+    pub fn interface(&self) -> u32 {
+        self.interface
+    }
+
     /// By which hook.
     pub fn hook(&self) -> Hook {
         self.hook
@@ -116,12 +166,11 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        if self.hook.is_filter() {
-            let task = Task::Detach { hook: self.hook, interface: self.interface, handle: self.handle };
-            if let Err(error) = perform(task, self.held.as_fd()) {
-                // With the interface all of its filters go.
-                log::debug!("a filter of interface {} is not taken away: {error}", self.interface);
-            }
+        // The steward has a copy of a link.
+        let task = Task::Detach { hook: self.hook, interface: self.interface, handle: self.handle };
+        if let Err(error) = perform(task, self.held.as_fd()) {
+            // With the interface all of its filters go.
+            log::debug!("a program of interface {} is not taken away: {error}", self.interface);
         }
     }
 }

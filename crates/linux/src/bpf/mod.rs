@@ -15,12 +15,13 @@ pub use filter::PRIORITY;
 pub use hook::{Attached, Hook};
 
 // Commands of bpf(2).
-const MAP_LOOKUP: libc::c_int = 1;
-const MAP_UPDATE: libc::c_int = 2;
+pub(crate) const MAP_LOOKUP: libc::c_int = 1;
+pub(crate) const MAP_UPDATE: libc::c_int = 2;
 const MAP_DELETE: libc::c_int = 3;
 pub(crate) const PROGRAM_RUN: libc::c_int = 10;
-const INFO_BY_FD: libc::c_int = 15;
+pub(crate) const INFO_BY_FD: libc::c_int = 15;
 pub(crate) const LINK_CREATE: libc::c_int = 28;
+const LINK_UPDATE: libc::c_int = 29;
 
 /// Types of maps that have a value for each processor (`enum bpf_map_type`): hash, array, LRU hash.
 const PER_CPU: [u32; 3] = [5, 6, 10];

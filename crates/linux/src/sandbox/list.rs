@@ -115,8 +115,21 @@ const DAEMON_OLD: &[c_long] = &[libc::SYS_epoll_wait, libc::SYS_poll, libc::SYS_
 #[cfg(not(target_arch = "x86_64"))]
 const DAEMON_OLD: &[c_long] = &[];
 
+const STEWARD: &[c_long] = &[libc::SYS_unlinkat, libc::SYS_recvfrom];
+
+/// A steward that may have to keep what the daemon leaves, and waits for a successor.
+const KEEPER: &[c_long] = &[
+    libc::SYS_unlinkat,
+    libc::SYS_recvfrom,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_timerfd_settime,
+    libc::SYS_accept4,
+    libc::SYS_getsockopt,
+];
+
 #[cfg(target_arch = "x86_64")]
-const STEWARD_OLD: &[c_long] = &[libc::SYS_unlink, libc::SYS_lstat];
+const STEWARD_OLD: &[c_long] = &[libc::SYS_unlink, libc::SYS_lstat, libc::SYS_epoll_wait];
 #[cfg(not(target_arch = "x86_64"))]
 const STEWARD_OLD: &[c_long] = &[];
 
@@ -132,7 +145,8 @@ const INT: u64 = 0xffff_ffff;
 fn commands(role: Role) -> &'static [i32] {
     match role {
         Role::Daemon { maps: true } => &bpf::UNPRIVILEGED,
-        Role::Steward { programs: true } => &[bpf::LINK_CREATE],
+        // Also to see how old sessions are, and to overwrite their keys, when the daemon has died.
+        Role::Steward { programs: true } => &[bpf::LINK_CREATE, bpf::MAP_LOOKUP, bpf::MAP_UPDATE, bpf::INFO_BY_FD],
         _ => &[],
     }
 }
@@ -143,7 +157,8 @@ fn allowed(role: Role) -> Result<Rules, seccompiler::BackendError> {
     let mut rules = Rules::new();
     let own: [&[c_long]; 2] = match role {
         Role::Daemon { .. } => [DAEMON, DAEMON_OLD],
-        Role::Steward { .. } => [&[libc::SYS_unlinkat, libc::SYS_recvfrom], STEWARD_OLD],
+        Role::Steward { programs: false } => [STEWARD, STEWARD_OLD],
+        Role::Steward { programs: true } => [KEEPER, STEWARD_OLD],
         Role::Attendant => [&[], &[]],
     };
     rules.extend([COMMON, own[0], own[1]].concat().into_iter().map(|call| (call, Vec::new())));
@@ -192,6 +207,8 @@ fn allowed(role: Role) -> Result<Rules, seccompiler::BackendError> {
             let conditions = [(1, INT, libc::SOL_NETLINK as u64), (2, INT, libc::NETLINK_LISTEN_ALL_NSID as u64)];
             allow(libc::SYS_setsockopt, &conditions)?;
             allow(libc::SYS_ioctl, &ioctl(libc::TUNGETDEVNETNS as u64))?;
+            // Whether the interface is still there.
+            allow(libc::SYS_ioctl, &ioctl(libc::TUNGETIFF as u64))?;
             allow(libc::SYS_setns, &[(1, INT, libc::CLONE_NEWNET as u64)])?;
         }
         Role::Attendant => {}

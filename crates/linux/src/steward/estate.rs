@@ -1,0 +1,309 @@
+//! What a daemon leaves behind when it dies, and what becomes of it.
+//!
+//! Where programs in the kernel move the packets, they need no daemon for as long as their keys last. So the steward of such a daemon has copies of all
+//! descriptors that they live by, under names: the interface's queues, maps, programs, and what holds these in their places. If the daemon says that
+//! it ends, it lets go of them. If it just dies, the steward *keeps*:
+//!
+//! ```text
+//!   daemon dies ──▶ keeps ── a successor asks ──▶ hands all over ── it has taken it ──▶ ends, and the rest is the successor's
+//!                    │ ▲                              │
+//!                    │ └────── it went away ──────────┘
+//!                    └── keys too old, interface deleted, SIGTERM ──▶ overwrites the keys, lets go, ends
+//! ```
+//!
+//! It never looks at a key. How old sessions are it reads where programs and daemon keep their books ([`Terms`]). Only the daemon could make a new one,
+//! so the time at which the last one ends is known as soon as the daemon has died.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::{SendFlags, SocketFlags, accept_with};
+
+use crate::bpf::{Hook, Map, hook};
+use crate::clock;
+use crate::poll::{BootTimer, Epoll, Event, Interest, Signal, SignalFd};
+use crate::tun::Queue;
+use crate::unix::SocketFile;
+
+/// What the names of the queues of an interface begin with.
+pub const QUEUE: &str = "queue-";
+/// What the names of programs in their places begin with: hook, interface, handle, and whether the discipline is to be taken away with it, follow.
+const PLACE: &str = "place-";
+
+/// What a successor is told when it has been handed everything. No name is empty.
+pub(crate) const END: &[u8] = b"\0end";
+/// What it says when it has taken it.
+pub(crate) const TAKEN: &[u8] = b"taken";
+
+/// How long an interface that shows an error is looked at again, until it is known to be gone.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// How sessions show their age: an array map has a record of each, in which one word is odd while the session lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The name of the map of the records.
+    pub sessions: String,
+    /// The name of the map of their keys, which is overwritten at the end.
+    pub keys: String,
+    /// Where in a record that word (32 bits) is, in bytes.
+    pub epoch_at: u32,
+    /// Where the time is at which the session began: nanoseconds of [`clock::boot_nanos`], 64 bits.
+    pub created_at: u32,
+    /// How long a session lasts from then on.
+    pub life: Duration,
+}
+
+impl Terms {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(self.epoch_at.to_be_bytes());
+        bytes.extend(self.created_at.to_be_bytes());
+        bytes.extend(u64::try_from(self.life.as_nanos()).unwrap_or(u64::MAX).to_be_bytes());
+        bytes.extend(self.sessions.as_bytes());
+        bytes.push(0);
+        bytes.extend(self.keys.as_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Terms> {
+        let (epoch_at, rest) = bytes.split_first_chunk()?;
+        let (created_at, rest) = rest.split_first_chunk()?;
+        let (life, names) = rest.split_first_chunk()?;
+        let (sessions, keys) = std::str::from_utf8(names).ok()?.split_once('\0')?;
+        Some(Terms {
+            sessions: sessions.to_owned(),
+            keys: keys.to_owned(),
+            epoch_at: u32::from_be_bytes(*epoch_at),
+            created_at: u32::from_be_bytes(*created_at),
+            life: Duration::from_nanos(u64::from_be_bytes(*life)),
+        })
+    }
+}
+
+/// A program in its place.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub hook: Hook,
+    pub interface: u32,
+    pub handle: u32,
+    /// What holds it there, or for a filter the program.
+    pub held: OwnedFd,
+}
+
+impl Place {
+    pub(crate) fn is(&self, hook: Hook, interface: u32, handle: u32) -> bool {
+        (self.hook, self.interface, self.handle) == (hook, interface, handle)
+    }
+
+    /// By what name it is handed over.
+    fn name(&self) -> String {
+        let made = hook::is_made_here(self.hook, self.interface);
+        format!("{PLACE}{}-{}-{}-{}", self.hook as u8, self.interface, self.handle, u8::from(made))
+    }
+
+    /// What was handed over by this name: the place, and whether its discipline is to be taken away with it. `Err` gives back what is something else.
+    pub(crate) fn read(name: &str, held: OwnedFd) -> Result<(Place, bool), OwnedFd> {
+        let numbers = || {
+            let mut numbers = name.strip_prefix(PLACE)?.split('-').map(|number| number.parse::<u32>().ok());
+            let mut next = || numbers.next().flatten();
+            let hook = *Hook::ALL.get(next()? as usize)?;
+            Some((hook, next()?, next()?, next()? != 0))
+        };
+        match numbers() {
+            Some((hook, interface, handle, made)) => Ok((Place { hook, interface, handle, held }, made)),
+            None => Err(held),
+        }
+    }
+}
+
+/// What the steward needs for a time without a daemon, made while it may.
+pub(super) struct Vigil {
+    timer: BootTimer,
+    signals: SignalFd,
+    wait: Epoll,
+}
+
+impl Vigil {
+    pub(super) fn new() -> io::Result<Vigil> {
+        let signals = SignalFd::new(&[Signal::Interrupt, Signal::Terminate])?;
+        Ok(Vigil { timer: BootTimer::new()?, signals, wait: Epoll::new()? })
+    }
+}
+
+/// What is kept.
+#[derive(Default)]
+pub(super) struct Estate {
+    pub kept: Vec<(String, OwnedFd)>,
+    pub places: Vec<Place>,
+    /// Where a successor asks, and the file of that.
+    pub listener: Option<(OwnedFd, SocketFile)>,
+    /// There are some once it is all there.
+    pub terms: Option<Terms>,
+}
+
+/// How it was with the estate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// A successor has it.
+    Taken,
+    /// Nobody does.
+    Over,
+}
+
+const LISTENER: u64 = 0;
+const SUCCESSOR: u64 = 1;
+const INTERFACE: u64 = 2;
+const TIMER: u64 = 3;
+const SIGNALS: u64 = 4;
+
+impl Estate {
+    /// Keeps it, now that the daemon has died, for as long as it is of use.
+    pub(super) fn keep(&self, vigil: &Vigil) -> End {
+        let Some((terms, (listener, _))) = self.terms.as_ref().zip(self.listener.as_ref()) else { return End::Over };
+        let end = self.wait(vigil, terms, listener.as_fd()).unwrap_or(End::Over);
+        if end == End::Over {
+            // Whoever has the maps as well must not find them. What cannot be overwritten goes with the last descriptor.
+            let _ = self.wipe(terms);
+        }
+        end
+    }
+
+    fn wait(&self, vigil: &Vigil, terms: &Terms, listener: BorrowedFd<'_>) -> io::Result<End> {
+        let Some(last) = self.last_end(terms)? else { return Ok(End::Over) };
+        vigil.timer.set(Some(last))?;
+        vigil.wait.add(&vigil.timer, TIMER, Interest::READ)?;
+        vigil.wait.add(&vigil.signals, SIGNALS, Interest::READ)?;
+        vigil.wait.add(listener, LISTENER, Interest::READ)?;
+        let queue = self.kept.iter().find(|(name, _)| name.starts_with(QUEUE)).map(|(_, fd)| fd);
+        let queue = queue.map(|fd| fd.try_clone().map(Queue::from)).transpose()?;
+        if let Some(queue) = &queue {
+            // What comes for the daemon stays where it is, for its successor: it is a change that wakes us, and not that there is something.
+            vigil.wait.add(queue, INTERFACE, Interest::READ | Interest::EDGE)?;
+        }
+        let is_gone = || queue.as_ref().is_some_and(|queue| !queue.is_attached());
+        let mut successor: Option<OwnedFd> = None;
+        let mut events = [Event::EMPTY; 5];
+        let mut timeout = None;
+        loop {
+            let events = vigil.wait.wait(&mut events, timeout.take())?;
+            if is_gone() {
+                return Ok(End::Over);
+            }
+            for event in events {
+                match event.token() {
+                    TIMER | SIGNALS => return Ok(End::Over),
+                    // It is being deleted.
+                    INTERFACE if event.closed() => timeout = Some(AGAIN),
+                    INTERFACE => (),
+                    LISTENER => {
+                        let Ok(asking) = accept_with(listener, SocketFlags::CLOEXEC) else { continue };
+                        if successor.is_none() && is_root(&asking) && self.hand_over(&asking).is_ok() {
+                            vigil.wait.add(&asking, SUCCESSOR, Interest::READ)?;
+                            // One at a time.
+                            vigil.wait.modify(listener, LISTENER, Interest::NONE)?;
+                            successor = Some(asking);
+                        }
+                    }
+                    _ => {
+                        let Some(asked) = successor.take() else { continue };
+                        let mut said = [0; TAKEN.len()];
+                        if super::receive(&asked, &mut said).is_ok_and(|(len, _)| said[..len] == *TAKEN) {
+                            return Ok(End::Taken);
+                        }
+                        vigil.wait.modify(listener, LISTENER, Interest::READ)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// When the last session ends; none if there is none.
+    fn last_end(&self, terms: &Terms) -> io::Result<Option<u64>> {
+        let map = self.map(&terms.sessions)?;
+        let mut record = vec![0; map.sizes().1];
+        let (epoch_at, created_at) = (terms.epoch_at as usize, terms.created_at as usize);
+        if epoch_at + 4 > record.len() || created_at + 8 > record.len() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let life = u64::try_from(terms.life.as_nanos()).unwrap_or(u64::MAX);
+        let now = clock::boot_nanos();
+        let mut last = None;
+        for slot in 0..map.entries() {
+            map.lookup(&slot.to_ne_bytes(), &mut record)?;
+            let lives = record[epoch_at..].first_chunk().is_some_and(|word| u32::from_ne_bytes(*word) % 2 == 1);
+            let created = record[created_at..].first_chunk().map_or(0, |time| u64::from_ne_bytes(*time));
+            let end = created.saturating_add(life);
+            if lives && end > now {
+                last = last.max(Some(end));
+            }
+        }
+        Ok(last)
+    }
+
+    fn wipe(&self, terms: &Terms) -> io::Result<()> {
+        let map = self.map(&terms.keys)?;
+        let zeros = vec![0; map.sizes().1];
+        (0..map.entries()).try_for_each(|slot| map.update(&slot.to_ne_bytes(), &zeros))
+    }
+
+    fn map(&self, name: &str) -> io::Result<Map> {
+        let found = self.kept.iter().find(|(kept, _)| kept == name).ok_or(io::ErrorKind::NotFound)?;
+        Map::from_fd(found.1.try_clone()?)
+    }
+
+    /// Hands a copy of everything to a successor, which then has to say that it has taken it.
+    fn hand_over(&self, to: &OwnedFd) -> io::Result<()> {
+        // There is room for all of it. Who does not read does not hold us up.
+        let send = |name: &[u8], fd: Option<BorrowedFd<'_>>| super::send_with(to, &[name], fd, SendFlags::DONTWAIT);
+        for (name, fd) in &self.kept {
+            send(name.as_bytes(), Some(fd.as_fd()))?;
+        }
+        for place in &self.places {
+            send(place.name().as_bytes(), Some(place.held.as_fd()))?;
+        }
+        send(END, None)
+    }
+}
+
+/// Whether the process at the other end is root's.
+fn is_root(socket: &OwnedFd) -> bool {
+    let mut told = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, which is what `told` has.
+    let done = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut told).cast(), &mut len)
+    };
+    done == 0 && told.uid == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_are_read_as_they_were_written() {
+        let terms = Terms {
+            sessions: "map-ledgers".to_owned(),
+            keys: "map-keys".to_owned(),
+            epoch_at: 32,
+            created_at: 24,
+            life: Duration::from_secs(180),
+        };
+        let bytes = terms.encode();
+        assert_eq!(Terms::decode(&bytes), Some(terms));
+        assert_eq!(Terms::decode(&bytes[..15]), None);
+        assert_eq!(Terms::decode(&bytes[..20]), None, "there are two names");
+    }
+
+    #[test]
+    fn a_place_is_known_by_its_name() {
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let place = Place { hook: Hook::FilterIngress, interface: 7, handle: u32::MAX, held: null() };
+        let (read, made) = Place::read(&place.name(), null()).unwrap();
+        assert!(read.is(place.hook, place.interface, place.handle) && !made);
+        for name in ["queue-0", "place-9-1-1-0", "place-1-1", "place-1-x-1-0"] {
+            assert!(Place::read(name, null()).is_err(), "{name}");
+        }
+    }
+}
