@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use lab::traffic::{Service, exchange_tcp};
-use lab::{End, Endpoints, Gso, Hook, Link, Namespace, Outer, Port, Tap, TunnelSpec, wait_until};
+use lab::{End, Endpoints, Gso, Link, Namespace, Outer, Port, Tap, TunnelSpec, wait_until};
 
 use crate::common::{BYTES, LIMIT, SOON, Stream, check_pings, ends, introduce, ip, spec, wait_for_ping};
 use crate::engines::each_engine;

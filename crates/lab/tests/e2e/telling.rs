@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use lab::{End, Hook, Namespace, Outer, Tap, wait_until};
+use lab::{End, Namespace, Outer, Tap, wait_until};
 use serde_json::Value;
 
 use crate::common::{LIMIT, SOON, check_pings, spec, wait_for_ping, wireloom};
