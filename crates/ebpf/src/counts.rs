@@ -56,10 +56,14 @@ mod tests {
 
     #[test]
     fn the_counts_are_those_of_the_programs() {
-        let named: Vec<String> = crate::object::enumerators(crate::OBJECT, "wl_count");
-        assert_eq!(named.len(), COUNTS.len() + 1, "{named:?}");
+        // Nothing has the type of that enum, and so no BTF tells of it.
+        let list =
+            include_str!("../bpf/counts.h").split("enum wl_count {").nth(1).unwrap().split("WL_COUNTS").next().unwrap();
+        let named: Vec<&str> =
+            list.lines().filter_map(|line| line.trim().strip_prefix("WL_")?.split(',').next()).collect();
+        assert_eq!(named.len(), COUNTS.len(), "{named:?}");
         for (name, ours) in named.iter().zip(COUNTS) {
-            let theirs = name.trim_start_matches("WL_").trim_start_matches("DROP_").to_lowercase().replace('_', "-");
+            let theirs = name.trim_start_matches("DROP_").to_lowercase().replace('_', "-");
             let same = match ours {
                 "not-authentic" => "forged",
                 "source-not-allowed" => "source",

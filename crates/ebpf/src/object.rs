@@ -261,14 +261,6 @@ pub(crate) fn structs(object: &[u8]) -> std::collections::HashMap<String, (usize
     all.map(|of| (text(of.name()), (of.size(), fields(&of)))).collect()
 }
 
-/// The names of an enum, in their order.
-#[cfg(test)]
-pub(crate) fn enumerators(object: &[u8], name: &str) -> Vec<String> {
-    let btf = Btf::from_raw("wireloom", object).unwrap().unwrap();
-    let of = btf.type_by_name::<types::Enum<'_>>(name).unwrap();
-    of.iter().map(|member| member.name.unwrap().to_string_lossy().into_owned()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
