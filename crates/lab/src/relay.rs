@@ -10,7 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt;
+
 use crate::{LabError, Namespace};
+
+/// Bytes that may wait in the kernel.
+const BUFFER: usize = 16 << 20;
 
 /// How often a thread looks whether it should end.
 const TICK: Duration = Duration::from_millis(100);
@@ -135,6 +140,8 @@ impl Drop for Running {
 
 fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(address)?;
+    // A burst waits while a machine does something else: what is lost here would look like the ends' fault.
+    sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER)?;
     socket.set_read_timeout(Some(TICK))?;
     Ok(socket)
 }

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use lab::{End, LabError, Numbers};
 
+/// Bytes that may wait in the kernel: what is lost there the tunnel has not lost.
+const BUFFER: usize = 16 << 20;
+
 /// The port that they go to.
 const PORT: u16 = 7070;
 
@@ -36,6 +39,7 @@ impl Stream {
         let receiver = to.namespace().inside(|| {
             let socket = UdpSocket::bind(address)?;
             socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+            rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER)?;
             Ok(socket)
         })?;
         let sender = from.namespace().inside(|| {
