@@ -2,6 +2,8 @@
 //! namespace of its own, which this program starts with the case's name. Forking the steward needs a process of one thread, so there is no test
 //! harness here. Needs root.
 
+#![allow(clippy::unwrap_used)] // a test that cannot set itself up fails
+
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
