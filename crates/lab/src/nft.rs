@@ -43,8 +43,8 @@ impl Tap {
         Tap::make(namespace, "inet", hook, matches, then)
     }
 
-    /// The same of what is on the wire: all that is sent at this end of a link, whoever sends it. Programs in the kernel, which send and receive at
-    /// interfaces, are not seen by any [`Hook`] of their host.
+    /// The same of what is sent at this end of a link. What programs in the kernel send is not seen, neither here nor by a [`Hook`] of their host:
+    /// the kernel lets what they redirect pass the hook at a device, and what they take never comes to those behind it.
     ///
     /// # Errors
     /// As [`Tap::new`].

@@ -6,16 +6,11 @@ use lab::traffic::{Service, exchange_tcp};
 use lab::{End, Endpoints, Hook, Outer, Tap, Tunnel, TunnelSpec, ping, wait_until};
 
 use crate::common::{BYTES, LIMIT, SOON, check_pings, ip, messages_to, our_tunnel, spec};
-use crate::engines::{each_engine, each_engine_and_mixed, each_engine_untaken};
-
-each_engine_and_mixed!(congestion_on_the_way_is_told_to_who_understands_it);
+use crate::engines::{each_engine, each_engine_untaken};
 
 each_engine!(
-    congestion_marks_go_through_and_classes_do_not,
     handshakes_are_of_the_class_af41_and_nothing_has_a_flow_label,
-    who_has_nothing_to_say_is_silent,
     a_host_without_anything_but_a_route_hears_why_not,
-    congestion_in_the_middle_slows_tcp_down_and_damages_nothing,
 );
 
 each_engine_untaken!(persistent_keepalives_are_switched_while_it_runs);
@@ -37,6 +32,8 @@ fn sent(by: &End, rule: &str) -> Tap {
     Tap::on_wire(&by.port, rule, "").unwrap()
 }
 
+// Userspace alone: no hook of nftables sees what programs send or take, neither at its sender nor at its receiver.
+#[test]
 fn congestion_marks_go_through_and_classes_do_not() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
@@ -66,6 +63,8 @@ fn congestion_marks_go_through_and_classes_do_not() {
     }
 }
 
+// Userspace alone: no hook of nftables sees what programs send or take, neither at its sender nor at its receiver.
+#[test]
 fn congestion_on_the_way_is_told_to_who_understands_it() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
@@ -128,6 +127,8 @@ fn all(from: &End, to: &End) -> Tap {
     sent(from, &format!("udp dport {}", to.listen_port))
 }
 
+// Userspace alone: no hook of nftables sees what programs send or take, neither at its sender nor at its receiver.
+#[test]
 fn who_has_nothing_to_say_is_silent() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -226,6 +227,8 @@ fn a_host_without_anything_but_a_route_hears_why_not() {
     }
 }
 
+// Userspace alone: no hook of nftables sees what programs send or take, neither at its sender nor at its receiver.
+#[test]
 fn congestion_in_the_middle_slows_tcp_down_and_damages_nothing() {
     for outer in [Outer::V4, Outer::V6] {
         let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
