@@ -24,6 +24,7 @@ impl Device {
     /// The mark or the port was refused. What comes before it in the kernel's order has been applied.
     pub fn apply(&self, change: DeviceChange) -> Result<(), Errno> {
         let _configuration = self.configuration();
+        let names_peers = change.replace_peers || !change.peers.is_empty();
         if let Some(mark) = change.fwmark {
             self.change(|state, _| self.apply_mark(state, mark))?;
         }
@@ -41,6 +42,10 @@ impl Device {
         }
         for peer in change.peers {
             self.apply_peer(peer);
+        }
+        // Without a private key nobody is known, and with it alone the peers are still to come.
+        if names_peers && self.state().mac1.is_some() {
+            self.plane.settled();
         }
         Ok(())
     }

@@ -64,8 +64,37 @@ pub struct Underlays {
 }
 
 impl Underlays {
-    pub(crate) fn new(programs: Arc<Programs>, hooks: Hooks) -> Underlays {
-        Underlays { programs, hooks, known: HashMap::new() }
+    /// `left`: what another process has attached.
+    pub(crate) fn new(programs: Arc<Programs>, hooks: Hooks, left: Vec<Attached>) -> Underlays {
+        let mut known: HashMap<u32, (String, Vec<Attached>)> = HashMap::new();
+        for attached in left {
+            let index = attached.interface();
+            known.entry(index).or_insert_with(|| (format!("interface {index}"), Vec::new())).1.push(attached);
+        }
+        Underlays { programs, hooks, known }
+    }
+
+    /// Puts our programs in the places of those that another process has attached.
+    pub(crate) fn replace(&mut self) {
+        let Programs { ingress, xdp, .. } = &*self.programs;
+        self.known.retain(|_, (name, attached)| {
+            let early = attached.iter().any(|attached| attached.hook() == Hook::Xdp);
+            // What is handed on has to be expected before it is.
+            attached.sort_by_key(|attached| attached.hook() == Hook::Xdp);
+            let replaced = attached.iter_mut().try_for_each(|attached| {
+                let program = match (attached.hook(), early, xdp) {
+                    (Hook::Xdp, _, Some((early, _))) => early,
+                    (_, true, Some((_, hand_over))) => hand_over,
+                    (_, true, None) => return Err(io::ErrorKind::Unsupported.into()),
+                    (_, false, _) => ingress,
+                };
+                attached.replace(program.as_fd())
+            });
+            if let Err(error) = &replaced {
+                log::info!("what was attached to {name} is attached anew: {error}");
+            }
+            replaced.is_ok()
+        });
     }
 
     /// Whether the programs meet what comes in by this interface, after having been put there if need be.
@@ -123,8 +152,24 @@ pub struct Inner {
 
 impl Inner {
     /// The interface of this queue.
-    pub(crate) fn new(queue: Queue, programs: Arc<Programs>, hooks: Hooks) -> io::Result<Inner> {
-        Ok(Inner { queue, home: netns::current()?, programs, hooks, attached: None })
+    /// `left`: what another process has attached to it.
+    pub(crate) fn new(
+        queue: Queue,
+        programs: Arc<Programs>,
+        hooks: Hooks,
+        left: Option<Attached>,
+    ) -> io::Result<Inner> {
+        let attached = left.map(|attached| (attached.interface(), attached));
+        Ok(Inner { queue, home: netns::current()?, programs, hooks, attached })
+    }
+
+    /// Puts our program in the place of the one that another process has attached.
+    pub(crate) fn replace(&mut self) {
+        let Some((_, attached)) = &mut self.attached else { return };
+        if let Err(error) = attached.replace(self.programs.egress.as_fd()) {
+            log::info!("what was attached to the tunnel's interface is attached anew: {error}");
+            self.attached = None;
+        }
     }
 
     /// Looks where the interface is, and puts the program there if it is here and has none. Its index; none if it is in another network

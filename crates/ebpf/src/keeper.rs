@@ -35,6 +35,7 @@ struct Asked {
     peers: BTreeSet<PeerId>,
     all: bool,
     inner: bool,
+    settled: bool,
     end: bool,
 }
 
@@ -51,6 +52,8 @@ pub(crate) struct Desk {
     up: AtomicBool,
     here: AtomicBool,
     full: AtomicBool,
+    /// The maps are as another process left them, and stay so until it is said who the peers are.
+    held: AtomicBool,
     store: Arc<Store>,
 }
 
@@ -60,7 +63,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Desk {
-    pub(crate) fn new(store: Arc<Store>) -> io::Result<Desk> {
+    /// `held`: see [`Desk::release`].
+    pub(crate) fn new(store: Arc<Store>, held: bool) -> io::Result<Desk> {
         Ok(Desk {
             asked: Mutex::default(),
             wake: EventFd::new()?,
@@ -70,6 +74,7 @@ impl Desk {
             up: AtomicBool::new(false),
             here: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            held: AtomicBool::new(held),
             store,
         })
     }
@@ -126,6 +131,33 @@ impl Desk {
         self.write(slot, None);
     }
 
+    /// It is said who the peers are: from here on the maps tell what holds now, and not what another process left. Whether they did not.
+    pub(crate) fn release(&self) -> bool {
+        let mut written = lock(&self.written);
+        if !self.held.swap(false, Ordering::SeqCst) {
+            return false;
+        }
+        // What was found meanwhile was not written.
+        written.clear();
+        drop(written);
+        self.set_port();
+        self.enable();
+        self.ask(|asked| (asked.settled, asked.all, asked.inner) = (true, true, true));
+        true
+    }
+
+    fn is_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst)
+    }
+
+    fn set_port(&self) {
+        let mut word = [0; 4];
+        word[..2].copy_from_slice(&(self.port.load(Ordering::Relaxed) as u16).to_be_bytes());
+        if !self.is_held() {
+            self.store.maps.device().port.store(u32::from_ne_bytes(word), Ordering::Release);
+        }
+    }
+
     /// To be called with `written` locked.
     fn write(&self, slot: u32, path: Option<&Path>) {
         if let Some(peer) = self.store.maps.peers.get(slot) {
@@ -138,9 +170,7 @@ impl Desk {
         if let Some((port, mark)) = facts {
             self.port.store(port.into(), Ordering::Relaxed);
             self.mark.store(mark, Ordering::Relaxed);
-            let mut word = [0; 4];
-            word[..2].copy_from_slice(&port.to_be_bytes());
-            self.store.maps.device().port.store(u32::from_ne_bytes(word), Ordering::Release);
+            self.set_port();
         }
         self.up.store(facts.is_some(), Ordering::Relaxed);
         self.enable();
@@ -150,6 +180,11 @@ impl Desk {
     /// The mark of what we send, as far as it was told.
     pub(crate) fn mark(&self) -> u32 {
         self.mark.load(Ordering::Relaxed)
+    }
+
+    /// Whether not all allowed IPs have found room; from here on it is as if they had.
+    pub(crate) fn take_overflow(&self) -> bool {
+        self.full.swap(false, Ordering::Relaxed)
     }
 
     /// Not all allowed IPs have found room, and so none may be believed.
@@ -166,6 +201,9 @@ impl Desk {
     }
 
     fn enable(&self) {
+        if self.is_held() {
+            return;
+        }
         let enabled =
             self.up.load(Ordering::SeqCst) && self.here.load(Ordering::SeqCst) && !self.full.load(Ordering::SeqCst);
         self.store.maps.device().enabled.store(enabled.into(), Ordering::SeqCst);
@@ -255,6 +293,13 @@ impl Keeper {
             {
                 log::debug!("the interface is not found: {error}");
             }
+            if asked.settled {
+                self.inner.replace();
+                self.underlays.replace();
+                if let Err(error) = self.find_inner() {
+                    log::debug!("the interface is not found: {error}");
+                }
+            }
             let all = asked.all || (self.again && Instant::now() >= self.next);
             if all {
                 self.again = false;
@@ -298,7 +343,7 @@ impl Keeper {
         let found = self.find(peer, interfaces);
         let mut written = lock(&self.desk.written);
         // It may have gone meanwhile, and the slot with it.
-        if self.desk.store.slot_of(peer) != Some(slot) || written.get(&slot) == found.as_ref() {
+        if self.desk.is_held() || self.desk.store.slot_of(peer) != Some(slot) || written.get(&slot) == found.as_ref() {
             return;
         }
         match found {

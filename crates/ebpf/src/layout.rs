@@ -2,7 +2,7 @@
 //!
 //! Everything here is atomic, since programs on other processors read and write it at any time. All zeros is valid everywhere, and means nothing.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use noise::Notes;
@@ -156,6 +156,30 @@ impl Peer {
             word.store(u32::from_ne_bytes(bytes.try_into().unwrap_or_default()), Ordering::Relaxed);
         }
         self.path_seq.store(seq.wrapping_add(1), Ordering::Release);
+    }
+
+    /// Where the peer is, and from where of ours and by which interface it was sent to, as it was last written.
+    pub fn whereabouts(&self) -> Option<(SocketAddr, IpAddr, u32)> {
+        if self.path_seq.load(Ordering::Acquire) % 2 == 1 {
+            return None;
+        }
+        let mut bytes = [0; 4 * PATH_WORDS];
+        for (word, bytes) in self.path.iter().zip(bytes.chunks_exact_mut(4)) {
+            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        let ip = |at: usize| -> Option<IpAddr> {
+            match bytes[50] {
+                4 => bytes[at..].first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
+                6 => bytes[at..].first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
+                _ => None,
+            }
+        };
+        let (port, ifindex) = (bytes[48..].first_chunk()?, u32::from_ne_bytes(*bytes[52..].first_chunk()?));
+        let remote = match (ip(0)?, u16::from_be_bytes(*port)) {
+            (IpAddr::V6(ip), port) if ip.is_unicast_link_local() => SocketAddrV6::new(ip, port, 0, ifindex).into(),
+            (ip, port) => SocketAddr::new(ip, port),
+        };
+        Some((remote, ip(16)?, ifindex))
     }
 
     /// Writes the tag by which a successor knows the peer; zeros for none.

@@ -20,6 +20,7 @@ mod counts;
 pub mod crypto;
 #[allow(unsafe_code, reason = "the ring buffer is memory that the kernel writes to")]
 mod events;
+mod heritage;
 mod keeper;
 mod layout;
 #[allow(unsafe_code, reason = "maps are memory that the programs write to")]
@@ -33,6 +34,7 @@ mod store;
 
 pub use attach::Hooks;
 pub use counts::COUNTS;
+pub use heritage::{Left, keep, take_over, terms};
 pub use object::{Capacity, LoadError, Loaded, Programs, load};
 pub use plane::{Plane, StartError};
 

@@ -250,6 +250,25 @@ impl Maps {
         let _ = map.delete(&key);
     }
 
+    /// All prefixes that lead to anybody.
+    pub fn prefixes(&self) -> io::Result<Vec<Cidr>> {
+        let mut prefixes = Vec::new();
+        for map in &self.allowed {
+            for key in map.keys()? {
+                let Some((bits, address)) = key.split_first_chunk() else { continue };
+                let ip = match *address {
+                    [a, b, c, d] => std::net::Ipv4Addr::new(a, b, c, d).into(),
+                    _ => match <[u8; 16]>::try_from(address) {
+                        Ok(octets) => std::net::Ipv6Addr::from(octets).into(),
+                        Err(_) => continue,
+                    },
+                };
+                prefixes.extend(u8::try_from(u32::from_ne_bytes(*bits)).ok().and_then(|len| Cidr::new(ip, len)));
+            }
+        }
+        Ok(prefixes)
+    }
+
     fn prefix(&self, prefix: Cidr) -> (&Map, Vec<u8>) {
         let bits = u32::from(prefix.prefix_len()).to_ne_bytes();
         match prefix.addr() {

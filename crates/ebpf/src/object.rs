@@ -106,6 +106,18 @@ fn failed(what: impl Into<String>) -> impl FnOnce(libbpf_rs::Error) -> LoadError
 /// # Errors
 /// What is missing, in one line.
 pub fn load(object: &[u8], capacity: Capacity) -> Result<Loaded, LoadError> {
+    load_with(object, capacity, None)
+}
+
+/// The same over maps that are there already.
+///
+/// # Errors
+/// As there.
+pub fn load_over(object: &[u8], capacity: Capacity, maps: MapFds) -> Result<Loaded, LoadError> {
+    load_with(object, capacity, Some(maps))
+}
+
+fn load_with(object: &[u8], capacity: Capacity, maps: Option<MapFds>) -> Result<Loaded, LoadError> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     if !release_at_least(&release, (6, 1)) {
         return Err(LoadError::Old(release));
@@ -115,7 +127,7 @@ pub fn load(object: &[u8], capacity: Capacity) -> Result<Loaded, LoadError> {
     }
     said().clear();
     let before = libbpf_rs::set_print(Some((PrintLevel::Debug, |_, text| said().push_str(&text))));
-    let loaded = open_and_load(object, capacity);
+    let loaded = open_and_load(object, capacity, maps.as_ref());
     libbpf_rs::set_print(before);
     let said = std::mem::take(&mut *said());
     if loaded.is_err() {
@@ -150,9 +162,9 @@ fn refused(said: &str) -> Option<LoadError> {
     Some(LoadError::Refused { program: program.to_owned(), reason: lines.next_back()?.to_owned() })
 }
 
-fn open_and_load(object: &[u8], capacity: Capacity) -> Result<Loaded, Stopped> {
+fn open_and_load(object: &[u8], capacity: Capacity, maps: Option<&MapFds>) -> Result<Loaded, Stopped> {
     let mut open = ObjectBuilder::default().open_memory(object).map_err(failed("reading the eBPF object"))?;
-    size(&mut open, capacity)?;
+    size(&mut open, capacity, maps)?;
     set_limits(&mut open, object)?;
     let loaded = open.load().map_err(|error| Stopped::Loading(error.kind(), error))?;
     let copy = |fd: std::os::fd::BorrowedFd<'_>| {
@@ -183,10 +195,15 @@ fn missing(name: &str) -> LoadError {
     LoadError::Os { what: "reading the eBPF object".to_owned(), source: io::Error::other(format!("it has no {name}")) }
 }
 
-/// Makes the maps as large as they are to be.
-fn size(open: &mut OpenObject, capacity: Capacity) -> Result<(), LoadError> {
+/// Makes the maps as large as they are to be, or has those used that are there.
+fn size(open: &mut OpenObject, capacity: Capacity, maps: Option<&MapFds>) -> Result<(), LoadError> {
     let processors = libbpf_rs::num_possible_cpus().map_err(failed("counting the processors"))?;
     for mut map in open.maps_mut() {
+        let there = MapFds::NAMES.iter().position(|name| map.name().to_str() == Some(name));
+        if let Some((at, maps)) = there.zip(maps) {
+            map.reuse_fd(maps.all[at].as_fd()).map_err(failed("using a map that is there"))?;
+            continue;
+        }
         let entries = match map.name().to_str() {
             Some("peers" | "traffic") => capacity.peers,
             Some("ledgers" | "keys" | "sessions") => capacity.peers * SESSIONS,

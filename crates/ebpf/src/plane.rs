@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use inet::{Cidr, Endpoint};
+use inet::{Cidr, Endpoint, Source};
+use linux::bpf::{Attached, Hook};
 use linux::link::Ways;
 use linux::poll::{Epoll, Interest};
 use linux::tun::Queue;
@@ -24,6 +25,7 @@ use plane::{AllowedIpChange, ControlDrop, DataPlane, PlaneEvent, Taken, Traffic,
 use crate::attach::{Hooks, Inner, Underlays};
 use crate::counts;
 use crate::events::{Ring, Told};
+use crate::heritage::Left;
 use crate::keeper::{Desk, Keeper, Watch};
 use crate::maps::Maps;
 use crate::object::Loaded;
@@ -72,11 +74,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Plane {
-    /// Puts the programs in front of a userspace plane that has no sockets yet. `queue` is one of the tunnel's interface.
+    /// Puts the programs in front of a userspace plane that has no sockets yet. `queue` is one of the tunnel's interface. Where an earlier process has
+    /// `left` something, what it did goes on, until [`DataPlane::settled`].
     ///
     /// # Errors
     /// See [`StartError`]. Nothing is left behind.
-    pub fn start(userspace: Arc<Userspace>, loaded: Loaded, queue: Queue, hooks: Hooks) -> Result<Plane, StartError> {
+    pub fn start(
+        userspace: Arc<Userspace>,
+        loaded: Loaded,
+        left: Option<Left>,
+        queue: Queue,
+        hooks: Hooks,
+    ) -> Result<Plane, StartError> {
+        let held = left.is_some();
+        let places = left.map(|left| left.places).unwrap_or_default().into_iter();
+        let is_egress = |attached: &Attached| matches!(attached.hook(), Hook::TcxEgress | Hook::FilterEgress);
+        let (egress, ingress): (Vec<_>, Vec<_>) = places.partition(is_egress);
         let Loaded { maps, mut programs } = loaded;
         let (maps, events) = Maps::new(maps).map_err(StartError::Maps)?;
         let store = Arc::new(Store::new(maps, programs.arm.take()).map_err(StartError::Maps)?);
@@ -86,10 +99,10 @@ impl Plane {
             let wait = Epoll::new()?;
             wait.add(&ring, 0, Interest::READ)?;
             wait.add(userspace.event_fd(), 1, Interest::READ)?;
-            let desk = Arc::new(Desk::new(store.clone())?);
+            let desk = Arc::new(Desk::new(store.clone(), held)?);
             let ways = Ways::open()?;
-            let inner = Inner::new(queue, programs.clone(), hooks)?;
-            let underlays = Underlays::new(programs.clone(), hooks);
+            let inner = Inner::new(queue, programs.clone(), hooks, egress.into_iter().next())?;
+            let underlays = Underlays::new(programs.clone(), hooks, ingress);
             Ok((wait, desk.clone(), Keeper::new(desk, userspace.clone(), ways, inner, underlays)?))
         };
         let (wait, desk, mut keeper) = begin().map_err(StartError::Keeper)?;
@@ -189,6 +202,10 @@ impl DataPlane for Plane {
             );
         }
         self.userspace.add_peer(peer, activity);
+        // Known from an earlier process: that is where it is, unless somebody says otherwise.
+        if let Some((addr, ip, ifindex)) = self.store.peer(peer).and_then(|(_, memory)| memory.whereabouts()) {
+            self.userspace.set_endpoint(peer, Some(Endpoint { addr, source: Some(Source { ip, ifindex }) }));
+        }
         self.desk.look_at(peer);
     }
 
@@ -235,6 +252,30 @@ impl DataPlane for Plane {
                 AllowedIpChange::Insert(prefix, peer) => self.put(&mut allowed, prefix, peer),
                 AllowedIpChange::Remove(prefix, peer) => self.take(&mut allowed, prefix, peer),
                 AllowedIpChange::Clear(peer) => self.clear(&mut allowed, peer),
+            }
+        }
+    }
+
+    fn settled(&self) {
+        if !self.desk.release() {
+            return;
+        }
+        self.store.end_unclaimed();
+        let mut allowed = lock(&self.allowed);
+        match self.store.maps.prefixes() {
+            Ok(prefixes) => {
+                let gone = prefixes.into_iter().filter(|prefix| !allowed.owner.contains_key(prefix));
+                gone.for_each(|prefix| self.store.maps.disallow(prefix));
+                if self.desk.take_overflow() {
+                    for (prefix, peer) in allowed.owner.clone() {
+                        self.put(&mut allowed, prefix, peer);
+                    }
+                }
+            }
+            // Some may lead to peers that are others now.
+            Err(error) => {
+                log::error!("the allowed IPs that are left cannot be read: {error}");
+                self.desk.overflow();
             }
         }
     }

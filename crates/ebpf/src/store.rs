@@ -211,22 +211,37 @@ impl Store {
         (0..self.maps.ledgers.len()).for_each(|slot| self.end(slot));
     }
 
-    /// Ends what another process left and nobody has asked for.
+    /// Ends what another process left and nobody has asked for. Sessions of peers that were asked for are theirs still.
     pub fn end_unclaimed(&self) {
         let (sessions, peers) = {
             let mut slots = self.slots();
-            (std::mem::take(&mut slots.left), std::mem::take(&mut slots.unclaimed))
+            let (claimed, others) = std::mem::take(&mut slots.left)
+                .into_iter()
+                .partition(|(_, owner)| matches!(slots.peer_at.get(*owner as usize), Some(Some(_))));
+            slots.left = claimed;
+            (others, std::mem::take(&mut slots.unclaimed))
         };
-        for (slot, _) in sessions {
-            self.end(slot);
-            self.slots().free_sessions.give_back(slot);
-        }
+        self.end_left(sessions);
         for slot in peers.into_values() {
             self.free_peer(slot);
         }
     }
 
+    fn end_left(&self, sessions: Vec<(u32, u32)>) {
+        for (slot, _) in sessions {
+            self.end(slot);
+            self.slots().free_sessions.give_back(slot);
+        }
+    }
+
     fn free_peer(&self, slot: u32) {
+        let left = {
+            let mut slots = self.slots();
+            let (left, others) = std::mem::take(&mut slots.left).into_iter().partition(|(_, owner)| *owner == slot);
+            slots.left = others;
+            left
+        };
+        self.end_left(left);
         if let Some(peer) = self.maps.peers.get(slot) {
             peer.clear();
             peer.in_use.store(0, Ordering::Release);

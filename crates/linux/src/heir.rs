@@ -22,6 +22,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 use crate::bpf::{Attached, Hook};
 use crate::netns;
 use crate::steward::{self, END, Place, TAKEN};
+use crate::tun::Queue;
 
 /// Where the sockets are.
 pub const FOLDER: &str = "/run/wireloom";
@@ -126,6 +127,13 @@ impl Heritage {
     pub fn remove(&mut self, name: &str) -> Option<OwnedFd> {
         let at = self.kept.iter().position(|(kept, _)| kept == name)?;
         Some(self.kept.remove(at).1)
+    }
+
+    /// The first of the interface's queues.
+    pub fn queue(&self) -> Option<Queue> {
+        let first = format!("{}0", steward::QUEUE);
+        let (_, fd) = self.kept.iter().find(|(name, _)| *name == first)?;
+        fd.try_clone().ok().map(Queue::from)
     }
 
     /// The interface's queues, in their order.

@@ -33,6 +33,9 @@ pub trait DataPlane: Send + Sync {
 
     /// Applies the changes in order and publishes them at once.
     fn change_allowed_ips(&self, changes: &[AllowedIpChange]);
+    /// Who the peers are has been said: a change that named some, or was to be all of them, is applied, and there is a private key. What an earlier
+    /// process left, and nobody has asked for by now, is not wanted.
+    fn settled(&self) {}
     /// The peer's allowed IPs, in the order in which they were taken.
     fn allowed_ips(&self, peer: PeerId) -> Vec<Cidr>;
 

@@ -7,15 +7,16 @@
 use std::env;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use config::policy::Rule;
 use control::{Device, DeviceConfig, DeviceError, Driver, DriverError, End, uapi::Server};
-use ebpf::{Capacity, Hooks};
+use ebpf::{Capacity, Hooks, Left, Loaded};
 use linux::capabilities::{self, CapabilitySet};
+use linux::heir::{self, Heritage};
 use linux::link::Monitor;
 use linux::poll::{Signal, SignalFd};
 use linux::process::{self, DaemoniseError, Output, Readiness};
@@ -356,7 +357,9 @@ impl Running {
         }
         // After the last look at files of our own in /proc, which are root's from here on.
         process::no_dump().map_err(os("making the process undumpable"))?;
-        let tun = open_tun(args, environment)?;
+        let heir = heir::path(args.interface.as_str());
+        let mut heritage = find_heritage(args, environment, &heir)?;
+        let tun = open_tun(args, environment, heritage.as_mut())?;
         let queue = tun.queues[0].try_clone().map_err(os("duplicating the TUN descriptor"))?;
         let given = args.socket.map(|number| ("--socket", number));
         let listener = match given.or(environment.uapi.map(|number| ("WG_UAPI_FD", number))) {
@@ -371,9 +374,17 @@ impl Running {
 
         let programs = match engine {
             Engine::Userspace => None,
-            Engine::Ebpf => Some(ebpf::load(ebpf::OBJECT, Capacity::default())?),
+            Engine::Ebpf => Some(load_programs(heritage.as_mut())?),
         };
         if !args.no_sandbox {
+            if let Some((loaded, _)) = &programs {
+                ebpf::keep(loaded).map_err(os("handing the maps to the steward"))?;
+                for (number, queue) in tun.queues.iter().enumerate() {
+                    let name = format!("{}{number}", steward::QUEUE);
+                    steward::keep(&name, queue).map_err(os("handing a queue to the steward"))?;
+                }
+                heir::await_successor(&heir).map_err(os("making the socket for a successor"))?;
+            }
             // All that takes a privilege of ours has been done, and the threads start without.
             steward::entrust(listener.path(), args.socket.is_some())
                 .map_err(os("handing the socket to the steward"))?;
@@ -392,9 +403,10 @@ impl Running {
         let userspace = Arc::new(Userspace::start(tun.queues, config)?);
         let plane: Arc<dyn DataPlane> = match programs {
             None => userspace,
-            Some(programs) => Arc::new(ebpf::Plane::start(
+            Some((programs, left)) => Arc::new(ebpf::Plane::start(
                 userspace,
                 programs,
+                left,
                 queue.try_clone().map_err(os("duplicating the TUN descriptor"))?,
                 args.hooks,
             )?),
@@ -411,6 +423,13 @@ impl Running {
         if !duties.is_empty() {
             attend::start(&tun.name, &duties)?;
         }
+        if engine == Engine::Ebpf {
+            // From here on the steward has what a successor needs.
+            steward::is_whole(&ebpf::terms()).map_err(os("handing everything to the steward"))?;
+        }
+        if let Some(heritage) = heritage {
+            heritage.take().map_err(os("taking over what an earlier daemon left"))?;
+        }
         let sandbox = (!args.no_sandbox).then_some(Role::Daemon { maps: engine == Engine::Ebpf });
         Ok(Self { server, driver, plane, interface: args.interface.clone(), sandbox, stays })
     }
@@ -425,6 +444,8 @@ impl Running {
             sandbox::enter(role);
         }
         let end = driver.run();
+        // Nobody is to carry on.
+        steward::farewell();
         if matches!(end, Ok(End::InterfaceGone)) {
             // Whoever else has the socket has no use for it.
             stays.set(false);
@@ -481,8 +502,45 @@ fn listen(interface: &str) -> Result<Listener, ListenError> {
     }
 }
 
+/// What an earlier daemon of this interface has left with its steward, if it was one of this place, and if we are not given an interface.
+fn find_heritage(args: &RunArgs, environment: &Environment, path: &Path) -> Result<Option<Heritage>, RunError> {
+    let taking = os("taking over what an earlier daemon left");
+    let Some(heritage) = Heritage::find(path).map_err(taking)? else { return Ok(None) };
+    let given = !args.queues.is_empty() || environment.tun.is_some();
+    let look = || {
+        let Some(queue) = heritage.queue() else { return Ok(false) };
+        let place = match &args.netns {
+            Some(netns) => open_netns(netns)?,
+            None => netns::current()?,
+        };
+        let is_there = queue.name()? == args.interface.as_str() && netns::same(queue.netns()?.as_fd(), place.as_fd())?;
+        Ok::<_, std::io::Error>(is_there && heritage.is_of_here()?)
+    };
+    match look() {
+        Ok(true) if !given => return Ok(Some(heritage)),
+        Err(error) => log::debug!("what an earlier daemon left cannot be used: {error}"),
+        Ok(_) => (),
+    }
+    log::warn!("what an earlier daemon of {} left is not of this interface, and is not taken over", args.interface);
+    Ok(None)
+}
+
+/// Loads the programs: over what an earlier daemon left, if that can be.
+fn load_programs(heritage: Option<&mut Heritage>) -> Result<(Loaded, Option<Left>), RunError> {
+    let left = heritage.map(|heritage| ebpf::take_over(ebpf::OBJECT, Capacity::default(), heritage));
+    match left {
+        Some(Ok((loaded, left))) => return Ok((loaded, Some(left))),
+        Some(Err(error)) => log::warn!("the sessions of an earlier daemon are not taken over: {error}"),
+        None => (),
+    }
+    Ok((ebpf::load(ebpf::OBJECT, Capacity::default())?, None))
+}
+
 /// Makes the interface, or takes over the one that was inherited.
-fn open_tun(args: &RunArgs, environment: &Environment) -> Result<Tun, RunError> {
+fn open_tun(args: &RunArgs, environment: &Environment, heritage: Option<&mut Heritage>) -> Result<Tun, RunError> {
+    let left = heritage.map(Heritage::queues);
+    let taken_over = left.is_some();
+    let fresh = !taken_over && args.queues.is_empty();
     let want = if args.no_tun_offload { Offloads::default() } else { Offloads::ALL };
     let (mut tun, ours) = match environment.tun {
         _ if !args.queues.is_empty() => {
@@ -490,6 +548,7 @@ fn open_tun(args: &RunArgs, environment: &Environment) -> Result<Tun, RunError> 
             (tun::take_over(queues, want)?, true)
         }
         Some(number) => (tun::from_fd(adopt("WG_TUN_FD", number)?, want)?, false),
+        None if left.is_some() => (tun::take_over(left.into_iter().flatten().collect(), want)?, true),
         None => {
             let workers = args.workers.map_or_else(process::cpus, NonZeroUsize::get).min(tun::QUEUES_MAX);
             (tun::create(args.interface.as_str(), workers, want)?, true)
@@ -501,13 +560,13 @@ fn open_tun(args: &RunArgs, environment: &Environment) -> Result<Tun, RunError> 
     {
         // The kernel's own rule moves flows from queue to queue in mid-stream, and so out of order. Order comes before speed.
         log::warn!("one worker only: flows cannot be steered, which takes CAP_BPF ({error})");
-        if args.queues.is_empty() {
+        if fresh {
             drop(tun);
             tun = tun::create(args.interface.as_str(), 1, want)?;
         }
     }
     // One that is handed over has the MTU that it is to have, or is about to get it.
-    let mtu = args.mtu.map(u32::from).or(args.queues.is_empty().then_some(MTU));
+    let mtu = args.mtu.map(u32::from).or(fresh.then_some(MTU));
     let home = netns::current().map_err(os("looking at the network namespace"))?;
     let monitor = Monitor::follow(&tun.queues[0], home.as_fd()).map_err(os("looking at the interface"))?;
     if let Some(mtu) = mtu {
@@ -525,6 +584,8 @@ fn open_tun(args: &RunArgs, environment: &Environment) -> Result<Tun, RunError> 
         log::debug!("the interface's queue keeps its length: {error}");
     }
     let silent = match &args.netns {
+        // It is there already.
+        Some(_) if taken_over => Ok(()),
         Some(name) => put_into(&tun, name)?,
         None if ours => monitor.set_silent(tun.index),
         None => Ok(()),

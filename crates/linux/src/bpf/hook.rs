@@ -131,7 +131,7 @@ impl Attached {
         Ok(Attached { hook, interface, handle, held })
     }
 
-    /// Puts another program in the place of the one that is there, with no moment between the two. Do it while the process may.
+    /// Puts another program in the place of the one that is there, with no moment between the two.
     ///
     /// # Errors
     /// The program is of another kind, or the interface has gone.

@@ -18,10 +18,11 @@ pub use hook::{Attached, Hook};
 pub(crate) const MAP_LOOKUP: libc::c_int = 1;
 pub(crate) const MAP_UPDATE: libc::c_int = 2;
 const MAP_DELETE: libc::c_int = 3;
+const NEXT_KEY: libc::c_int = 4;
 pub(crate) const PROGRAM_RUN: libc::c_int = 10;
 pub(crate) const INFO_BY_FD: libc::c_int = 15;
 pub(crate) const LINK_CREATE: libc::c_int = 28;
-const LINK_UPDATE: libc::c_int = 29;
+pub(crate) const LINK_UPDATE: libc::c_int = 29;
 
 /// Types of maps that have a value for each processor (`enum bpf_map_type`): hash, array, LRU hash.
 const PER_CPU: [u32; 3] = [5, 6, 10];
@@ -36,8 +37,9 @@ struct Element {
     flags: u64,
 }
 
-/// The commands that take no privilege but a descriptor.
-pub(crate) const UNPRIVILEGED: [libc::c_int; 4] = [MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, PROGRAM_RUN];
+/// The commands that take no privilege but a descriptor, or two.
+pub(crate) const UNPRIVILEGED: [libc::c_int; 6] =
+    [MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, NEXT_KEY, PROGRAM_RUN, LINK_UPDATE];
 
 /// The fields of `union bpf_attr` for BPF_PROG_RUN.
 #[repr(C)]
@@ -165,6 +167,28 @@ impl Map {
         self.check(key, None)?;
         // SAFETY: the key has the map's size, and this command looks at no value.
         unsafe { self.call(MAP_DELETE, key, 0) }
+    }
+
+    /// All keys, in no order. Of a map that changes meanwhile some may be missing, or twice.
+    pub fn keys(&self) -> io::Result<Vec<Vec<u8>>> {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        let mut next = vec![0; self.key];
+        loop {
+            let map = self.fd.as_raw_fd() as u32;
+            // Without a key it is the first.
+            let key = keys.last().map_or(0, |key| key.as_ptr() as u64);
+            let mut element = Element { map, pad: 0, key, value: next.as_mut_ptr() as u64, flags: 0 };
+            // SAFETY: both keys have the map's size, and the next one may be written.
+            match unsafe { call(NEXT_KEY, &mut element) } {
+                Ok(_) => keys.push(next.clone()),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(keys),
+                Err(error) => return Err(error),
+            }
+            // One that changes all the time has no end.
+            if keys.len() > 2 * self.entries as usize {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+        }
     }
 
     fn check(&self, key: &[u8], value: Option<usize>) -> io::Result<()> {
