@@ -358,7 +358,7 @@ impl Running {
         // After the last look at files of our own in /proc, which are root's from here on.
         process::no_dump().map_err(os("making the process undumpable"))?;
         let heir = heir::path(args.interface.as_str());
-        let mut heritage = find_heritage(args, environment, &heir)?;
+        let mut heritage = find_heritage(args, &heir)?;
         let tun = open_tun(args, environment, heritage.as_mut())?;
         let queue = tun.queues[0].try_clone().map_err(os("duplicating the TUN descriptor"))?;
         let given = args.socket.map(|number| ("--socket", number));
@@ -502,11 +502,10 @@ fn listen(interface: &str) -> Result<Listener, ListenError> {
     }
 }
 
-/// What an earlier daemon of this interface has left with its steward, if it was one of this place, and if we are not given an interface.
-fn find_heritage(args: &RunArgs, environment: &Environment, path: &Path) -> Result<Option<Heritage>, RunError> {
+/// What an earlier daemon of this interface has left with its steward, if it was one of this place.
+fn find_heritage(args: &RunArgs, path: &Path) -> Result<Option<Heritage>, RunError> {
     let taking = os("taking over what an earlier daemon left");
     let Some(heritage) = Heritage::find(path).map_err(taking)? else { return Ok(None) };
-    let given = !args.queues.is_empty() || environment.tun.is_some();
     let look = || {
         let Some(queue) = heritage.queue() else { return Ok(false) };
         let place = match &args.netns {
@@ -517,7 +516,7 @@ fn find_heritage(args: &RunArgs, environment: &Environment, path: &Path) -> Resu
         Ok::<_, std::io::Error>(is_there && heritage.is_of_here()?)
     };
     match look() {
-        Ok(true) if !given => return Ok(Some(heritage)),
+        Ok(true) => return Ok(Some(heritage)),
         Err(error) => log::debug!("what an earlier daemon left cannot be used: {error}"),
         Ok(_) => (),
     }

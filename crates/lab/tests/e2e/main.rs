@@ -45,6 +45,7 @@ mod quick_kill_switch;
 mod quick_reference;
 mod quick_up;
 mod reload;
+mod restart;
 mod routing;
 mod scale;
 mod service;

@@ -1,15 +1,17 @@
 //! Keys and peers once more: for a daemon that has taken over an interface which is up. And its attendant, which has ended with the service.
 
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use linux::netns;
+use linux::{heir, netns, unix};
 
 use super::configure::{Configure, Endpoints, Mark};
+use super::engine::Engine;
 use super::error::QuickError;
 use super::journal::{FOLDER, Journal};
-use super::link::open_netns;
+use super::link::{Link, open_netns};
 use super::place::Place;
 use super::step::{Stage, Step, StepError};
 use crate::attend::{Duties, Name};
@@ -50,6 +52,20 @@ pub fn configure_again(journal: &mut Journal, interrupted: &Arc<AtomicBool>) -> 
     }
     journal.write().map_err(|source| QuickError::Journal { path: FOLDER.into(), source })?;
     attend(journal, &stage, &names)
+}
+
+/// Whether the daemon of this interface has died, and what it left is kept for another one.
+pub fn is_orphan(journal: &Journal) -> bool {
+    let answers = UnixStream::connect(unix::socket_path(&journal.interface)).is_ok();
+    journal.engine == Engine::Ebpf && !answers && heir::path(&journal.interface).exists()
+}
+
+/// Starts a daemon that carries on with what one that died has left. All else that belongs to the interface is there.
+pub fn carry_on(journal: &mut Journal, interrupted: &Arc<AtomicBool>) -> Result<(), Error> {
+    let link = Link::new(&journal.interface, journal.engine, journal.netns.as_deref());
+    let interface = journal.interface.clone();
+    link.run().map_err(|error| QuickError::Again { interface, source: Box::new(error.into()) })?;
+    configure_again(journal, interrupted)
 }
 
 /// Has the kernel's interface attended to again. It has itself never ended.

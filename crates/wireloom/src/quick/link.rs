@@ -139,7 +139,7 @@ impl Link {
     }
 
     /// Starts the daemon, and returns when it is ready.
-    fn run(&self) -> Result<(), LinkError> {
+    pub fn run(&self) -> Result<(), LinkError> {
         if let Some(Starter(start)) = &self.starter {
             return start(self.engine, self.netns.as_deref()).map_err(LinkError::Start);
         }

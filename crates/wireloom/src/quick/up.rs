@@ -12,6 +12,7 @@ use config::quick::Quick;
 use linux::netns;
 use linux::rt::Rt;
 
+use super::again;
 use super::engine::{self, Choice, Engine, Wish};
 use super::error::QuickError;
 use super::journal::{self, Journal, Lock};
@@ -129,6 +130,15 @@ pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
     privileged("up")?;
     let interrupted = watch()?;
     let _lock = Lock::take(&interface)?;
+    if starter.is_none()
+        && let Some(mut journal) = Journal::read(&interface)?
+        && Some(journal.home) == journal::numbers(&home).ok()
+        && again::is_orphan(&journal)
+        && args.match_those_of(&journal)
+    {
+        eprintln!("wireloom: {interface}: its daemon has ended; another one carries on");
+        return again::carry_on(&mut journal, &interrupted);
+    }
     let keep = |journal: &Journal| args.kill_switch && journal.netns == args.netns;
     let kept = clear(&interface, &home, inside.as_ref(), keep)?;
     let facts = look(&quick, inside.as_ref(), false)?;
