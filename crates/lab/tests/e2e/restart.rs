@@ -115,7 +115,7 @@ fn nothing_is_lost_while_the_daemon_is_killed_and_started_again() {
     let (recorded, count) = (&said[0][10], replayed());
     socket.send_to(&recorded.payload, recorded.to).unwrap();
     wait_until("the repetition to be refused", SOON, || replayed() == count + 1).unwrap();
-    let endpoint = right.daemon.status().unwrap().peer(&left.keys.public).unwrap().endpoint.clone();
+    let endpoint = right.daemon.status().unwrap().peer(&left.keys.public).unwrap().endpoint;
     assert_ne!(endpoint, Some(socket.local_addr().unwrap()), "and believed in nothing");
 }
 
