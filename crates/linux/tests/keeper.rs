@@ -2,7 +2,7 @@
 //! namespace of its own, which this program starts with the case's name. Forking the steward needs a process of one thread, so there is no test
 //! harness here. Needs root.
 
-#![allow(clippy::unwrap_used)] // a test that cannot set itself up fails
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by it")]
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
