@@ -17,7 +17,7 @@ use crate::common::{LIMIT, SOON, check_pings, spec, wait_for_ping, wireloom};
 use crate::engines::each_engine;
 use crate::lifecycle::WITH_SOCKET;
 
-each_engine!(what_is_told_is_what_happened_and_holds_no_keys, what_was_lost_on_the_way_is_told);
+each_engine!(what_is_told_is_what_happened_and_holds_no_keys,);
 
 fn program() -> String {
     wireloom().program().unwrap().display().to_string()

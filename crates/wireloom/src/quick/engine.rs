@@ -1,6 +1,6 @@
 //! Which WireGuard an interface runs on: the kernel's, or ours.
 
-use std::fmt;
+use std::{env, fmt};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,18 @@ pub enum Wish {
     Ebpf,
     /// The kernel's
     Kernel,
+}
+
+impl Wish {
+    /// What the variable WIRELOOM_ENGINE asks for, if it is there and not empty.
+    ///
+    /// # Errors
+    /// [`QuickError::Environment`] where that is no engine.
+    pub fn of_environment() -> Result<Option<Wish>, QuickError> {
+        let Some(value) = env::var_os("WIRELOOM_ENGINE").filter(|value| !value.is_empty()) else { return Ok(None) };
+        let value = value.to_string_lossy().into_owned();
+        Wish::from_str(&value, false).map(Some).map_err(|_| QuickError::Environment(value))
+    }
 }
 
 impl From<config::quick::Engine> for Wish {

@@ -36,6 +36,8 @@ pub enum QuickError {
     NoPolicy,
     #[error("this kernel has no WireGuard of its own, expected `--engine userspace`")]
     NoKernelEngine,
+    #[error("WIRELOOM_ENGINE is '{0}', expected auto, userspace, ebpf or kernel")]
+    Environment(String),
     #[error("cannot keep the journal {}: {source}", path.display())]
     Journal { path: PathBuf, source: io::Error },
     #[error("the journal {} makes no sense ({source}), expected it to be as `wireloom up` left it; remove it, and what it was about by hand", path.display())]

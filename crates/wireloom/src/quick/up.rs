@@ -66,9 +66,12 @@ pub struct UpArgs {
 }
 
 impl UpArgs {
-    /// The engine that is asked for: here, or else in the file.
-    fn wish(&self, quick: Option<&Quick>) -> Option<Wish> {
-        self.engine.or_else(|| quick?.engine.map(Wish::from))
+    /// The engine that is asked for: here, or else in the file, or else by the environment.
+    fn wish(&self, quick: Option<&Quick>) -> Result<Option<Wish>, QuickError> {
+        match self.engine.or_else(|| quick?.engine.map(Wish::from)) {
+            None => Wish::of_environment(),
+            wish => Ok(wish),
+        }
     }
 
     fn options(&self, choice: &Choice) -> Options {
@@ -87,7 +90,7 @@ impl UpArgs {
     pub fn match_those_of(&self, journal: &Journal) -> bool {
         let Ok(place) = Place::find(&self.what) else { return false };
         let quick = place.read().ok();
-        let choice = Choice::make(self.wish(quick.as_ref()), engine::kernel_has_one).ok();
+        let choice = self.wish(quick.as_ref()).and_then(|wish| Choice::make(wish, engine::kernel_has_one)).ok();
         let options = choice.map(|choice| self.options(&choice));
         options.is_some() && options == journal.options && place.file == journal.file
     }
@@ -110,7 +113,7 @@ pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
     let interface = place.interface.to_string();
     let home = netns::current().map_err(Error::Links)?;
     let inside = args.netns.as_deref().map(open).transpose()?;
-    let choice = Choice::make(args.wish(Some(&quick)), engine::kernel_has_one)?;
+    let choice = Choice::make(args.wish(Some(&quick))?, engine::kernel_has_one)?;
     let options = args.options(&choice);
     if let Some(file) = &options.policy {
         if choice.engine == Engine::Kernel {
