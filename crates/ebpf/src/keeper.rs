@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use inet::Source;
 use linux::link::{Changes, Interface, Ways};
 use linux::poll::{Epoll, Event, EventFd, Interest};
-use noise::PeerId;
+use noise::{PeerId, Session};
 use plane::{DataPlane, Observer, userspace::Userspace};
 
 use crate::attach::{Inner, Underlays};
@@ -222,6 +222,10 @@ impl Observer for Watch {
             self.desk.moved(peer, &userspace);
         }
     }
+
+    fn session_confirmed(&self, peer: PeerId, session: &Session) {
+        self.desk.store.set_current(peer, Some(session));
+    }
 }
 
 /// The keeper's state.
@@ -364,9 +368,12 @@ impl Keeper {
             _ => None,
         };
         let ip = source.map(|source| source.ip);
+        if ip.is_some_and(|ip| !self.ways.is_ours(ip)) {
+            // Userspace sends the next packet, and forgets the address by that, of which we are told.
+            return None;
+        }
         let mut way = self.ways.way(remote, ip, scope, port, mark);
         if way.is_err() && ip.is_some() {
-            // Userspace forgets an address that is ours no more when it next sends.
             way = self.ways.way(remote, None, scope, port, mark);
         }
         let way = way.ok()??;

@@ -102,6 +102,10 @@ pub trait Observer: Send + Sync {
     /// The peer's endpoint is another one: an authentic packet came from there, or to another address of ours, or our address was forgotten because
     /// it cannot be sent from. [`DataPlane::endpoint`] tells it. What control changes itself is not told.
     fn endpoint_moved(&self, peer: PeerId);
+
+    /// The peer's first data message of a session that it began has come, and from here on we send with that session. Told before the message's packet is
+    /// handed on, so that whatever answers it leaves under the new session, whoever seals it.
+    fn session_confirmed(&self, peer: PeerId, session: &Session);
 }
 
 /// One change of the allowed IPs.

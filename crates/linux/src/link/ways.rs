@@ -145,6 +145,12 @@ impl Ways {
         Ok(way)
     }
 
+    /// Whether an address is one of this host's. Of IPv6 the kernel does not look at the source when it is asked for a way.
+    pub fn is_ours(&mut self, ip: IpAddr) -> bool {
+        // The discard port, since none is asked about.
+        matches!(self.way(SocketAddr::new(ip, 9), None, None, 0, 0), Ok(None))
+    }
+
     /// The hardware address of a neighbour, as far as it is known.
     pub fn neighbour(&mut self, interface: u32, ip: IpAddr) -> Option<[u8; 6]> {
         let mut header = [0; NEIGHBOUR];
@@ -319,6 +325,9 @@ mod tests {
             assert_eq!(way(&mut ways, "fd02::9", None, 0), found(two, "fd02::1", None, None));
             assert_eq!(way(&mut ways, "192.0.1.1", None, 0), Ok(None), "it is ourselves");
             assert_eq!(way(&mut ways, "198.51.100.1", None, 0), Err(Some(libc::ENETUNREACH)));
+            for net in ["192.0.1.", "fd01::"] {
+                assert!(ways.is_ours(host(&format!("{net}1"))) && !ways.is_ours(host(&format!("{net}3"))), "{net}");
+            }
             ip("address add 192.0.1.7/24 dev one");
             ip("route add 198.51.100.0/24 via 192.0.1.254 mtu 1300");
             ip("route add 198.51.100.0/24 via 192.0.2.254 table 77");

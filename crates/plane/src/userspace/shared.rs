@@ -208,6 +208,13 @@ impl Shared {
         }
     }
 
+    /// A worker has confirmed a session.
+    pub(crate) fn session_confirmed(&self, peer: PeerId, session: &Session) {
+        if let Some(observer) = self.observer.get() {
+            observer.session_confirmed(peer, session);
+        }
+    }
+
     /// The session with this receiver index.
     #[inline]
     pub(crate) fn session(&self, index: u32) -> Option<Installed> {

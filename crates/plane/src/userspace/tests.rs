@@ -373,6 +373,8 @@ impl crate::Observer for Watcher {
     fn endpoint_moved(&self, peer: PeerId) {
         self.0.lock().unwrap().push(peer);
     }
+
+    fn session_confirmed(&self, _: PeerId, _: &Session) {}
 }
 
 /// The peer is where its newest packet came from, though a late one came after it and in the same job.

@@ -244,6 +244,7 @@ impl Arrivals<'_> {
             // former one may not be (it may have been restarted). Control hears of it and has the last word.
             if !session.is_revoked() {
                 peer.current.store(Some(session.clone()));
+                shared.session_confirmed(peer.id, session);
             }
             shared.events.confirmed(session.clone());
         }
