@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use inet::Source;
+use linux::icmp::TooBig;
 use linux::link::{Changes, Interface, Ways};
+use linux::memory::hide_stack;
 use linux::poll::{Epoll, Event, EventFd, Interest};
 use noise::{PeerId, Session};
 use plane::{DataPlane, Observer, userspace::Userspace};
@@ -28,6 +30,8 @@ use crate::store::Store;
 /// After a look at all peers so many times as long passes before the next.
 const REST: u32 = 4;
 const REST_MAX: Duration = Duration::from_secs(5);
+/// How long the kernel may take to write down how large a path's packets may be, once that was reported.
+const SETTLE: Duration = Duration::from_millis(5);
 
 /// What is to be looked at.
 #[derive(Default)]
@@ -54,6 +58,8 @@ pub(crate) struct Desk {
     full: AtomicBool,
     /// The maps are as another process left them, and stay so until it is said who the peers are.
     held: AtomicBool,
+    /// Somebody listens at the interface.
+    watched: AtomicBool,
     store: Arc<Store>,
 }
 
@@ -75,6 +81,7 @@ impl Desk {
             here: AtomicBool::new(false),
             full: AtomicBool::new(false),
             held: AtomicBool::new(held),
+            watched: AtomicBool::new(false),
             store,
         })
     }
@@ -200,12 +207,26 @@ impl Desk {
         self.enable();
     }
 
+    fn set_watched(&self, watched: bool) {
+        if self.watched.swap(watched, Ordering::Relaxed) != watched {
+            log::info!(
+                "{}",
+                if watched {
+                    "somebody listens at the interface: all packets are left to userspace, where they are heard"
+                } else {
+                    "nobody listens at the interface any more"
+                }
+            );
+        }
+        self.enable();
+    }
+
     fn enable(&self) {
         if self.is_held() {
             return;
         }
-        let enabled =
-            self.up.load(Ordering::SeqCst) && self.here.load(Ordering::SeqCst) && !self.full.load(Ordering::SeqCst);
+        let is = |what: &AtomicBool| what.load(Ordering::SeqCst);
+        let enabled = is(&self.up) && is(&self.here) && !is(&self.full) && !is(&self.watched);
         self.store.maps.device().enabled.store(enabled.into(), Ordering::SeqCst);
     }
 }
@@ -236,6 +257,8 @@ pub(crate) struct Keeper {
     inner: Inner,
     underlays: Underlays,
     wait: Epoll,
+    /// Reports that a datagram was too big for a path.
+    too_big: Option<TooBig>,
     /// Routes changed since the last look at all peers.
     again: bool,
     next: Instant,
@@ -248,11 +271,15 @@ impl Keeper {
         ways: Ways,
         inner: Inner,
         underlays: Underlays,
+        too_big: Option<TooBig>,
     ) -> io::Result<Keeper> {
         let wait = Epoll::new()?;
         wait.add(&ways, 0, Interest::READ)?;
         wait.add(&desk.wake, 1, Interest::READ)?;
-        Ok(Keeper { desk, userspace, ways, inner, underlays, wait, again: false, next: Instant::now() })
+        for socket in too_big.iter().flat_map(TooBig::sockets) {
+            wait.add(socket, 2, Interest::READ)?;
+        }
+        Ok(Keeper { desk, userspace, ways, inner, underlays, wait, too_big, again: false, next: Instant::now() })
     }
 
     /// Looks where the tunnel's interface is.
@@ -267,6 +294,8 @@ impl Keeper {
             self.desk.store.maps.device().inner_ifindex.store(index, Ordering::Release);
         }
         self.desk.set_here(index.is_some());
+        let is_watched = |index| self.ways.interface(index).is_ok_and(|interface| interface.is_watched);
+        self.desk.set_watched(index.is_some_and(is_watched));
         if was_here && index.is_none() && found.is_ok() {
             log::info!(
                 "the interface is in another network namespace than its sockets: all packets are left to userspace"
@@ -277,7 +306,8 @@ impl Keeper {
 
     /// Runs until it is told to end. What is attached goes with it.
     pub(crate) fn run(mut self) {
-        let mut events = [Event::EMPTY; 2];
+        hide_stack();
+        let mut events = [Event::EMPTY; 4];
         loop {
             let timeout = self.again.then(|| self.next.saturating_duration_since(Instant::now()));
             if let Err(error) = self.wait.wait(&mut events, timeout) {
@@ -289,10 +319,18 @@ impl Keeper {
             if asked.end {
                 return self.inner.let_go();
             }
+            if let Some(too_big) = &self.too_big
+                && too_big.drain(self.desk.port.load(Ordering::Relaxed) as u16)
+            {
+                // The kernel has it after us.
+                self.again = true;
+                self.next = self.next.max(Instant::now() + SETTLE);
+            }
             let changes = self.ways.changes();
+            let links = changes.links || changes.lost;
             let mut due = asked.peers;
             self.hear(changes, &mut due);
-            if asked.inner
+            if (asked.inner || links)
                 && let Err(error) = self.find_inner()
             {
                 log::debug!("the interface is not found: {error}");

@@ -1,19 +1,20 @@
 //! The maps that the programs work with: three as memory that both sides have before them, the others by calls.
 //!
 //! A [`Mapping`] is an array map's memory. It stays mapped for as long as anything borrowed from it is held: what is lent to sessions and peers holds it
-//! too ([`crate::store`]).
+//! too ([`crate::store`]). The kernel puts all pages of such a mapping before the process at once, so each piece of it is mapped when somebody first asks for
+//! an element there: a daemon with few peers has little of it.
 
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use inet::Cidr;
 use linux::bpf::Map;
 use noise::Ledger;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use zeroize::Zeroizing;
 
 use crate::layout::{Device, NONE, Peer, Traffic};
@@ -37,11 +38,19 @@ unsafe impl Shared for Ledger {}
 #[repr(C)]
 pub struct Word(pub AtomicU64);
 
+/// Bytes that are mapped at once: whole pages, of whatever size they are.
+const PIECE: usize = 64 << 10;
+
 /// The memory of an array map.
 pub struct Mapping<T> {
+    /// Where room for all of it is kept.
     start: NonNull<T>,
     len: usize,
     bytes: usize,
+    map: OwnedFd,
+    /// Which pieces are mapped. They stay so.
+    pieces: Box<[AtomicBool]>,
+    mapping: Mutex<()>,
     kind: PhantomData<T>,
 }
 
@@ -53,25 +62,84 @@ unsafe impl<T: Sync> Sync for Mapping<T> {}
 #[allow(private_bounds, reason = "only what is in this crate lies in its maps")]
 impl<T: Shared> Mapping<T> {
     fn new(map: &Map) -> io::Result<Mapping<T>> {
-        const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 8) };
+        const { assert!(size_of::<T>().is_multiple_of(8) && size_of::<T>() <= PIECE && align_of::<T>() <= 8) };
         if map.sizes() != (4, size_of::<T>()) {
             return Err(io::Error::other("a map has another layout than this program"));
         }
-        let len = map.entries() as usize;
-        let bytes = (len * size_of::<T>()).next_multiple_of(rustix::param::page_size());
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice, of a map that has these bytes.
-        let start = unsafe { mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, map, 0)? };
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Mapping { start, len, bytes, kind: PhantomData })
+        Mapping::over(map.as_fd().try_clone_to_owned()?, map.entries() as usize)
     }
 
-    /// The element of this slot, if there is one.
+    /// The same memory once more, which is let go when this is.
+    pub fn again(&self) -> io::Result<Mapping<T>> {
+        Mapping::over(self.map.try_clone()?, self.len)
+    }
+
+    fn over(map: OwnedFd, len: usize) -> io::Result<Mapping<T>> {
+        let bytes = (len * size_of::<T>()).next_multiple_of(rustix::param::page_size());
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice, which nobody may read or write yet.
+        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::empty(), flags)? };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?;
+        let pieces = (0..bytes.div_ceil(PIECE)).map(|_| AtomicBool::new(false)).collect();
+        let mapping = Mapping { start, len, bytes, map, pieces, mapping: Mutex::new(()), kind: PhantomData };
+        // All have a first one, and most a use for it.
+        if mapping.get(0).is_none() {
+            return Err(io::Error::other("a map cannot be mapped"));
+        }
+        Ok(mapping)
+    }
+
+    /// Maps a piece.
+    #[cold]
+    fn map(&self, piece: usize) {
+        let _mapping = self.mapping.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.pieces[piece].load(Ordering::Acquire) {
+            return;
+        }
+        let at = piece * PIECE;
+        let (len, protection) = (PIECE.min(self.bytes - at), ProtFlags::READ | ProtFlags::WRITE);
+        // SAFETY: it takes the place of room that we keep for it, and into which nobody has a reference before the piece is mapped.
+        let mapped = unsafe {
+            let place = self.start.cast::<u8>().add(at).as_ptr().cast();
+            mmap(place, len, protection, MapFlags::SHARED | MapFlags::FIXED, &self.map, at as u64)
+        };
+        match mapped {
+            Ok(_) => self.pieces[piece].store(true, Ordering::Release),
+            Err(error) => log::error!("memory of an eBPF map cannot be mapped: {error}"),
+        }
+    }
+
+    /// The pieces in which an element lies: two at most.
+    #[inline]
+    fn pieces_of(slot: usize) -> [usize; 2] {
+        let at = slot * size_of::<T>();
+        [at / PIECE, (at + size_of::<T>() - 1) / PIECE]
+    }
+
+    /// The element of this slot, if there is one that anybody has asked for.
+    #[inline]
+    pub fn touched(&self, slot: u32) -> Option<&T> {
+        let slot = slot as usize;
+        let is_mapped = |piece: usize| self.pieces[piece].load(Ordering::Acquire);
+        if slot >= self.len || !Self::pieces_of(slot).into_iter().all(is_mapped) {
+            return None;
+        }
+        // SAFETY: it lies within what is mapped, and that is there as long as `self`; any bytes are a valid `T`, and all who write use atomics.
+        Some(unsafe { self.start.add(slot).as_ref() })
+    }
+
+    /// The element of this slot, if there is one. One that is lent has been asked for, and is there.
     #[inline]
     pub fn get(&self, slot: u32) -> Option<&T> {
-        let slot = slot as usize;
-        // SAFETY: it lies within the mapping, which is there as long as `self`; any bytes are a valid `T`, and all who write use atomics.
-        (slot < self.len).then(|| unsafe { self.start.add(slot).as_ref() })
+        self.touched(slot).or_else(|| self.touch(slot))
+    }
+
+    #[cold]
+    fn touch(&self, slot: u32) -> Option<&T> {
+        if (slot as usize) < self.len {
+            Self::pieces_of(slot as usize).into_iter().for_each(|piece| self.map(piece));
+        }
+        self.touched(slot)
     }
 
     /// Sets all bytes of the element to zero, while nobody else uses it.
@@ -87,7 +155,7 @@ impl<T: Shared> Mapping<T> {
 
     /// The first element, which each map has.
     pub fn first(&self) -> &T {
-        // SAFETY: a map has at least one element, and the mapping is there as long as `self`.
+        // SAFETY: a map has at least one element, which was mapped first, and the mapping is there as long as `self`.
         unsafe { self.start.as_ref() }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use libbpf_rs::btf::{Btf, types};
 use libbpf_rs::{ErrorKind, MapCore, ObjectBuilder, OpenObject, PrintLevel};
 
+use linux::icmp::TooBig;
 use noise::limits::{
     KEEPALIVE_TIMEOUT, REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME, REKEY_TIMEOUT,
 };
@@ -55,6 +56,8 @@ pub struct Loaded {
     pub maps: MapFds,
     /// Its programs.
     pub programs: Programs,
+    /// Reports that datagrams were too big for their path, if they may be heard.
+    pub too_big: Option<TooBig>,
 }
 
 /// Why the programs cannot run here.
@@ -188,7 +191,8 @@ fn open_and_load(object: &[u8], capacity: Capacity, maps: Option<&MapFds>) -> Re
         xdp: program("wl_xdp")?.zip(program("wl_hand_over")?),
         arm: program("wl_arm")?,
     };
-    Ok(Loaded { maps: MapFds { all }, programs })
+    let too_big = TooBig::open().inspect_err(|error| log::info!("a path that shrinks is noticed late: {error}")).ok();
+    Ok(Loaded { maps: MapFds { all }, programs, too_big })
 }
 
 fn missing(name: &str) -> LoadError {

@@ -90,7 +90,7 @@ impl Plane {
         let places = left.map(|left| left.places).unwrap_or_default().into_iter();
         let is_egress = |attached: &Attached| matches!(attached.hook(), Hook::TcxEgress | Hook::FilterEgress);
         let (egress, ingress): (Vec<_>, Vec<_>) = places.partition(is_egress);
-        let Loaded { maps, mut programs } = loaded;
+        let Loaded { maps, mut programs, too_big } = loaded;
         let (maps, events) = Maps::new(maps).map_err(StartError::Maps)?;
         let store = Arc::new(Store::new(maps, programs.arm.take()).map_err(StartError::Maps)?);
         let ring = Ring::new(events).map_err(StartError::Maps)?;
@@ -103,7 +103,7 @@ impl Plane {
             let ways = Ways::open()?;
             let inner = Inner::new(queue, programs.clone(), hooks, egress.into_iter().next())?;
             let underlays = Underlays::new(programs.clone(), hooks, ingress);
-            Ok((wait, desk.clone(), Keeper::new(desk, userspace.clone(), ways, inner, underlays)?))
+            Ok((wait, desk.clone(), Keeper::new(desk, userspace.clone(), ways, inner, underlays, too_big)?))
         };
         let (wait, desk, mut keeper) = begin().map_err(StartError::Keeper)?;
         keeper.find_inner().map_err(StartError::Interface)?;

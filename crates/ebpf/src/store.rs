@@ -93,8 +93,10 @@ impl Store {
                 slots.free_sessions.fresh = 0;
             }
             LAYOUT => {
+                // Not by the mappings that stay, or all of them would.
+                let (all_peers, all_ledgers) = (maps.peers.again()?, maps.ledgers.again()?);
                 for slot in 0..peers {
-                    match maps.peers.get(slot) {
+                    match all_peers.get(slot) {
                         Some(peer) if peer.in_use.load(Ordering::Acquire) != 0 => {
                             slots.unclaimed.insert(peer.tag(), slot);
                         }
@@ -102,7 +104,7 @@ impl Store {
                     }
                 }
                 for slot in 0..sessions {
-                    match maps.ledgers.get(slot) {
+                    match all_ledgers.get(slot) {
                         Some(ledger) if ledger.epoch().load(Ordering::Acquire) % 2 == 1 => {
                             slots.left.push((slot, ledger.peer().load(Ordering::Relaxed)));
                         }
@@ -208,7 +210,9 @@ impl Store {
 
     /// Ends all sessions: nothing is sealed or opened by the programs from here on.
     pub fn end_all(&self) {
-        (0..self.maps.ledgers.len()).for_each(|slot| self.end(slot));
+        // One that lives is in memory that was asked for.
+        let slots = 0..self.maps.ledgers.len();
+        slots.filter(|slot| self.maps.ledgers.touched(*slot).is_some()).for_each(|slot| self.end(slot));
     }
 
     /// Ends what another process left and nobody has asked for. Sessions of peers that were asked for are theirs still.
@@ -305,9 +309,11 @@ impl Drop for LentSession {
 }
 
 impl Lending {
-    fn lend(&self, slot: u32) -> Lent<Ledger> {
+    /// Lends what is there.
+    fn lend(&self, slot: u32) -> Option<Lent<Ledger>> {
         let (memory, store) = (self.0.maps.ledgers.clone(), self.0.clone());
-        Lent::new(slot, Box::new(LentSession { memory, store, slot }))
+        memory.get(slot)?;
+        Some(Lent::new(slot, Box::new(LentSession { memory, store, slot })))
     }
 }
 
@@ -347,7 +353,7 @@ impl Lender for Lending {
             self.0.maps.ledgers.get(slot)?.peer().store(owner, Ordering::Relaxed);
             slot
         };
-        Some(self.lend(slot))
+        self.lend(slot)
     }
 
     fn inherited(&self, peer: PeerId) -> Vec<Inherited> {
@@ -360,7 +366,7 @@ impl Lender for Lending {
         };
         let current = memory.current.load(Ordering::Acquire);
         let inherit = |slot| {
-            let ledger = self.lend(slot);
+            let ledger = self.lend(slot)?;
             let keys = self.0.maps.keys(slot).ok()?;
             // The timer was here.
             if keys.sending.iter().all(|byte| *byte == 0) {

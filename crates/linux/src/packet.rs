@@ -106,6 +106,16 @@ impl PacketSocket {
         Ok(PacketSocket { fd, vnet, counts: Counts::default() })
     }
 
+    /// Has the interface with this index take what is not for it as long as the socket is there. To a tunnel that makes no difference but that everybody can see
+    /// that somebody listens, by which those know who would take packets past the place where they are heard.
+    pub fn announce(&self, interface: u32) -> io::Result<()> {
+        // SAFETY: plain data, for which zeros are valid.
+        let mut request: libc::packet_mreq = unsafe { zeroed() };
+        request.mr_ifindex = interface.cast_signed();
+        request.mr_type = libc::PACKET_MR_PROMISC as u16;
+        set_option(self.fd.as_fd(), libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
+    }
+
     /// The next packet. `WouldBlock` when there is none; ENETDOWN, once, when the one interface was set down or has gone.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<Heard> {
         let mut header = [0; VNET_LEN];

@@ -33,6 +33,7 @@ const NEIGHBOUR: usize = 12;
 /// NUD_INCOMPLETE and NUD_FAILED: there is no address, or it is not to be used. NUD_NONE is zero.
 const UNUSABLE: u16 = 0x01 | 0x20;
 const IFLA_ADDRESS: u16 = 1;
+const IFLA_PROMISCUITY: u16 = 30;
 /// Datagrams of reports that are read in one go.
 const REPORTS: usize = 64;
 
@@ -60,6 +61,8 @@ pub struct Interface {
     pub address: Option<[u8; 6]>,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether somebody has it take what is not for it (promiscuity), as those do who capture packets.
+    pub is_watched: bool,
 }
 
 /// What has been reported.
@@ -67,6 +70,8 @@ pub struct Interface {
 pub struct Changes {
     /// Routes, rules, addresses or links: any way may be another one.
     pub routes: bool,
+    /// Interfaces are other ones, or have other settings.
+    pub links: bool,
     /// Neighbours, by their interface and address.
     pub neighbours: Vec<(u32, IpAddr)>,
     /// Interfaces that are no longer in this namespace.
@@ -226,7 +231,10 @@ fn note(changes: &mut Changes, kind: u16, body: &[u8]) {
                 changes.routes = true;
             }
         }
-        _ => changes.routes = true,
+        _ => {
+            changes.routes = true;
+            changes.links |= kind == libc::RTM_NEWLINK;
+        }
     }
 }
 
@@ -265,6 +273,9 @@ fn parse_interface(body: &[u8]) -> Option<Interface> {
         mtu: u32_at(find(attributes, IFLA_MTU)?, 0)?,
         address: address.filter(|_| kind == libc::ARPHRD_ETHER),
         up: u32_at(body, 8)? & libc::IFF_UP as u32 != 0,
+        is_watched: find(attributes, IFLA_PROMISCUITY)
+            .and_then(|count| u32_at(count, 0))
+            .is_some_and(|count| count > 0),
     })
 }
 
@@ -351,6 +362,13 @@ mod tests {
             let interface = ways.interface(one).unwrap();
             assert_eq!((interface.name.as_str(), interface.mtu, interface.up), ("one", 1500, true));
             assert_eq!(interface.address, Some([2, 0, 0, 0, 0, 1]));
+            assert!(!interface.is_watched);
+            while ways.changes() != Changes::default() {}
+            let capture = crate::packet::PacketSocket::open(crate::packet::Listen::Interface(one), 4096).unwrap();
+            capture.announce(one).unwrap();
+            assert!(ways.changes().links && ways.interface(one).unwrap().is_watched);
+            drop(capture);
+            assert!(ways.changes().links && !ways.interface(one).unwrap().is_watched);
             assert_eq!(ways.interface(index("lo")).unwrap().address, None);
             assert_eq!(ways.interface(999).unwrap_err().raw_os_error(), Some(libc::ENODEV));
 

@@ -191,10 +191,19 @@ pub fn capture(args: &CaptureArgs) -> Result<(), Error> {
 fn plain(name: &InterfaceName) -> Result<PacketSocket, Error> {
     // That it is WireGuard's is told by its configuration; the packets of others are not our business.
     client::get(name.as_str())?;
-    let any = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None);
-    let index = any.and_then(|any| netdevice::name_to_index(any, name.as_str()));
-    let index = index.map_err(|_| CaptureError::Elsewhere(name.clone()))?;
-    PacketSocket::open(Listen::Interface(index), BUFFER).map_err(|error| refused(name, error))
+    let index = index(name).ok_or_else(|| CaptureError::Elsewhere(name.clone()))?;
+    let open = || {
+        let socket = PacketSocket::open(Listen::Interface(index), BUFFER)?;
+        socket.announce(index)?;
+        Ok(socket)
+    };
+    open().map_err(|error| refused(name, error))
+}
+
+/// The interface's index, if it is in the thread's network namespace.
+fn index(name: &InterfaceName) -> Option<u32> {
+    let any = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None).ok()?;
+    netdevice::name_to_index(any, name.as_str()).ok()
 }
 
 /// A socket for its datagrams, in the network namespace where they leave.
@@ -203,7 +212,14 @@ fn outer(name: &InterfaceName) -> Result<PacketSocket, Error> {
     if port == 0 {
         return Err(CaptureError::NoPort(name.clone()).into());
     }
-    let open = || PacketSocket::open(Listen::Port(port), BUFFER);
+    let open = || {
+        let socket = PacketSocket::open(Listen::Port(port), BUFFER)?;
+        // In another namespace no program takes its packets.
+        if let Some(index) = index(name) {
+            socket.announce(index)?;
+        }
+        Ok(socket)
+    };
     match home(name.as_str()) {
         Some(home) => netns::run_in(home.as_fd(), open),
         None => open(),
