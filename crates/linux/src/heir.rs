@@ -83,8 +83,8 @@ impl Heritage {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         match connect(&socket, &SocketAddrUnix::new(path)?) {
-            // EAGAIN: more wait already than it is fit for.
-            Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
+            // EAGAIN: more wait already than it is fit for. EACCES: what is left is root's, and not for us.
+            Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN | Errno::ACCESS) => return Ok(None),
             connected => connected?,
         }
         rustix::io::ioctl_fionbio(&socket, false)?;

@@ -450,8 +450,9 @@ impl Running {
             // Whoever else has the socket has no use for it.
             stays.set(false);
         }
-        drop(server);
+        // The socket goes last: who waits for that finds neither programs nor a port of ours.
         plane.shutdown();
+        drop(server);
         log::debug!("{interface} ended: {end:?}");
         for (reason, packets) in plane.drops().into_iter().filter(|(_, packets)| *packets > 0) {
             log::debug!("{packets} packets dropped: {reason}");

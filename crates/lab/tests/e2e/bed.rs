@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use lab::{Finished, LabError, Namespace, Process, Unpacked, run, wait_until};
+use lab::{Engine, Finished, LabError, Namespace, Process, Unpacked, run, wait_until};
 
 use crate::common::{LIMIT, wireloom};
 use crate::engines::engine;
@@ -99,7 +99,9 @@ impl Bed {
         let mut command = Command::new("nsenter");
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("/mnt/bin:{path}")).env("WG_QUICK_USERSPACE_IMPLEMENTATION", &self.program);
-        command.env("WIRELOOM_ENGINE", engine().name());
+        if engine() != Engine::Userspace {
+            command.env("WIRELOOM_ENGINE", engine().name());
+        }
         command.args(["-t", &self.holder.id().to_string(), "--mount", "--net", "--wd=/"]);
         command.args(["setpriv", "--pdeathsig", "TERM"]).arg(program);
         command

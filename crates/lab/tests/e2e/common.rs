@@ -37,7 +37,10 @@ pub fn both() -> [System; 2] {
 /// A command of ours that will run in `namespace`. What it brings up has the engine of the test.
 pub fn our_command(namespace: &Namespace) -> Command {
     let mut command = namespace.command(wireloom().program().unwrap());
-    command.env("WIRELOOM_ENGINE", engines::engine().name());
+    let engine = engines::engine();
+    if engine != Engine::Userspace {
+        command.env("WIRELOOM_ENGINE", engine.name());
+    }
     command
 }
 

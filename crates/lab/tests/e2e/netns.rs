@@ -208,7 +208,7 @@ fn a_namespace_that_ends_takes_its_tunnel_along_and_may_be_made_again() {
     room.reach(FAR[0]);
     home.down(&room);
     assert!(!journal.exists() && !socket_path(&room.interface).exists());
-    assert_eq!(home.namespace.ip(&["address"]).unwrap(), before);
+    assert_eq!(addresses(), before);
 }
 
 fn an_interface_moves_on_from_namespace_to_namespace() {

@@ -85,6 +85,10 @@ fn check_privileges(daemon: &Daemon) {
             .map(|target| target.split(':').next().unwrap().to_owned())
             .collect();
         open.sort();
+        if engine() == Engine::Ebpf {
+            // For what it keeps it has the namespace of the interface as well, and a socket at which a successor may ask.
+            open.dedup();
+        }
         open == ["net", "socket"]
     });
     assert!(done.is_ok(), "{open:?}");

@@ -463,8 +463,8 @@ up() {
 }
 ip netns exec far wireloom up --engine auto ./far.conf 2> told || cat told
 calm > before
-for engine in "kernel the.kernel's.WireGuard.(--engine.kernel) wireguard" "userspace Wireloom's.own.WireGuard.(--engine.userspace) tun" \
-    "auto the.kernel's.WireGuard.(--engine.auto wireguard"; do
+for engine in "kernel the.kernel's.WireGuard.(engine.kernel) wireguard" "userspace Wireloom's.own.WireGuard.(engine.userspace) tun" \
+    "auto the.kernel's.WireGuard.(engine.auto wireguard"; do
     set -- $engine
     up "$@"
     for to in 198.51.100.1 10.9.0.2 fd99::2; do sleep_until ping -c 1 -W 2 $to; done

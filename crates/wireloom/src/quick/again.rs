@@ -5,7 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use linux::{heir, netns, unix};
+use linux::heir::{self, Heritage};
+use linux::{netns, unix};
 
 use super::configure::{Configure, Endpoints, Mark};
 use super::engine::Engine;
@@ -57,7 +58,9 @@ pub fn configure_again(journal: &mut Journal, interrupted: &Arc<AtomicBool>) -> 
 /// Whether the daemon of this interface has died, and what it left is kept for another one.
 pub fn is_orphan(journal: &Journal) -> bool {
     let answers = UnixStream::connect(unix::socket_path(&journal.interface)).is_ok();
-    journal.engine == Engine::Ebpf && !answers && heir::path(&journal.interface).exists()
+    // Who kept it may be dead too, and its socket is all that there is.
+    let is_kept = || Heritage::find(&heir::path(&journal.interface)).is_ok_and(|left| left.is_some());
+    journal.engine == Engine::Ebpf && !answers && is_kept()
 }
 
 /// Starts a daemon that carries on with what one that died has left. All else that belongs to the interface is there.
