@@ -21,8 +21,7 @@ static int wl_expired(void *map, __u32 *slot, struct wl_keys *pair)
 	(void)map;
 	if (ledger && bpf_ktime_get_boot_ns() - READ_ONCE(ledger->created) < wl_reject_after_time)
 		return 0;
-	WRITE_ONCE(pair->epoch, 0);
-	asm volatile("" ::: "memory");
+	(void)__sync_lock_test_and_set(&pair->epoch, 0);
 	__builtin_memset(pair->send, 0, sizeof(pair->send));
 	__builtin_memset(pair->receive, 0, sizeof(pair->receive));
 	return 0;

@@ -37,6 +37,12 @@
 /* The compiler loses sight of where a value came from, so what bounds it cannot be reasoned away. */
 #define wl_hide(x) asm volatile("" : "+r"(x))
 
+/*
+ * A barrier for memory, on all machines: reads and writes before it come before those behind it. An exchange that gives back what was there is
+ * ordered fully, as the kernel's are; `word` is one of the CPU's own.
+ */
+#define wl_fence(word) ((void)__sync_lock_test_and_set(word, 0))
+
 #define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 #define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
 

@@ -109,7 +109,7 @@ static __always_inline enum wl_fate wl_receive(struct wl_work *w, struct wl_scra
 {
 	__u8 *packet = s->data + WL_HEADER_LEN;
 	__u64 counter = *(__u64 *)(s->data + 8);
-	__u32 wire = w->arrival.len, len = wire - WL_HEADER_LEN - WL_TAG_LEN, why = 0, slot = w->peer;
+	__u32 wire = w->arrival.len, len = wire - WL_HEADER_LEN - WL_TAG_LEN, why, slot = w->peer;
 	struct wl_traffic *moved;
 	bool sound = false;
 
@@ -126,7 +126,6 @@ static __always_inline enum wl_fate wl_receive(struct wl_work *w, struct wl_scra
 			return wl_refuse(WL_LEFT_OPENED, WL_FATE_LEAVE);
 		if (sound && e->dev->policy && !wl_policy_sees(&w->inner))
 			return wl_refuse(WL_LEFT_POLICY, WL_FATE_LEAVE);
-		why = wl_judge(w, e, sound, packet);
 	}
 	if (READ_ONCE(e->ledger->epoch) != w->epoch)
 		return wl_refuse(WL_LEFT_INDEX, WL_FATE_LEAVE);
@@ -135,6 +134,8 @@ static __always_inline enum wl_fate wl_receive(struct wl_work *w, struct wl_scra
 	wl_received(w, &e->peer->notes, !len);
 	if (wl_rekey_due_on_receive(w, e->ledger))
 		wl_raise(WL_EVENT_REKEY, slot);
+	/* Not before the commit: who sends a message again must not use up what the rules allow. */
+	why = len ? wl_judge(w, e, sound, packet) : 0;
 	if (why)
 		return wl_refuse(why, WL_FATE_DROP);
 	moved = bpf_map_lookup_elem(&traffic, &slot);

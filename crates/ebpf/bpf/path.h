@@ -21,9 +21,9 @@ static __always_inline bool wl_copy_path(struct wl_work *w, struct wl_peer *peer
 
 		if (seq & 1)
 			continue;
-		asm volatile("" ::: "memory");
+		wl_fence(&w->fence);
 		__builtin_memcpy(&w->path, &peer->path, sizeof(w->path));
-		asm volatile("" ::: "memory");
+		wl_fence(&w->fence);
 		if (READ_ONCE(peer->path_seq) == seq)
 			return w->path.family == 4 || w->path.family == 6;
 	}

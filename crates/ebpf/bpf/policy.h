@@ -117,20 +117,21 @@ __noinline int wl_decide(struct wl_inner *inner, __u32 peer, __u64 ports, __u64 
 {
 	__u32 zero = 0, packets = (__u32)what >> 1, bytes = what >> 32, i, at, cell;
 	struct wl_device *dev = bpf_map_lookup_elem(&device, &zero);
+	struct wl_work *own = bpf_map_lookup_elem(&work, &zero);
 	struct wl_rule_count *count;
 	struct wl_rule *rule;
 	__u64 policy, amount, *until;
 	bool permitted = true;
 	int try;
 
-	if (!inner || !dev)
+	if (!inner || !dev || !own)
 		return WL_DROP;
 	for (try = 0; try < WL_POLICY_TRIES; try++) {
 		__u8 action = WL_ACTION_PASS;
 		__u64 per_second = 0, burst = 0;
 
 		policy = READ_ONCE(dev->policy);
-		asm volatile("" ::: "memory");
+		wl_fence(&own->fence);
 		cell = WL_NONE;
 		for (i = 0; i < WL_RULES_MAX; i++) {
 			if (i >= (__u32)policy)
@@ -147,7 +148,7 @@ __noinline int wl_decide(struct wl_inner *inner, __u32 peer, __u64 ports, __u64 
 				break;
 			}
 		}
-		asm volatile("" ::: "memory");
+		wl_fence(&own->fence);
 		if (READ_ONCE(dev->policy) != policy)
 			continue;
 		if (cell == WL_NONE)

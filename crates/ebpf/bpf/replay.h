@@ -42,16 +42,20 @@ static __always_inline bool wl_commit(struct wl_ledger *ledger, __u64 counter)
 	__u32 tag = (__u32)block + 1, bit = 1u << (counter & 31);
 	__u64 *word = &ledger->window[block & (WL_WINDOW_WORDS - 1)];
 	__u64 old, found;
+	bool behind;
 	int i;
 
 	if (!wl_in_window(counter, next))
 		return false;
-	for (i = 0; i < WL_TRIES && counter >= next; i++) {
+	behind = counter < next;
+	for (i = 0; i < WL_TRIES && !behind; i++) {
 		found = __sync_val_compare_and_swap(&ledger->received_next, next, counter + 1);
-		if (found == next)
-			break;
+		behind = found == next || counter < found;
 		next = found;
 	}
+	/* Others have spoilt all tries, and no word may be marked that is ahead of what was received last. */
+	if (!behind)
+		return false;
 	old = READ_ONCE(*word);
 	for (i = 0; i < WL_TRIES; i++) {
 		__u32 told = old >> 32;

@@ -65,7 +65,7 @@ static __always_inline __u64 wl_take_counters(struct wl_ledger *ledger, __u32 n)
 }
 
 /* Copies a key of the session to where the cipher wants it; false, and there is none, if the session has ended. */
-static __always_inline bool wl_take_key(const struct wl_work *w, const struct wl_ledger *ledger, struct wl_scratch *s, bool send)
+static __always_inline bool wl_take_key(struct wl_work *w, const struct wl_ledger *ledger, struct wl_scratch *s, bool send)
 {
 	__u32 slot = w->slot;
 	struct wl_keys *pair = bpf_map_lookup_elem(&keys, &slot);
@@ -73,7 +73,7 @@ static __always_inline bool wl_take_key(const struct wl_work *w, const struct wl
 	if (!pair)
 		return false;
 	__builtin_memcpy(s->key, send ? pair->send : pair->receive, sizeof(s->key));
-	asm volatile("" ::: "memory");
+	wl_fence(&w->fence);
 	if (READ_ONCE(ledger->epoch) == w->epoch && READ_ONCE(pair->epoch) == w->epoch)
 		return true;
 	__builtin_memset(s->key, 0, sizeof(s->key));

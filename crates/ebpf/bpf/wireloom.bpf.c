@@ -26,11 +26,10 @@ static __always_inline bool wl_enter(struct wl_work **work_area, struct wl_scrat
 
 	if (!w || !s)
 		return false;
-	if (w->busy) {
+	if (READ_ONCE(w->busy) || __sync_lock_test_and_set(&w->busy, 1)) {
 		wl_count(WL_LEFT_BUSY);
 		return false;
 	}
-	WRITE_ONCE(w->busy, 1);
 	w->now = bpf_ktime_get_boot_ns();
 	*work_area = w;
 	*scratch_area = s;

@@ -4,10 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use lab::{Gso, Link, Namespace};
+use libbpf_rs::{MapCore, MapFlags};
 use linux::tun::Offloads;
 
-use crate::bed::{Host, LIMIT, Limits, MTU, PORT, Session, ledger, peer};
+use crate::bed::{Bytes, Host, LIMIT, Limits, MTU, PORT, Session, ledger, peer};
 use crate::wire::{Observer, Sockets, padded, seal, udp_packet};
+
+/// Where `policy` is in a `struct wl_device`.
+const POLICY_AT: usize = 40;
 
 const KEYS: Session = Session {
     slot: 3,
@@ -210,6 +214,25 @@ fn the_inner_source_has_to_be_the_peers() {
                 &seal(&KEYS.receive, KEYS.local, 10 + u64::from(owner), &spoofed),
             );
         }
+    });
+}
+
+#[test]
+fn what_is_sent_again_does_not_count_for_the_rules() {
+    Scene::each(|scene| {
+        let loaded = &scene.host.loaded;
+        // One rule that takes everything from anybody, into cell 0, and lets it pass.
+        let rule = Bytes::default().u32(u32::MAX).u32(0).bytes(&[0, 3]).zeros(104);
+        loaded.set("rules", &0u32.to_ne_bytes(), &rule.0);
+        loaded.poke("device", 0, POLICY_AT, &1u64.to_ne_bytes());
+        let message = seal(&KEYS.receive, KEYS.local, 5, &padded(&inner(false, 0, b"once")));
+        scene.counts("the first", "WL_OPENED", &message);
+        for _ in 0..10 {
+            scene.counts("the same again", "WL_DROP_REPLAYED", &message);
+        }
+        let taken = loaded.map("rule_counts").lookup_percpu(&[0; 4], MapFlags::ANY).unwrap().unwrap();
+        let packets: u64 = taken.iter().map(|cell| u64::from_ne_bytes(cell[..8].try_into().unwrap())).sum();
+        assert_eq!(packets, 1);
     });
 }
 
