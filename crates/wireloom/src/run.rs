@@ -17,7 +17,7 @@ use control::{Device, DeviceConfig, DeviceError, Driver, DriverError, End, uapi:
 use ebpf::{Capacity, Hooks, Left, Loaded};
 use linux::capabilities::{self, CapabilitySet};
 use linux::heir::{self, Heritage};
-use linux::link::Monitor;
+use linux::link::{Monitor, spread_flows};
 use linux::poll::{Signal, SignalFd};
 use linux::process::{self, DaemoniseError, Output, Readiness};
 use linux::rt::{Rt, RtError};
@@ -374,7 +374,12 @@ impl Running {
 
         let programs = match engine {
             Engine::Userspace => None,
-            Engine::Ebpf => Some(load_programs(heritage.as_mut())?),
+            Engine::Ebpf => {
+                if let Err(error) = spread_flows(&tun.name, tun.queues.len()) {
+                    log::info!("packets of a flow may come out of {} in another order: {error}", args.interface);
+                }
+                Some(load_programs(heritage.as_mut())?)
+            }
         };
         if !args.no_sandbox {
             if let Some((loaded, _)) = &programs {

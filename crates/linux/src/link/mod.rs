@@ -23,9 +23,11 @@ use crate::{netns, tun};
 
 pub(crate) mod message;
 mod routes;
+mod spread;
 mod ways;
 use message::{Attributes, LINK, Messages, Request, find, link_header, u32_at};
 pub use routes::Routes;
+pub use spread::spread_flows;
 pub use ways::{Changes, Interface, Way, Ways};
 
 // linux/if_link.h

@@ -1,0 +1,81 @@
+//! Which cores take what comes in by an interface: the kernel's receive packet steering, RPS.
+//!
+//! What a program redirects into an interface waits for the core that redirected it. Where that core changes within a flow, as with a veth, whose
+//! receiving side runs wherever the sender runs, two cores have packets of one flow waiting and may go on in any order. With RPS
+//! the flow says which core they wait for. The kernel takes this setting by sysfs alone.
+//!
+//! The sysfs at /sys is that of the network namespace in which it was mounted, which may not be ours. So a new one is made, mounted nowhere;
+//! without the privilege for that /sys has to do.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, openat};
+
+// linux/mount.h
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+
+/// Has the flows that come in by the interface of that name, which has so many queues, spread over all cores, each flow to one.
+///
+/// # Errors
+/// No privilege for it, or a kernel without RPS.
+pub fn spread_flows(name: &str, queues: usize) -> io::Result<()> {
+    // SAFETY: no pointers.
+    let cores = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
+    let cores = usize::try_from(cores).map_err(|_| io::Error::last_os_error())?;
+    let mask = mask(cores);
+    let sysfs = match our_sysfs() {
+        Ok(sysfs) => sysfs,
+        Err(_) => File::open("/sys")?.into(),
+    };
+    for queue in 0..queues {
+        let path = format!("class/net/{name}/queues/rx-{queue}/rps_cpus");
+        File::from(openat(&sysfs, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
+            .write_all(mask.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The sysfs of our network namespace.
+fn our_sysfs() -> io::Result<OwnedFd> {
+    let own = |result: libc::c_long| match libc::c_int::try_from(result) {
+        // SAFETY: the call has just made it, and nobody else knows it.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: the name ends with a zero and outlives the call.
+    let context = own(unsafe { libc::syscall(libc::SYS_fsopen, c"sysfs".as_ptr(), FSOPEN_CLOEXEC) })?;
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: the command takes neither key nor value.
+    let made = unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, none, none, 0) };
+    if made < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: no pointers.
+    own(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) })
+}
+
+/// So many cores, as the kernel writes sets of them: hexadecimal, in groups of 32 bits.
+fn mask(cores: usize) -> String {
+    let rest = cores % 32;
+    let first = (rest > 0).then(|| format!("{:x}", (1u32 << rest) - 1));
+    let groups = first.into_iter().chain((0..cores / 32).map(|_| "ffffffff".to_owned()));
+    groups.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_written_in_groups() {
+        for (cores, text) in
+            [(1, "1"), (2, "3"), (31, "7fffffff"), (32, "ffffffff"), (33, "1,ffffffff"), (64, "ffffffff,ffffffff")]
+        {
+            assert_eq!(mask(cores), text);
+        }
+    }
+}
