@@ -83,7 +83,8 @@ static __always_inline enum xdp_action wl_arrived_xdp(struct xdp_md *xdp, struct
 
 	if (bpf_xdp_load_bytes(xdp, 0, &w->outer.eth, sizeof(w->outer) - sizeof(w->outer.pad)) || !wl_read_outer(w, e->dev))
 		return XDP_PASS;
-	if (sizeof(struct ethhdr) + w->arrival.at + w->arrival.len > frame ||
+	/* What is not in one piece cannot be rewrapped. */
+	if (sizeof(struct ethhdr) + w->arrival.at + w->arrival.len > frame || xdp->data_end - xdp->data != frame ||
 	    bpf_xdp_load_bytes(xdp, sizeof(struct ethhdr) + w->arrival.at, w->header, sizeof(w->header))) {
 		wl_count(WL_LEFT_MALFORMED);
 		return XDP_PASS;

@@ -91,7 +91,8 @@ int wl_ingress(struct __sk_buff *skb)
 	return verdict;
 }
 
-SEC("xdp")
+/* `frags`: or else the kernel keeps the MTU of the underlay to a page. */
+SEC("xdp.frags")
 int wl_xdp(struct xdp_md *xdp)
 {
 	struct wl_scratch *s;
