@@ -322,9 +322,11 @@ impl Keeper {
             if let Some(too_big) = &self.too_big
                 && too_big.drain(self.desk.port.load(Ordering::Relaxed) as u16)
             {
-                // The kernel has it after us.
+                // The kernel has it after us. A look that is due already is not put off, since there may be a report for each packet.
+                if !self.again {
+                    self.next = self.next.max(Instant::now() + SETTLE);
+                }
                 self.again = true;
-                self.next = self.next.max(Instant::now() + SETTLE);
             }
             let changes = self.ways.changes();
             let links = changes.links || changes.lost;
