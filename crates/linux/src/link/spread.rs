@@ -5,13 +5,15 @@
 //! the flow says which core they wait for. The kernel takes this setting by sysfs alone.
 //!
 //! The sysfs at /sys is that of the network namespace in which it was mounted, which may not be ours. So a new one is made, mounted nowhere;
-//! without the privilege for that /sys has to do.
+//! without the privilege for that /sys has to do, if it shows an interface of that name with the same index.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, openat};
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketType, socket};
 
 // linux/mount.h
 const FSOPEN_CLOEXEC: libc::c_uint = 1;
@@ -31,10 +33,15 @@ pub fn spread_flows(name: &str, queues: usize) -> io::Result<()> {
         Ok(sysfs) => sysfs,
         Err(_) => File::open("/sys")?.into(),
     };
+    let open = |path: &str, how| openat(&sysfs, path, how | OFlags::CLOEXEC, Mode::empty()).map(File::from);
+    let told = io::read_to_string(open(&format!("class/net/{name}/ifindex"), OFlags::RDONLY)?)?;
+    let any = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    if told.trim().parse() != Ok(name_to_index(any, name)?) {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "/sys is another network namespace's"));
+    }
     for queue in 0..queues {
         let path = format!("class/net/{name}/queues/rx-{queue}/rps_cpus");
-        File::from(openat(&sysfs, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
-            .write_all(mask.as_bytes())?;
+        open(&path, OFlags::WRONLY)?.write_all(mask.as_bytes())?;
     }
     Ok(())
 }
