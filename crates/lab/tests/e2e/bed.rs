@@ -27,10 +27,10 @@ const HOLD: &str = "\
     echo made; exec sleep 600";
 
 /// Prints what the host is like, in parts that begin with `== `. Of folders the time says nothing, since whoever makes a file in them and removes it
-/// changes that; what `wireloom` and its daemon keep for themselves is no part of it.
+/// changes that; what `wireloom` and its daemon keep for themselves is no part of it. Nor is the greatest MTU of a link: a program at XDP at its other end sets it.
 const LOOK: &str = "\
     part() { echo \"== $1\"; shift; \"$@\" 2>&1; }; \
-    part addresses ip -d address; \
+    echo '== addresses'; ip -d address 2>&1 | sed 's/ maxmtu [0-9]*//'; \
     part 'IPv4 routes' ip -4 -d route show table all; part 'IPv6 routes' ip -6 -d route show table all; \
     part 'IPv4 rules' ip -4 rule; part 'IPv6 rules' ip -6 rule; \
     echo '== firewall'; nft list ruleset 2>&1 || true; echo '== resolv.conf'; cat /etc/resolv.conf 2>&1 || true; \

@@ -137,7 +137,8 @@ fn what_a_killed_daemon_left_goes_with_its_interface_or_its_keeper() {
     let (left, right) = (&tunnel.left, &mut tunnel.right);
     let keeper = steward(right);
     kill(right);
-    assert!(answers(left, right, "1") && heir(right).exists());
+    wait_until("an answer without a daemon", SOON, || answers(left, right, "1")).unwrap();
+    wait_until("the keeper to wait for a successor", SOON, || heir(right).exists()).unwrap();
     right.namespace().ip(&["link", "delete", &right.daemon.interface]).unwrap();
     wait_until("the keeper to end", SOON, || test_kill_process(keeper).is_err()).unwrap();
     assert!(!heir(right).exists() && !lab::socket_path(&right.daemon.interface).exists());

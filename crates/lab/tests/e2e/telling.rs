@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use lab::{End, Namespace, Outer, Tap, wait_until};
+use lab::{End, Engine, Namespace, Outer, Tap, wait_until};
 use serde_json::Value;
 
 use crate::common::{LIMIT, SOON, check_pings, spec, wait_for_ping, wireloom};
-use crate::engines::each_engine;
+use crate::engines::{each_engine, engine};
 use crate::lifecycle::WITH_SOCKET;
 
 each_engine!(what_is_told_is_what_happened_and_holds_no_keys,);
@@ -221,12 +221,16 @@ fn what_is_told_is_what_happened_and_holds_no_keys() {
         let workers = json["workers"].as_array().unwrap();
         workers.iter().map(|worker| number(&worker[way]["bytes"])).sum::<u64>()
     };
-    assert_eq!(moved("sent") + messages("sent"), number(&peer["tx_bytes"]), "{json}");
-    assert_eq!(moved("received") + messages("received"), number(&peer["rx_bytes"]), "{json}");
+    // What programs moved is not the workers'.
+    let all = engine() == Engine::Userspace;
+    for (way, told) in [("sent", number(&peer["tx_bytes"])), ("received", number(&peer["rx_bytes"]))] {
+        let sum = moved(way) + messages(way);
+        assert!(if all { sum == told } else { sum < told }, "{way}: {json}");
+    }
     let direction = |way| [("interface", interface.as_str()), ("direction", way)];
     assert_eq!(sum(&samples, "wireloom_worker_bytes_total", &direction("sent")) as u64, moved("sent"));
     let received = sum(&samples, "wireloom_batch_packets_sum", &direction("received")) as u64;
-    assert_eq!(received, number(&peer["rx_packets"]));
+    assert!(if all { received == number(&peer["rx_packets"]) } else { received <= number(&peer["rx_packets"]) });
     assert!(of("initiations_sent") + of("initiations_received") >= 1);
     assert!(sum(&samples, "wireloom_worker_busy_seconds_total", &[]) > 0.0);
     assert!(sum(&samples, "wireloom_worker_wakeups_total", &[]) > 0.0);
