@@ -1,4 +1,4 @@
-//! What the kernel writes for us: control messages beside a datagram, reports about links, and its own WireGuard's devices.
+//! What the kernel writes for us: control messages beside a datagram, reports about links and ways, and its own WireGuard's devices.
 
 #![no_main]
 
@@ -20,6 +20,7 @@ fuzz_target!(|input: &[u8]| {
     let (_, ecn, _) = udp::read_control(input);
     assert!(ecn <= 3);
     assert!(link::read_reports(input) <= input.len() / 16);
+    assert!(link::read_ways(input) <= input.len() / 16);
 
     let mut device = config::device::Device::default();
     for message in Messages(input) {

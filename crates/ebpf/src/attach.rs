@@ -90,6 +90,7 @@ impl Underlays {
                 };
                 attached.replace(program.as_fd())
             });
+            attached.sort_by_key(|attached| attached.hook() != Hook::Xdp);
             if let Err(error) = &replaced {
                 log::info!("what was attached to {name} is attached anew: {error}");
             }
@@ -119,8 +120,10 @@ impl Underlays {
         let Programs { ingress, xdp, .. } = &*self.programs;
         let tc = |program: &OwnedFd| at_tc(program, false, index, self.hooks);
         if let (Hooks::Best, Some((early, hand_over))) = (self.hooks, xdp) {
+            // What is handed on has to be expected before it is, and for longer: what is taken away goes in the order of the list.
+            let hand_over = tc(hand_over)?;
             match Attached::new(early.as_fd(), Hook::Xdp, index, handle()) {
-                Ok(early) => return Ok(vec![tc(hand_over)?, early]),
+                Ok(early) => return Ok(vec![early, hand_over]),
                 Err(error) => log::debug!("interface {index} has no place at XDP for us: {error}"),
             }
         }

@@ -60,6 +60,8 @@ pub(crate) struct Desk {
     held: AtomicBool,
     /// Somebody listens at the interface.
     watched: AtomicBool,
+    /// Held while all that is put together.
+    switch: Mutex<()>,
     store: Arc<Store>,
 }
 
@@ -82,6 +84,7 @@ impl Desk {
             full: AtomicBool::new(false),
             held: AtomicBool::new(held),
             watched: AtomicBool::new(false),
+            switch: Mutex::default(),
             store,
         })
     }
@@ -123,7 +126,8 @@ impl Desk {
                     now.addr == path.remote && now.source.is_none_or(|Source { ip, .. }| ip == path.local)
                 })
             };
-            if written.get(&slot).is_some_and(|path| !same(path)) {
+            // What a former daemon wrote is not known.
+            if !self.is_held() && !written.get(&slot).is_some_and(same) {
                 written.remove(&slot);
                 self.write(slot, None);
             }
@@ -191,7 +195,9 @@ impl Desk {
 
     /// Whether not all allowed IPs have found room; from here on it is as if they had.
     pub(crate) fn take_overflow(&self) -> bool {
-        self.full.swap(false, Ordering::Relaxed)
+        let full = self.full.swap(false, Ordering::Relaxed);
+        self.enable();
+        full
     }
 
     /// Not all allowed IPs have found room, and so none may be believed.
@@ -225,6 +231,8 @@ impl Desk {
         if self.is_held() {
             return;
         }
+        // Two who tell different things at once must not both have looked before.
+        let _switch = lock(&self.switch);
         let is = |what: &AtomicBool| what.load(Ordering::SeqCst);
         let enabled = is(&self.up) && is(&self.here) && !is(&self.full) && !is(&self.watched);
         self.store.maps.device().enabled.store(enabled.into(), Ordering::SeqCst);
@@ -387,7 +395,11 @@ impl Keeper {
         let found = self.find(peer, interfaces);
         let mut written = lock(&self.desk.written);
         // It may have gone meanwhile, and the slot with it.
-        if self.desk.is_held() || self.desk.store.slot_of(peer) != Some(slot) || written.get(&slot) == found.as_ref() {
+        if self.desk.is_held() || self.desk.store.slot_of(peer) != Some(slot) {
+            return;
+        }
+        // That there is none is written in any case: what a former daemon wrote is not known.
+        if found.is_some() && written.get(&slot) == found.as_ref() {
             return;
         }
         match found {

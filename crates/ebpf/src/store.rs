@@ -20,12 +20,20 @@ use linux::bpf;
 use linux::clock;
 use noise::limits::REJECT_AFTER_TIME;
 use noise::{Inherited, Label, Ledger, Lender, Lent, Notes, PeerId, Session, Tag};
+use rustix::io::Errno;
 
 use crate::layout::{LAYOUT, Peer, reference};
 use crate::maps::{Mapping, Maps};
 
 /// How long a slot rests.
 const REST: Duration = Duration::from_secs(1);
+
+fn unmapped() -> io::Error {
+    io::Error::other("a part of the maps that an earlier daemon left cannot be mapped")
+}
+
+/// How often a timer is asked for at most.
+const ARM_TRIES: u32 = 1000;
 
 /// Slots that nobody has. Those that came back have the time at which they did.
 struct Free {
@@ -97,6 +105,7 @@ impl Store {
                 let (all_peers, all_ledgers) = (maps.peers.again()?, maps.ledgers.again()?);
                 for slot in 0..peers {
                     match all_peers.get(slot) {
+                        None => return Err(unmapped()),
                         Some(peer) if peer.in_use.load(Ordering::Acquire) != 0 => {
                             slots.unclaimed.insert(peer.tag(), slot);
                         }
@@ -105,6 +114,8 @@ impl Store {
                 }
                 for slot in 0..sessions {
                     match all_ledgers.get(slot) {
+                        // It would be taken for free, and its counters for nobody's.
+                        None => return Err(unmapped()),
                         Some(ledger) if ledger.epoch().load(Ordering::Acquire) % 2 == 1 => {
                             slots.left.push((slot, ledger.peer().load(Ordering::Relaxed)));
                         }
@@ -171,7 +182,16 @@ impl Store {
         let mut context = [0; 16];
         context[..4].copy_from_slice(&slot.to_ne_bytes());
         context[8..].copy_from_slice(&after.to_ne_bytes());
-        match bpf::run(arm.as_fd(), &context) {
+        let mut told = bpf::run(arm.as_fd(), &context);
+        for _ in 1..ARM_TRIES {
+            // The kernel takes the memory for a program's timer where it can be had without waiting, and says ENOMEM where another is at it.
+            if !matches!(told, Ok(error) if error.cast_signed() == -Errno::NOMEM.raw_os_error()) {
+                break;
+            }
+            std::thread::yield_now();
+            told = bpf::run(arm.as_fd(), &context);
+        }
+        match told {
             Ok(0) => (),
             Ok(error) => {
                 log::warn!("the timer that wipes a session's keys is not set: it says {}", error.cast_signed())
@@ -350,7 +370,13 @@ impl Lender for Lending {
             let mut slots = self.0.slots();
             let owner = *slots.slot_of.get(&peer)?;
             let slot = slots.free_sessions.take()?;
-            self.0.maps.ledgers.get(slot)?.peer().store(owner, Ordering::Relaxed);
+            let ledger = self.0.maps.ledgers.get(slot)?;
+            // Counters begin anew with who gets it. Whatever has brought a session's slot here that still lives: that must not be.
+            if ledger.epoch().load(Ordering::Acquire) % 2 == 1 {
+                log::error!("a session's slot was free while it lived, and is not used any more");
+                return None;
+            }
+            ledger.peer().store(owner, Ordering::Relaxed);
             slot
         };
         self.lend(slot)

@@ -361,9 +361,12 @@ pub fn ask(socket: &Path, what: &str) -> std::io::Result<String> {
     let mut text = String::new();
     while !text.ends_with("\n\n") {
         let mut piece = [0; 4096];
-        match stream.read(&mut piece)? {
-            0 => break,
-            len => text.push_str(&String::from_utf8_lossy(&piece[..len])),
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(len) => text.push_str(&String::from_utf8_lossy(&piece[..len])),
+            // With a limit a wait is not taken up again by itself.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),
+            Err(error) => return Err(error),
         }
     }
     Ok(text)

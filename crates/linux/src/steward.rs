@@ -234,6 +234,9 @@ const AWAIT: u8 = 104;
 const WHOLE: u8 = 105;
 const FAREWELL: u8 = 106;
 
+/// Descriptors that are kept for a successor at most: the queues are the most of them.
+const KEPT_MAX: usize = 1024;
+
 /// Leaves the removal of this socket's file to the steward, or of none. It will never remove another: the first call counts,
 /// whether it succeeds or not. So make it before anybody else could.
 ///
@@ -374,7 +377,7 @@ fn serve(socket: &OwnedFd, programs: bool) -> io::Result<()> {
     send(socket, &[&errno(&settled).to_ne_bytes()], None)?;
     let (home, vigil) = settled?;
     let mut charge = Charge::default();
-    let end = obey(socket, &home, &mut charge);
+    let end = obey(socket, &home, programs, &mut charge);
     if vigil.is_some_and(|vigil| charge.estate.keep(&vigil) == estate::End::Taken) {
         return end;
     }
@@ -395,6 +398,8 @@ struct Charge {
     file: Option<SocketFile>,
     /// It is removed when that is asked for, and not otherwise.
     kept: bool,
+    /// It was told where to wait for a successor, whether that was possible or not.
+    awaits: bool,
     /// Programs that were put in place and not taken away, and what else a successor of the daemon needs.
     estate: Estate,
 }
@@ -420,11 +425,13 @@ impl Charge {
     fn keep(&mut self, tag: u8, bytes: &[u8], fd: Option<OwnedFd>) -> io::Result<()> {
         let invalid = || io::Error::from(rustix::io::Errno::INVAL);
         match (tag, fd) {
-            (KEEP, Some(fd)) => {
+            (KEEP, Some(fd)) if self.estate.kept.len() < KEPT_MAX => {
                 let name = String::from_utf8(bytes.to_vec()).map_err(|_| invalid())?;
                 self.estate.kept.push((name, fd));
             }
-            (AWAIT, Some(fd)) if self.estate.listener.is_none() => {
+            // As with the daemon's own socket, the first call counts: nobody has another file removed by it.
+            (AWAIT, Some(fd)) if !self.awaits => {
+                self.awaits = true;
                 self.estate.listener = take_charge(bytes)?.map(|file| (fd, file));
             }
             (WHOLE, None) => self.estate.terms = Some(Terms::decode(bytes).ok_or_else(invalid)?),
@@ -439,15 +446,15 @@ impl Charge {
     }
 }
 
-/// Carries out tasks until the other process has ended.
-fn obey(socket: &OwnedFd, home: &OwnedFd, charge: &mut Charge) -> io::Result<()> {
+/// Carries out tasks until the other process has ended. Things are kept for one with `programs` alone.
+fn obey(socket: &OwnedFd, home: &OwnedFd, programs: bool, charge: &mut Charge) -> io::Result<()> {
     let mut sealed = false;
     let mut bytes = [0; TASK_MAX];
     loop {
         let (len, descriptor) = receive(socket, &mut bytes)?;
         let result = match (&bytes[..len], descriptor) {
             ([], _) => return Ok(()),
-            ([tag @ KEEP..=FAREWELL, rest @ ..], fd) => charge.keep(*tag, rest, fd).map(|()| None),
+            ([tag @ KEEP..=FAREWELL, rest @ ..], fd) if programs => charge.keep(*tag, rest, fd).map(|()| None),
             (task, Some(on)) => match Task::decode(task) {
                 Some(task) => {
                     let done = task.carry_out(on.as_fd(), |netns, kind| open_away(home, netns, kind));

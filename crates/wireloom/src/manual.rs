@@ -93,6 +93,7 @@ const PAGES: &[Page] = &[
                 "WIRELOOM_AEAD",
                 "what seals and opens packets: `ring`, or `avx2` or `avx512` where the processor has it; the fastest one if it is not set",
             ),
+            ("WIRELOOM_ENGINE", "what moves the packets where --engine does not say: `userspace` or `ebpf`"),
             ("WG_TUN_FD", "the number of an open descriptor of a TUN device, to be used instead of making one"),
             ("WG_UAPI_FD", "the number of an open descriptor of a listening socket, to be used instead of making one"),
             NOTIFY_SOCKET,
@@ -133,9 +134,20 @@ const PAGES: &[Page] = &[
                 "wireloom up --netns web wg0",
                 "puts wg0 into the network namespace `web`, which then has no other way out",
             ),
+            (
+                "wireloom up --engine ebpf wg0",
+                "brings wg0 up with programs in the kernel that seal and open its packets",
+            ),
             ("systemctl enable --now wireloom@wg0", "brings wg0 up now and at each boot, as a service"),
         ],
-        environment: &[RETRIES, NOTIFY_SOCKET],
+        environment: &[
+            (
+                "WIRELOOM_ENGINE",
+                "the engine where neither --engine nor the file says: `auto`, `userspace`, `ebpf` or `kernel`",
+            ),
+            RETRIES,
+            NOTIFY_SOCKET,
+        ],
         files: &[QUICK_FILES, JOURNAL, SOCKETS],
     },
     Page {

@@ -285,9 +285,19 @@ impl Loaded {
     /// Has a slot's keys wiped after so many nanoseconds, if their session is too old then.
     pub fn arm(&self, slot: u32, after: u64) {
         let program = self.object.progs_mut().find(|it| it.name() == OsStr::new("wl_arm")).unwrap();
-        let mut context = Bytes::default().u32(slot).u32(0).u64(after).0;
-        let input = libbpf_rs::ProgramInput { context_in: Some(&mut context), ..Default::default() };
-        assert_eq!(program.test_run(input).unwrap().return_value, 0);
+        let context = Bytes::default().u32(slot).u32(0).u64(after).0;
+        // The kernel takes the timer's memory without waiting for it, and says ENOMEM where another is at it.
+        let set = || {
+            let input = libbpf_rs::ProgramInput { context_in: Some(&mut context.clone()), ..Default::default() };
+            match program.test_run(input).unwrap().return_value.cast_signed() {
+                0 => true,
+                error => {
+                    assert_eq!(error, -rustix::io::Errno::NOMEM.raw_os_error());
+                    false
+                }
+            }
+        };
+        wait_until("a timer", LIMIT, set).unwrap();
     }
 
     /// Attaches the program for XDP to an interface of the namespace, in its driver.

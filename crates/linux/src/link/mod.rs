@@ -28,6 +28,8 @@ mod ways;
 use message::{Attributes, LINK, Messages, Request, find, link_header, u32_at};
 pub use routes::Routes;
 pub use spread::spread_flows;
+#[cfg(fuzzing)]
+pub use ways::read_ways;
 pub use ways::{Changes, Interface, Way, Ways};
 
 // linux/if_link.h

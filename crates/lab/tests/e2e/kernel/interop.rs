@@ -55,6 +55,8 @@ fn follows(guest: &Guest, engine: Engine, number: u8) {
     let [a, b, c, _] = guest.v4.octets();
     let (ours, theirs) = (format!("{a}.{b}.{c}.9"), format!("{a}.{b}.{c}.10"));
 
+    // The kernel's interface stays until the guest ends, and so does its port.
+    let theirs_at = 53_100 + u16::from(number);
     let port = &guest.host.interface;
     pair.namespace().ip(&["address", "del", &format!("{}/24", guest.host.v4), "dev", port]).unwrap();
     pair.namespace().ip(&["address", "add", &format!("{ours}/24"), "dev", port]).unwrap();
@@ -64,12 +66,12 @@ fn follows(guest: &Guest, engine: Engine, number: u8) {
     pair.ping_ours();
 
     let script = format!(
-        "ip address del {}/24 dev eth0; ip address add {theirs}/24 dev eth0; wg set {} listen-port 53111",
+        "ip address del {}/24 dev eth0; ip address add {theirs}/24 dev eth0; wg set {} listen-port {theirs_at}",
         guest.v4, pair.interface
     );
     guest.run(&script).unwrap();
     pair.ping_ours();
-    assert_eq!(pair.at_ours().endpoint.unwrap().to_string(), format!("{theirs}:53111"));
+    assert_eq!(pair.at_ours().endpoint.unwrap().to_string(), format!("{theirs}:{theirs_at}"));
     pair.ping_kernel();
     assert_eq!(pair.at_kernel().endpoint.unwrap().to_string(), format!("{ours}:52111"));
 
