@@ -47,11 +47,13 @@ const DOC: &str = "usr/share/doc/wireloom";
 const SCRIPTS: [&str; 3] = ["postinst", "postrm", "prerm"];
 
 /// The libraries that the program may need, the packages of Debian that hold them, and what their versions of symbols begin with.
-const LIBRARIES: [(&str, &str, &str); 4] = [
+const LIBRARIES: [(&str, &str, &str); 6] = [
     ("libc.so.", "libc6", "GLIBC_"),
     ("libm.so.", "libc6", "GLIBC_"),
     ("ld-linux", "libc6", "GLIBC_"),
     ("libgcc_s.so.", "libgcc-s1", "GCC_"),
+    ("libelf.so.", "libelf1", "ELFUTILS_"),
+    ("libz.so.", "zlib1g", "ZLIB_"),
 ];
 
 /// Builds it, and checks it if that is asked for.

@@ -213,6 +213,14 @@ fn with_our_keys(mut error: FileError) -> FileError {
 /// The first line that is wrong, and what would be right.
 pub fn parse(text: &[u8], services: &dyn Services, tables: &dyn Tables) -> Result<Quick, FileError> {
     let mut quick = Quick::default();
+    // wg-quick reads by a shell, which passes over them; what is stripped has none either.
+    let without: Zeroizing<Vec<u8>>;
+    let text = if text.contains(&0) {
+        without = Zeroizing::new(text.iter().copied().filter(|&byte| byte != 0).collect());
+        &without[..]
+    } else {
+        text
+    };
     // As long as the text, since each line is kept or made empty: it does not grow, and leaves no copies of keys behind.
     let mut rest = Zeroizing::new(Vec::with_capacity(text.len() + 1));
     for (at, line) in Split::new(text).enumerate() {

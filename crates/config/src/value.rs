@@ -151,7 +151,8 @@ pub fn endpoint(text: &str, services: &dyn Services) -> Result<HostPort, ValueEr
         None => text.rsplit_once(':').unwrap_or((text, "")),
     };
     let port = self::port(port, services).ok_or_else(|| ValueError::Port(quoted()))?;
-    if host.is_empty() || host.contains('\0') {
+    // A bracket is no part of a name, and one that was written down with it could not be read again.
+    if host.is_empty() || host.contains(['\0', '[', ']']) {
         return Err(ValueError::Host(quoted()));
     }
     Ok(HostPort { host: host.to_owned(), port })
