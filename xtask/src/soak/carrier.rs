@@ -69,7 +69,8 @@ mod tests {
             let before = sent.len();
             recorder.carry(counter % 2 == 0, &message, &mut |bytes| sent.push(bytes.to_vec()));
             assert_eq!(sent[before], message);
-            assert!(sent.iter().skip(before + 1).all(|old| old[8..16] <= message[8..16]));
+            let of = |message: &[u8]| u64::from_le_bytes(message[8..16].try_into().expect("eight bytes"));
+            assert!(sent.iter().skip(before + 1).all(|old| of(old) <= counter));
         }
         assert_eq!((sent.len(), recorder.repeated), (120_000, 20_000));
         assert_eq!((recorder.witness.messages(), recorder.witness.offences()), (100_000, &[][..]));
