@@ -17,7 +17,7 @@ use crate::system::cache_folder;
 use crate::{Finished, LabError, run, run_checked};
 
 /// What is in it, besides what makes a Debian. A change of it makes another archive.
-const PACKAGES: [&str; 4] = ["systemd-sysv", "iproute2", "iputils-ping", "nftables"];
+const PACKAGES: [&str; 5] = ["systemd-sysv", "iproute2", "iputils-ping", "nftables", "libelf1"];
 
 /// What is taken out again.
 const NEEDLESS: [&str; 8] = [
