@@ -136,8 +136,9 @@ fn runs_programs(kernel: Kernel) {
         let line = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         line.unwrap_or_else(|| panic!("no {name} in {stats}")).parse().unwrap()
     };
-    // Two megabytes each way and the datagrams are 2000 packets and more; of those that are sent, some may be left to the daemon as super-packets.
-    assert!(taken("taken_sent") > 800 && taken("taken_received") > 2000, "{stats}");
+    // Two megabytes each way are 1400 packets of 1420 bytes at the least, whatever is acknowledged how often; of those that are
+    // sent, some may be left to the daemon as super-packets.
+    assert!(taken("taken_sent") > 800 && taken("taken_received") > 1400, "{stats}");
     let log = guest.run("cat /run/wl0.log").unwrap();
     assert!(!log.contains("ERROR"), "{log}");
     // Ends with its interface, and nothing of it stays.
