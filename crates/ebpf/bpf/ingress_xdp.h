@@ -7,18 +7,22 @@
  * A frame that leaves here opened and finds no program at TC would pass for one that came in the clear. So `wl_hand_over` is attached
  * first and removed last.
  *
+ * A frame for another link address, which comes by as a copy, is left before anything of the message is committed: it would be dropped later, and the
+ * one that is for us taken for a repetition. (A VLAN's tag, which the driver may have put aside, is not seen here; `wl_hand_over` takes it away.)
+ *
  * The mark's room is made before anything of the message is committed: where a driver has no metadata, nothing is taken.
  */
 #ifndef WL_INGRESS_XDP_H
 #define WL_INGRESS_XDP_H
 
 #include "ingress.h"
+#include "link.h"
 #include "skb.h"
 
 #define WL_MARK 0x776c6f6f
 
 struct wl_mark {
-	__u32 magic;
+	__u32 magic; /* WL_MARK and the device's number, exclusive or */
 	__u32 ifindex; /* of the interface that it is for */
 };
 
@@ -70,7 +74,7 @@ static __always_inline bool wl_rewrap(struct xdp_md *xdp, struct wl_work *w, str
 	mark = wl_mark_of(xdp);
 	if (!mark)
 		return false;
-	mark->magic = WL_MARK;
+	mark->magic = WL_MARK ^ e->dev->number;
 	mark->ifindex = e->dev->inner_ifindex;
 	return true;
 }
@@ -90,8 +94,10 @@ static __always_inline enum xdp_action wl_arrived_xdp(struct xdp_md *xdp, struct
 		return XDP_PASS;
 	}
 	fate = wl_look(w, e);
-	if (fate != WL_FATE_PASS)
-		return fate == WL_FATE_DROP ? XDP_DROP : XDP_PASS;
+	if (fate == WL_FATE_LEAVE || !wl_is_for_us(xdp, w))
+		return XDP_PASS;
+	if (fate == WL_FATE_DROP)
+		return XDP_DROP;
 	len = w->arrival.len;
 	wl_hide(len);
 	len = ((len - 1) & 2047) + 1;

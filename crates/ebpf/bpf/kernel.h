@@ -229,6 +229,20 @@ struct sk_buff {
 	__u16 csum_offset;
 	__u32 end;
 	__u8 ip_summed : 2;
+	__u8 csum_not_inet : 1; /* not in kernels without SCTP */
+};
+
+struct net_device {
+	const unsigned char *dev_addr;
+};
+
+struct xdp_rxq_info {
+	struct net_device *dev;
+};
+
+/* What an xdp_md stands for. */
+struct xdp_buff {
+	struct xdp_rxq_info *rxq;
 };
 
 struct skb_shared_info {

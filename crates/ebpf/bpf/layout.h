@@ -87,7 +87,8 @@ struct wl_peer {
 
 /*
  * `keys`, by session slot, with the epoch that they are for. The timer, which `wl_arm` starts, wipes them when the session is past its age,
- * whoever else is still there. (User space writes keys and epoch; the kernel leaves the timer alone.)
+ * whoever else is still there. (User space writes keys and epoch. With that the kernel takes a timer away that the slot has had, so
+ * it is started after the keys are written, and not before.)
  */
 struct wl_keys {
 	__u8 send[32];
@@ -111,7 +112,7 @@ struct wl_device { /* one */
 	__u32 inner_mtu;
 	__be16 port;	     /* where we listen */
 	__u16 reserved0;
-	__u32 reserved1;
+	__u32 number;	     /* by chance: by it our marks (ingress_xdp.h) are told from those of other devices */
 	__u64 last_tai64n[2]; /* the last timestamp sent, for a successor */
 	__u64 policy;	     /* number of rules in force; 0: none are looked at */
 };

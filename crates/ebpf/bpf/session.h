@@ -64,17 +64,23 @@ static __always_inline __u64 wl_take_counters(struct wl_ledger *ledger, __u32 n)
 	return first;
 }
 
-/* Copies a key of the session to where the cipher wants it; false, and there is none, if the session has ended. */
+/*
+ * Copies a key of the session to where the cipher wants it; false, and there is none, if the session has ended. A key of zeros is none:
+ * whoever wipes a pair by one call (the steward, who writes no ledger) has wiped the keys a moment before their epoch.
+ */
 static __always_inline bool wl_take_key(struct wl_work *w, const struct wl_ledger *ledger, struct wl_scratch *s, bool send)
 {
-	__u32 slot = w->slot;
+	__u32 slot = w->slot, any = 0;
 	struct wl_keys *pair = bpf_map_lookup_elem(&keys, &slot);
+	int i;
 
 	if (!pair)
 		return false;
 	__builtin_memcpy(s->key, send ? pair->send : pair->receive, sizeof(s->key));
 	wl_fence(&w->fence);
-	if (READ_ONCE(ledger->epoch) == w->epoch && READ_ONCE(pair->epoch) == w->epoch)
+	for (i = 0; i < 8; i++)
+		any |= s->key[i];
+	if (any && READ_ONCE(ledger->epoch) == w->epoch && READ_ONCE(pair->epoch) == w->epoch)
 		return true;
 	__builtin_memset(s->key, 0, sizeof(s->key));
 	return false;

@@ -15,25 +15,37 @@
 #define WL_CHECKSUM_PARTIAL 3
 
 #define wl_field(kind, field) __builtin_preserve_field_info(field, kind)
-enum { WL_BYTE_OFFSET = 0, WL_BYTE_SIZE = 1, WL_SHIFT_LEFT = 4, WL_SHIFT_RIGHT = 5 };
+enum { WL_BYTE_OFFSET = 0, WL_BYTE_SIZE = 1, WL_EXISTS = 2, WL_SHIFT_LEFT = 4, WL_SHIFT_RIGHT = 5 };
 
 #define wl_read(to, field) bpf_probe_read_kernel(&(to), sizeof(to), __builtin_preserve_access_index(&(field)))
+
+#define wl_read_bits(skb, field)                                                                                               \
+	({                                                                                                                     \
+		__u64 value_ = 0;                                                                                              \
+		bpf_probe_read_kernel(&value_, wl_field(WL_BYTE_SIZE, (skb)->field),                                           \
+				      (const char *)(skb) + wl_field(WL_BYTE_OFFSET, (skb)->field));                           \
+		value_ <<= wl_field(WL_SHIFT_LEFT, (skb)->field);                                                              \
+		value_ >> wl_field(WL_SHIFT_RIGHT, (skb)->field);                                                              \
+	})
 
 static __always_inline __u32 wl_ip_summed(struct __sk_buff *ctx)
 {
 	struct sk_buff *skb = (struct sk_buff *)ctx;
-	__u64 value = 0;
 
-	bpf_probe_read_kernel(&value, wl_field(WL_BYTE_SIZE, skb->ip_summed),
-			      (const char *)skb + wl_field(WL_BYTE_OFFSET, skb->ip_summed));
-	value <<= wl_field(WL_SHIFT_LEFT, skb->ip_summed);
-	value >>= wl_field(WL_SHIFT_RIGHT, skb->ip_summed);
-	return value;
+	return wl_read_bits(skb, ip_summed);
+}
+
+/* Whether what is to be finished is SCTP's: a CRC, and no sum as all others have. */
+static __always_inline bool wl_wants_crc(struct __sk_buff *ctx)
+{
+	struct sk_buff *skb = (struct sk_buff *)ctx;
+
+	return wl_field(WL_EXISTS, skb->csum_not_inet) && wl_read_bits(skb, csum_not_inet);
 }
 
 /*
  * Where the checksum that is to be finished begins and where it goes, both from the start of the packet; whether there is one.
- * False also if it lies where no header is, which nobody should ask for: `*ok` tells.
+ * False also if it is another kind of sum, or lies where no header is, which nobody should ask for: `*ok` tells.
  */
 static __always_inline bool wl_partial(struct __sk_buff *ctx, __u32 *start, __u32 *at, bool *ok)
 {
@@ -50,7 +62,8 @@ static __always_inline bool wl_partial(struct __sk_buff *ctx, __u32 *start, __u3
 	wl_read(offset, skb->csum_offset);
 	*start = (__u32)from - (__u32)(data - head);
 	*at = *start + offset;
-	*ok = *start >= sizeof(struct iphdr) && *start <= WL_TRANSPORT_MAX && offset <= 64 && !((*start | offset) & 1);
+	*ok = *start >= sizeof(struct iphdr) && *start <= WL_TRANSPORT_MAX && offset <= 64 && !((*start | offset) & 1) &&
+	      !wl_wants_crc(ctx);
 	return *ok;
 }
 

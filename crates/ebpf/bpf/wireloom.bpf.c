@@ -8,7 +8,7 @@
  *                in place of it, XDP and TC ingress of an underlay whose driver runs XDP itself
  *   wl_arm       nowhere: the daemon runs it when it has written a session's keys
  *
- * The headers tell the parts: layout, maps, work and scratch what is remembered; session, replay, notes, path, expiry what is known; inner, outer, skb, checksum
+ * The headers tell the parts: layout, maps, work and scratch what is remembered; session, replay, notes, path, expiry what is known; inner, outer, skb, link, checksum
  * what a packet looks like; egress, gso, ingress the ways out and in; aead, chacha20, poly1305 the cipher; policy, counts what is decided and told.
  */
 #include "egress.h"
@@ -116,10 +116,12 @@ int wl_hand_over(struct __sk_buff *skb)
 	struct wl_scratch *s;
 	struct wl_work *w;
 
-	if (!mark || mark->magic != WL_MARK || !dev || mark->ifindex != dev->inner_ifindex)
+	if (!mark || !dev || mark->magic != (WL_MARK ^ dev->number))
 		return WL_LEAVE;
-	/* To another link address: it would not have come this far by itself. */
-	if (skb->pkt_type != WL_PACKET_HOST)
+	/* It was opened, so that it must not go on here, as if it had come in the clear. Not for us after all; or for an interface that is
+	 * another one by now; or of a VLAN. */
+	if (mark->ifindex != dev->inner_ifindex || skb->pkt_type != WL_PACKET_HOST ||
+	    (skb->vlan_present && bpf_skb_vlan_pop(skb)))
 		return TC_ACT_SHOT;
 	if (wl_enter(&w, &s)) {
 		wl_forget_checksum(skb, w);

@@ -29,8 +29,8 @@ pub struct Device {
     pub inner_mtu: AtomicU32,
     /// Where we listen: in network order in the first two bytes.
     pub port: AtomicU32,
-    /// Nothing.
-    pub reserved1: AtomicU32,
+    /// By it the programs' marks are told from those of another device's.
+    pub number: AtomicU32,
     /// The greatest label that was sent in an initiation.
     pub last_tai64n: [AtomicU64; 2],
     /// Rules in force.
@@ -255,6 +255,7 @@ mod tests {
             ("inner_mtu", offset_of!(Device, inner_mtu)),
             ("port", offset_of!(Device, port)),
             ("last_tai64n", offset_of!(Device, last_tai64n)),
+            ("number", offset_of!(Device, number)),
             ("policy", offset_of!(Device, policy)),
         ] {
             assert_eq!(field("wl_device", name), offset, "{name}");

@@ -3,10 +3,11 @@
 
 use std::ffi::OsStr;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use lab::{Namespace, Port, wait_until};
+use libbpf_rs::libbpf_sys::bpf_insn;
 use libbpf_rs::{
     MapCore, MapFlags, MapHandle, Object, ObjectBuilder, TC_EGRESS, TC_INGRESS, TcHookBuilder, Xdp, XdpFlags,
 };
@@ -311,18 +312,52 @@ impl Loaded {
     /// Attaches a program to an interface of the namespace.
     pub fn attach(&self, namespace: &Namespace, program: &str, ifindex: u32, ingress: bool) {
         let program = self.object.progs().find(|it| it.name() == OsStr::new(program)).unwrap();
-        let fd = program.as_fd();
-        let attach = move || {
-            let mut hook = TcHookBuilder::new(fd)
-                .ifindex(ifindex as i32)
-                .replace(true)
-                .handle(1)
-                .priority(1)
-                .hook(if ingress { TC_INGRESS } else { TC_EGRESS });
-            hook.create().and_then(|mut hook| hook.attach()).map_err(std::io::Error::other).map(drop)
-        };
-        namespace.inside(attach).unwrap();
+        attach(namespace, program.as_fd(), ifindex, ingress);
     }
+}
+
+/// Attaches a program, in the place of the one before.
+fn attach(namespace: &Namespace, program: BorrowedFd<'_>, ifindex: u32, ingress: bool) {
+    let attach = move || {
+        let mut hook = TcHookBuilder::new(program)
+            .ifindex(ifindex as i32)
+            .replace(true)
+            .handle(1)
+            .priority(1)
+            .hook(if ingress { TC_INGRESS } else { TC_EGRESS });
+        hook.create().and_then(|mut hook| hook.attach()).map_err(std::io::Error::other).map(drop)
+    };
+    namespace.inside(attach).unwrap();
+}
+
+/// Gives all that leaves by an interface of the namespace the tag of a VLAN, beside the frame as for a card that inserts it.
+pub fn push_vlan(namespace: &Namespace, ifindex: u32, vlan: i32) {
+    let load = |register: u8, imm: i32| instruction(0xb7, register, imm);
+    // bpf_skb_vlan_push(skb, ETH_P_8021Q, vlan); return TC_ACT_OK
+    let code = [
+        load(2, u16::to_be(0x8100).into()),
+        load(3, vlan),
+        instruction(0x85, 0, 18),
+        load(0, 0),
+        instruction(0x95, 0, 0),
+    ];
+    // SAFETY: the names end with a zero, the instructions are as many as is said, and there are no options.
+    let program = unsafe {
+        let kind = libbpf_rs::libbpf_sys::BPF_PROG_TYPE_SCHED_CLS;
+        let (name, none) = (c"push_vlan".as_ptr(), std::ptr::null_mut());
+        let count = code.len() as libbpf_rs::libbpf_sys::size_t;
+        libbpf_rs::libbpf_sys::bpf_prog_load(kind, name, c"GPL".as_ptr(), code.as_ptr(), count, none)
+    };
+    assert!(program >= 0, "{program}");
+    // SAFETY: the call has made the descriptor, and nobody else has it.
+    let program = unsafe { OwnedFd::from_raw_fd(program) };
+    attach(namespace, program.as_fd(), ifindex, false);
+}
+
+fn instruction(code: u8, to: u8, imm: i32) -> bpf_insn {
+    let mut instruction = bpf_insn { code, imm, ..Default::default() };
+    instruction.set_dst_reg(to);
+    instruction
 }
 
 /// A host: its programs, its TUN, its end of the cable.

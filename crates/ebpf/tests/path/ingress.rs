@@ -7,11 +7,12 @@ use lab::{Gso, Link, Namespace};
 use libbpf_rs::{MapCore, MapFlags};
 use linux::tun::Offloads;
 
-use crate::bed::{Bytes, Host, LIMIT, Limits, MTU, PORT, Session, ledger, peer};
+use crate::bed::{Bytes, Host, LIMIT, Limits, Loaded, MTU, PORT, Session, ledger, peer, push_vlan};
 use crate::wire::{Observer, Sockets, padded, seal, udp_packet};
 
-/// Where `policy` is in a `struct wl_device`.
+/// Where `policy` is in a `struct wl_device`, and where `number`.
 const POLICY_AT: usize = 40;
+const NUMBER_AT: usize = 20;
 
 const KEYS: Session = Session {
     slot: 3,
@@ -336,4 +337,71 @@ fn a_session_that_only_receives_asks_for_the_next_once() {
     ring.consume().unwrap();
     assert_eq!(*events.borrow(), [1, 2], "activity, for the answer that is owed, and a rekey");
     assert_eq!(scene.host.loaded.field32("ledgers", KEYS.slot, ledger::REKEY_ON_RECEIVE), 1);
+}
+
+/// Has the other end send to this link address of ours.
+fn lead(scene: &Scene, mac: [u8; 6]) {
+    let mac: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (right, here) = (&scene._link.right, scene.here().ip().to_string());
+    let add = ["neigh", "replace", &here, "lladdr", &mac.join(":"), "nud", "permanent", "dev", &right.interface];
+    right.namespace.ip(&add).unwrap();
+}
+
+#[test]
+fn a_copy_for_another_link_address_does_not_use_up_the_message() {
+    Scene::each(|scene| {
+        let packet = inner(false, 0, b"mirrored");
+        let message = seal(&KEYS.receive, KEYS.local, 0, &padded(&packet));
+        lead(&scene, [2, 0, 0, 0, 0, 0x99]);
+        scene.send(&message);
+        lead(&scene, scene.host.mac);
+        scene.send(&message);
+        scene.observer.expect("the one for us", &packet);
+        // What comes by another interface than leaves, or with a next hop that is not known, is taken all the same.
+        let loaded = &scene.host.loaded;
+        loaded.poke("peers", 0, peer::HAS_MAC, &0u32.to_ne_bytes());
+        let packet = inner(false, 0, b"by an interface's own address");
+        scene.send_inner(1, &padded(&packet));
+        scene.observer.expect("the interface's own", &packet);
+        assert_eq!((loaded.count("WL_OPENED"), loaded.count("WL_DROP_REPLAYED")), (2, 0), "{}", loaded.counts());
+    });
+}
+
+#[test]
+fn what_was_opened_for_another_interface_does_not_pass_for_plain() {
+    for v6 in [false, true] {
+        let scene = Scene::new(v6, true, &[]);
+        let host = &scene.host;
+        let send = |counter: u64, text: &[u8]| {
+            scene.send_inner(counter, &padded(&inner(v6, 0, text)));
+            host.wait_count("WL_OPENED", counter + 1);
+        };
+        let receive = || scene._user.receive(v6, LIMIT).unwrap().0;
+        // The program at TC finds that the interface is another one by now: the packet is nobody's.
+        let later = Loaded::new(&[]);
+        later.device(host.tun.index + 1, MTU);
+        later.attach(&host.port.namespace, "wl_hand_over", host.ifindex, true);
+        send(0, b"opened for an interface that is not there");
+        host.loaded.attach(&host.port.namespace, "wl_hand_over", host.ifindex, true);
+        send(1, b"opened for the interface");
+        assert_eq!(receive(), b"opened for the interface");
+        // A mark of another device's programs is that device's to judge.
+        later.poke("device", 0, NUMBER_AT, &7u32.to_ne_bytes());
+        later.attach(&host.port.namespace, "wl_hand_over", host.ifindex, true);
+        send(2, b"another device's");
+        assert_eq!(receive(), b"another device's");
+    }
+}
+
+#[test]
+fn the_tag_of_a_vlan_that_the_driver_put_aside_stays_outside() {
+    let scene = Scene::new(false, true, &[]);
+    let right = &scene._link.right;
+    lead(&scene, scene.host.mac);
+    // Whatever leaves the other end is of VLAN 10; a veth leaves the tag beside the frame.
+    push_vlan(&right.namespace, crate::bed::link_of(right).0, 10);
+    let packet = inner(false, 0, b"tagged");
+    scene.send_inner(0, &padded(&packet));
+    scene.observer.expect("the packet", &packet);
+    assert_eq!(scene._user.receive(false, LIMIT).unwrap().0, b"tagged");
 }
