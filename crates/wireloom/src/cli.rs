@@ -194,6 +194,13 @@ pub fn command() -> clap::Command {
     manual::with_help(Cli::command())
 }
 
+/// The names of the commands that anybody types.
+pub fn commands() -> Vec<String> {
+    let all = Cli::command();
+    let shown = all.get_subcommands().filter(|command| !command.is_hide_set());
+    shown.map(|command| command.get_name().to_owned()).collect()
+}
+
 /// Whether `word` is one of the commands.
 pub fn is_command(word: &str) -> bool {
     Cli::command().get_subcommands().any(|command| command.get_name() == word)

@@ -22,6 +22,10 @@ use crate::top::TopError;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages say it
 pub enum Error {
+    #[error(
+        "{word} is no command, expected `wireloom {meant}`; or `wireloom run` with it, if an interface is to be called so"
+    )]
+    Slip { word: Quoted, meant: String },
     #[error("{0} is {1}")]
     Name(Quoted, NotAName),
     #[error("no interface '{0}' runs here, expected one that `wireloom show interfaces` lists")]

@@ -56,7 +56,12 @@ static HEAP: linux::memory::Hidden = linux::memory::Hidden::new();
 
 fn main() -> ExitCode {
     complete::answer();
-    let argv = argv::normalised(std::env::args_os().collect());
+    let typed: Vec<_> = std::env::args_os().collect();
+    if let Err(error) = argv::refuse_a_slip(&typed) {
+        eprintln!("wireloom: {error}");
+        return ExitCode::FAILURE;
+    }
+    let argv = argv::normalised(typed);
     let parsed = cli::command().try_get_matches_from(argv);
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,

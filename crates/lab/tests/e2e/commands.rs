@@ -1,12 +1,13 @@
-//! The lab itself: daemons that are given as a command, and datagrams in batches.
+//! The lab itself: daemons that are given as a command, and datagrams in batches. And what becomes of a command of ours that is none.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use lab::traffic::blast::{BlastPlan, blast};
-use lab::{IFNAME, LabError, Namespace, System, TunnelSpec, socket_path};
+use lab::{IFNAME, LabError, Namespace, System, TunnelSpec, run, socket_path};
 
-use crate::common::{wait_for_ping, wireloom};
+use crate::bed::{Bed, failed, succeeded};
+use crate::common::{LIMIT, wait_for_ping, wireloom};
 
 fn command(words: &[&str]) -> System {
     System::Command(words.iter().map(|word| (*word).to_owned()).collect())
@@ -40,6 +41,32 @@ fn a_command_that_does_nothing_is_told_of() {
     assert!(matches!(fails(&["/no/such/program", IFNAME]), LabError::Missing { .. }));
     assert!(matches!(fails(&["false", IFNAME]), LabError::Died { .. }));
     assert!(matches!(fails(&["true", IFNAME]), LabError::Died { .. }));
+}
+
+#[test]
+fn a_slip_in_a_command_makes_no_interface() {
+    let bed = Bed::new();
+    let links = || bed.namespace.ip(&["-br", "link"]).unwrap();
+    let without = |words: &[&str]| {
+        let mut command = bed.command(wireloom().program().unwrap());
+        run(command.env_remove("WG_QUICK_USERSPACE_IMPLEMENTATION").args(words), LIMIT).unwrap()
+    };
+    let refused = without(&["hsow"]);
+    assert_eq!((refused.status.code(), refused.log().lines().count()), (Some(1), 1), "{}", refused.log());
+    assert!(failed(refused).starts_with("wireloom: 'hsow' is no command, expected `wireloom show`"));
+    assert!(!links().contains("hsow"));
+    // It is one where somebody says so: by a file, by the command, or since it is wg-quick that asks. And names are names.
+    bed.write("/etc/wireguard/hsow.conf", 0o600, "[Interface]\n");
+    for (words, name) in [(&["hsow"][..], "hsow"), (&["run", "dwon"], "dwon"), (&["wg0"], "wg0")] {
+        succeeded(without(words));
+        assert!(links().contains(name), "{words:?}");
+        bed.namespace.ip(&["link", "delete", name]).unwrap();
+        bed.wait_until_idle().unwrap();
+    }
+    succeeded(bed.wireloom(&["rnu"]));
+    assert!(links().contains("rnu"));
+    bed.namespace.ip(&["link", "delete", "rnu"]).unwrap();
+    bed.wait_until_idle().unwrap();
 }
 
 #[test]
