@@ -105,6 +105,9 @@ pub struct RunArgs {
     /// The listening socket, likewise: its file stays when we end, unless the interface has gone
     #[arg(long, value_name = "FD", hide = true, requires = "queues")]
     pub socket: Option<i32>,
+    /// Only in the place of one that has died and left what it had
+    #[arg(long, hide = true)]
+    pub successor: bool,
     /// The interface's MTU in bytes
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
     pub mtu: Option<u16>,
@@ -141,6 +144,9 @@ pub enum RunError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// There is nobody to succeed.
+    #[error("no daemon of '{0}' has died here and left anything")]
+    NothingLeft(String),
     /// The interface could not be made.
     #[error("{}", Chain(.0))]
     Tun(#[from] TunError),
@@ -359,6 +365,9 @@ impl Running {
         process::no_dump().map_err(os("making the process undumpable"))?;
         let heir = heir::path(args.interface.as_str());
         let mut heritage = find_heritage(args, &heir)?;
+        if args.successor && heritage.is_none() {
+            return Err(RunError::NothingLeft(args.interface.to_string()));
+        }
         let tun = open_tun(args, environment, heritage.as_mut())?;
         let queue = tun.queues[0].try_clone().map_err(os("duplicating the TUN descriptor"))?;
         let given = args.socket.map(|number| ("--socket", number));

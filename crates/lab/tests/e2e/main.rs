@@ -46,6 +46,7 @@ mod quick_reference;
 mod quick_up;
 mod reload;
 mod restart;
+mod restart_up;
 mod routing;
 mod scale;
 mod service;

@@ -9,9 +9,10 @@ use lab::{Finished, Gso, Link, Namespace, Process, ping, run, unique_interface, 
 use tempfile::TempDir;
 
 use crate::common::{LIMIT, SOON, our_command};
-use crate::engines::{count_taken, each_engine};
+use crate::engines::{count_taken, each_engine, each_engine_untaken};
 
 each_engine!(what_stays_does_not_notice_a_reload);
+each_engine_untaken!(the_rules_are_those_of_the_policys_file_after_a_reload);
 
 const OTHER: &str = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
 
@@ -164,6 +165,36 @@ fn what_stays_does_not_notice_a_reload() {
         [format!("wireloom set {} peer {there} endpoint {}:51821", left.interface, link.right.v4)]
     );
     count_taken(&left.interface);
+}
+
+fn the_rules_are_those_of_the_policys_file_after_a_reload() {
+    let host = Host::new(Namespace::new().unwrap());
+    let policy = host.folder.path().join("policy").display().to_string();
+    let rules = || {
+        let mut command = our_command(&host.namespace);
+        let told = run(command.args(["policy", &host.interface]), LIMIT).unwrap().checked().unwrap().stdout;
+        told.lines().filter_map(|line| line.split('\t').next_back()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    host.write("Address = 10.0.0.1/24", &format!("[Peer]\nPublicKey = {OTHER}\nAllowedIPs = 10.0.0.2/32\n"));
+    fs::write(&policy, "drop out proto=tcp\n").unwrap();
+    host.run(&["up", "--policy", &policy]);
+    assert_eq!(host.reload(), [""; 0]);
+    // The same in other words is no change, so that what has been counted stays.
+    fs::write(&policy, "# mail\ndrop   proto=tcp out\n").unwrap();
+    assert_eq!(host.reload(), [""; 0]);
+    let text = format!("limit 1mbit in peer={OTHER}\ndrop out\n");
+    fs::write(&policy, &text).unwrap();
+    assert_eq!(host.reload(), [format!("wireloom policy {} {policy}", host.interface)]);
+    assert_eq!(rules(), text.lines().collect::<Vec<_>>());
+    assert_eq!(host.reload(), [""; 0]);
+    // A file that is wrong changes nothing, of the other file neither.
+    fs::write(&policy, "drop everything\n").unwrap();
+    host.write("Address = 10.9.0.1/24", "");
+    let refused = run(&mut host.command(&["reload"]), LIMIT).unwrap();
+    assert_eq!((refused.status.code(), refused.stderr.lines().count()), (Some(1), 1), "{}", refused.log());
+    assert!(refused.stderr.contains(":1: 'everything' means nothing"), "{}", refused.stderr);
+    assert_eq!(rules(), text.lines().collect::<Vec<_>>());
+    assert!(host.namespace.ip(&["-br", "address"]).unwrap().contains("10.0.0.1/24"));
 }
 
 #[test]

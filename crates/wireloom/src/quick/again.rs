@@ -4,8 +4,10 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use linux::heir::{self, Heritage};
+use linux::rt::Rt;
 use linux::{netns, unix};
 
 use super::configure::{Configure, Endpoints, Mark};
@@ -17,6 +19,9 @@ use super::place::Place;
 use super::step::{Stage, Step, StepError};
 use crate::attend::{Duties, Name};
 use crate::error::Error;
+
+/// How long what was left may take to go, once it has ended.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Gives the device of `journal` the keys and peers that its file has now, and the mark that it had. What belongs to the interface itself is left
 /// as it is. Names that are not known and cannot be resolved are tried again until it is `interrupted`.
@@ -57,18 +62,47 @@ pub fn configure_again(journal: &mut Journal, interrupted: &Arc<AtomicBool>) -> 
 
 /// Whether the daemon of this interface has died, and what it left is kept for another one.
 pub fn is_orphan(journal: &Journal) -> bool {
-    let answers = UnixStream::connect(unix::socket_path(&journal.interface)).is_ok();
-    // Who kept it may be dead too, and its socket is all that there is.
-    let is_kept = || Heritage::find(&heir::path(&journal.interface)).is_ok_and(|left| left.is_some());
-    journal.engine == Engine::Ebpf && !answers && is_kept()
+    journal.engine == Engine::Ebpf && is_kept(&journal.interface)
 }
 
-/// Starts a daemon that carries on with what one that died has left. All else that belongs to the interface is there.
-pub fn carry_on(journal: &mut Journal, interrupted: &Arc<AtomicBool>) -> Result<(), Error> {
+/// Whether nobody answers for an interface, but somebody keeps what its daemon has left.
+pub fn is_kept(interface: &str) -> bool {
+    let answers = UnixStream::connect(unix::socket_path(interface)).is_ok();
+    // Who kept it may be dead too, and its socket is all that there is.
+    !answers && Heritage::find(&heir::path(interface)).is_ok_and(|left| left.is_some())
+}
+
+/// Starts a daemon that carries on with what one that died has left. All else that belongs to the interface is there. False if that has just ended, and
+/// the interface with it.
+pub fn carry_on(journal: &mut Journal, interrupted: &Arc<AtomicBool>) -> Result<bool, Error> {
     let link = Link::new(&journal.interface, journal.engine, journal.netns.as_deref());
-    let interface = journal.interface.clone();
-    link.run().map_err(|error| QuickError::Again { interface, source: Box::new(error.into()) })?;
-    configure_again(journal, interrupted)
+    let policy = journal.steps.iter().find_map(|step| match step {
+        Step::Policy(policy) => Some(policy.file.as_path()),
+        _ => None,
+    });
+    if let Err(error) = link.run_as_successor(policy) {
+        let start = Instant::now();
+        // Who kept it says that it has ended a moment before the interface goes.
+        while !is_orphan(journal) && start.elapsed() < PATIENCE {
+            if !has_link(journal) {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let interface = journal.interface.clone();
+        return Err(QuickError::Again { interface, source: Box::new(error.into()) }.into());
+    }
+    configure_again(journal, interrupted).map(|()| true)
+}
+
+/// Whether the kernel still has the interface, where it was put.
+pub fn has_link(journal: &Journal) -> bool {
+    let look = || Ok(Rt::open()?.link(&journal.interface).is_ok_and(|link| link.is_some()));
+    let there = match &journal.netns {
+        Some(netns) => open_netns(netns).and_then(|there| netns::run_in(there.as_fd(), look)),
+        None => look(),
+    };
+    there.unwrap_or(false)
 }
 
 /// Has the kernel's interface attended to again. It has itself never ended.

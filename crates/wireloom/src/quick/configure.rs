@@ -16,7 +16,7 @@ use linux::netns;
 use noise::PublicKey;
 use serde::{Deserialize, Serialize};
 
-use super::reload::Said;
+use super::said::Said;
 use super::step::Stage;
 use crate::error::Error;
 use crate::resolve::Resolver;
@@ -77,7 +77,8 @@ impl Configure {
         let Some(device) = self.device.take() else { return Ok(()) };
         let names: Vec<Option<String>> =
             device.peers.iter().map(|peer| peer.endpoint.as_ref().and_then(name)).collect();
-        let said = Said::of(&device);
+        // Of an interface that is up already there may be routes to what the file has no longer.
+        let said = Said::of(&device).and_networks_of(Said::before(&self.interface));
         let mut resolver = Resolver::stopped_by(Arc::clone(&stage.interrupted));
         let resolved = netns::run_in(stage.home.as_fd(), || Ok(conf::change(*device, conf::Mode::Set, &mut resolver)));
         let change: DeviceChange = resolved.map_err(Error::Links)??;

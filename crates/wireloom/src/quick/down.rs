@@ -4,10 +4,13 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use clap::Args;
+use config::device::Device;
 use config::quick::Quick;
 use inet::Cidr;
 use linux::netns;
+use linux::rt::Rt;
 
+use super::again;
 use super::engine::Engine;
 use super::error::QuickError;
 use super::firewall::KillSwitch;
@@ -80,12 +83,16 @@ pub fn take_down(args: &DownArgs, manner: Manner) -> Result<(), Error> {
         }
     }
     let device = client::get(&interface);
-    let is_there = device.is_ok();
+    let answers = device.is_ok();
+    // It is, too, where its daemon has died and others keep it.
+    let is_there = answers || Rt::open().is_ok_and(|mut rt| rt.link(&interface).is_ok_and(|link| link.is_some()));
+    let is_left = !answers && is_there && again::is_kept(&interface);
     let mut journal = match (noted, device) {
         (Some(journal), _) => journal,
-        (None, Err(_)) => return switch_off(interface),
-        (None, Ok(device)) => {
-            let networks: Vec<Cidr> = device.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied()).collect();
+        (None, Err(_)) if !is_left => return switch_off(interface),
+        (None, device) => {
+            // Of one that was left nobody can ask anything more; but nobody has noted rules of it either.
+            let (mark, networks) = device.map(|device| (device.fwmark, networks_of(&device))).unwrap_or_default();
             let engine = if linux::unix::socket_path(&interface).exists() { Engine::Userspace } else { Engine::Kernel };
             Journal {
                 interface: interface.clone(),
@@ -99,7 +106,7 @@ pub fn take_down(args: &DownArgs, manner: Manner) -> Result<(), Error> {
                     engine,
                     put.as_deref(),
                     quick.as_ref().unwrap_or(&Quick::default()),
-                    device.fwmark,
+                    mark,
                     &networks,
                 ),
             }
@@ -119,7 +126,7 @@ pub fn take_down(args: &DownArgs, manner: Manner) -> Result<(), Error> {
     };
     // Without the interface its commands would fail, and what is left could not be taken down.
     let before = match &place {
-        Some(place) if is_there => before_the_end(place, &quick, &mut stage),
+        Some(place) if is_there => before_the_end(place, &quick, &mut stage, answers),
         _ => Ok(()),
     };
     if before.is_err() && !manner.regardless {
@@ -143,10 +150,16 @@ pub fn take_down(args: &DownArgs, manner: Manner) -> Result<(), Error> {
     before
 }
 
-/// What the file wants while the interface is still there.
-fn before_the_end(place: &Place, quick: &Quick, stage: &mut Stage) -> Result<(), Error> {
+fn networks_of(device: &Device) -> Vec<Cidr> {
+    device.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied()).collect()
+}
+
+/// What the file wants while the interface is still there, whether its device `answers` or not.
+fn before_the_end(place: &Place, quick: &Quick, stage: &mut Stage, answers: bool) -> Result<(), Error> {
     run(plan::hooks(place, When::PreDown, &quick.pre_down), stage)?;
-    if quick.save_config {
+    if quick.save_config && !answers {
+        eprintln!("wireloom: {}: nothing is saved, since its daemon has ended", place.interface);
+    } else if quick.save_config {
         eprintln!("[#] wireloom save {}", place.file.display());
         save::save_here(place, quick)?;
     }

@@ -17,7 +17,7 @@ use super::QuickError;
 use super::engine::Engine;
 use super::home;
 use super::plan::Options;
-use super::reload::Said;
+use super::said::Said;
 use super::step::Step;
 
 /// Where the journals are.

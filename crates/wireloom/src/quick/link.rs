@@ -4,6 +4,7 @@
 //! that it is for; from there on the thread is in that one, too. The kernel's is made by rtnetlink. Ours is a daemon that goes to the
 //! background once it is ready, and ends when its interface is deleted or its socket is.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -143,9 +144,22 @@ impl Link {
         if let Some(Starter(start)) = &self.starter {
             return start(self.engine, self.netns.as_deref()).map_err(LinkError::Start);
         }
+        self.start(|_| ())
+    }
+
+    /// Starts one in the place of one that has died, which lets no packet pass that the rules in the file `policy` do not. Fails where nothing was left.
+    pub fn run_as_successor(&self, policy: Option<&Path>) -> Result<(), LinkError> {
+        self.start(|command| {
+            command.arg("--successor");
+            command.args(policy.iter().flat_map(|file| [OsStr::new("--policy"), file.as_os_str()]));
+        })
+    }
+
+    fn start(&self, more: impl FnOnce(&mut Command)) -> Result<(), LinkError> {
         let mut command = Command::new("/proc/self/exe");
         // By its own name it takes a command, whatever it was called here.
         command.arg0("wireloom").arg("run").args(self.engine.arguments());
+        more(&mut command);
         if let Some(netns) = &self.netns {
             command.args(["--netns", netns]);
         }

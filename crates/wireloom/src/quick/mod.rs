@@ -29,6 +29,7 @@ mod policy;
 mod program;
 mod reload;
 mod resolv_conf;
+mod said;
 mod save;
 mod step;
 mod sysctl;
@@ -36,7 +37,7 @@ pub mod tables;
 mod undo;
 pub mod up;
 
-pub use again::{attend_again, configure_again};
+pub use again::{attend_again, configure_again, has_link};
 pub use down::{DownArgs, Manner, down, take_down};
 pub use engine::Engine;
 pub use error::QuickError;

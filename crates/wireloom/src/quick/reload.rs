@@ -4,21 +4,21 @@
 //! with what the interface has, the other steps (rules, names, firewall) by what they do. Those that are no longer wanted are taken back, then new ones are
 //! applied. What neither the plan nor the journal knows stays: an address that somebody added is not ours to take. Hooks are not run.
 //!
-//! What the file's endpoints were is kept beside the journal (`IFACE.endpoints`), so that a peer that has moved is moved only by a
+//! Before all that come the rules that say what may pass, where they are of a file (`up --policy`).
+//!
+//! What the file's endpoints were is kept beside the journal ([`Said`]), so that a peer that has moved is moved only by a
 //! change of the file. An interface without a journal, which wg-quick has brought up, has its device reloaded and no more.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use config::device::Device;
 use config::file::File;
-use config::key;
+use config::policy::Rule;
 use config::quick::{Address, Quick, Table};
 use inet::Cidr;
 use linux::netns;
@@ -33,12 +33,14 @@ use super::machine::{self, Facts};
 use super::network::{Addresses, Routes};
 use super::place::Place;
 use super::plan;
+use super::policy::Policy;
+use super::said::Said;
 use super::step::{Stage, Step};
 use super::up::{carry_out, privileged, say};
 use crate::client;
 use crate::difference::{Difference, Known, Terms, difference};
 use crate::error::Error;
-use crate::files::{self, Readers};
+use crate::policy;
 use crate::resolve::Resolver;
 
 /// What to reload, and how.
@@ -61,6 +63,12 @@ pub fn reload(args: &ReloadArgs) -> Result<(), Error> {
         privileged("reload")?;
     }
     let _lock = if args.dry_run { None } else { Some(Lock::take(&interface)?) };
+    follow(&place, quick, args.dry_run)
+}
+
+/// Makes an interface what its file says, for whoever has its lock. A dry run needs none. The thread may be in the interface's namespace afterwards.
+pub fn follow(place: &Place, quick: Quick, dry_run: bool) -> Result<(), Error> {
+    let interface = place.interface.to_string();
     let journal = Journal::read(&interface)?;
     let home = netns::current().map_err(Error::Links)?;
     if let Some(journal) = &journal {
@@ -74,14 +82,16 @@ pub fn reload(args: &ReloadArgs) -> Result<(), Error> {
     }
     let device = client::get(&interface)?;
     let said = Said::of(&quick.device);
-    let said_changes = fs::read_to_string(path(&interface)).ok().as_deref() != Some(said.0.as_str());
+    let before = Said::before(&interface);
+    let said_changes = !before.as_ref().is_some_and(|before| before.has_endpoints_of(&said));
     let table = table_of_default(journal.as_ref())?;
     let mut reload = Reload {
         interface,
-        dry_run: args.dry_run,
+        dry_run,
         home,
         journal,
         table,
+        before,
         said_changes,
         addresses: BTreeSet::new(),
         flushed: false,
@@ -89,10 +99,11 @@ pub fn reload(args: &ReloadArgs) -> Result<(), Error> {
         changes: 0,
     };
     let is_ours = reload.journal.is_some();
+    reload.policy()?;
     reload.device(&device, &quick)?;
-    reload.network(&place, quick, &device)?;
+    reload.network(place, quick, &device)?;
     // It goes with the journal.
-    if is_ours && !args.dry_run {
+    if is_ours && !dry_run {
         said.keep(&reload.interface);
     }
     if reload.changes == 0 && !reload.hooks_differ {
@@ -110,7 +121,9 @@ struct Reload {
     journal: Option<Journal>,
     /// The table of the default routes and the mark, where the file has none.
     table: u32,
-    /// Whether the file says otherwise than before where peers are.
+    /// What the file said before.
+    before: Option<Said>,
+    /// Whether it says otherwise now where peers are.
     said_changes: bool,
     /// The addresses that the interface has once they are the file's.
     addresses: BTreeSet<IpAddr>,
@@ -147,9 +160,25 @@ impl Reload {
         }
     }
 
+    /// The rules that say what may pass, where `up` was given a file with them: first of all, as there.
+    fn policy(&mut self) -> Result<(), Error> {
+        let steps = self.journal.iter().flat_map(|journal| &journal.steps);
+        let given = |step: &Step| if let Step::Policy(policy) = step { Some(policy.file.clone()) } else { None };
+        let Some(file) = steps.filter_map(given).next() else { return Ok(()) };
+        let wanted = policy::read(&file)?;
+        let there: Vec<Rule> = client::policy(&self.interface)?.into_iter().map(|(rule, _)| rule).collect();
+        if wanted == there {
+            return Ok(());
+        }
+        let step = Policy { interface: self.interface.clone(), file };
+        self.tell(&step.describe());
+        // What was read: the file may be another one by now.
+        if self.dry_run { Ok(()) } else { client::set_policy(&self.interface, &wanted) }
+    }
+
     /// Keys, port, mark and peers.
     fn device(&mut self, device: &Device, quick: &Quick) -> Result<(), Error> {
-        let known = self.journal.as_ref().and_then(|_| Said::known(&self.interface));
+        let known = self.journal.as_ref().and(self.before.as_ref()).map(Said::known);
         let mark = self.journal.is_some().then(|| self.mark(quick));
         let found = self.difference(device, &quick.device, known.as_ref(), mark, true)?;
         for line in &found.lines {
@@ -355,7 +384,9 @@ impl Reload {
             addresses.iter().filter_map(|address| Cidr::new(address.ip, address.len)).collect();
         let all: HashSet<(Cidr, u32)> =
             wanted.iter().flat_map(|routes| routes.networks.iter().map(|cidr| (*cidr, routes.table))).collect();
-        let before: HashSet<Cidr> = device.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied()).collect();
+        let said = self.before.iter().flat_map(Said::networks).copied();
+        let before: HashSet<Cidr> =
+            device.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied()).chain(said).collect();
         let mut missing: Vec<(Cidr, u32)> = all.iter().filter(|route| !there.contains(route)).copied().collect();
         let mut gone: Vec<(Cidr, u32)> = there
             .into_iter()
@@ -513,49 +544,4 @@ fn is_compared(step: &Step) -> bool {
             | Step::Attend(_)
             | Step::Hook(_)
     )
-}
-
-/// What a file says of where its peers are, for the next reload.
-pub struct Said(String);
-
-impl Said {
-    /// What this file says.
-    pub fn of(file: &File) -> Said {
-        let mut text = String::new();
-        for peer in &file.peers {
-            if let Some(endpoint) = &peer.endpoint {
-                text += &format!("{} {endpoint}\n", key::to_base64(&peer.public_key));
-            }
-        }
-        Said(text)
-    }
-
-    /// Keeps it. Without it a reload leaves the peers that were heard from where they are.
-    pub fn keep(&self, interface: &str) {
-        if let Err(error) = files::replace(&path(interface), self.0.as_bytes(), Readers::Owner) {
-            note(&format!("cannot keep what the file says of endpoints: {error}"));
-        }
-    }
-
-    /// Forgets it.
-    pub fn forget(interface: &str) -> io::Result<()> {
-        match fs::remove_file(path(interface)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
-    }
-
-    fn known(interface: &str) -> Option<Known> {
-        let text = fs::read_to_string(path(interface)).ok()?;
-        let lines = text.lines().filter_map(|line| line.split_once(' '));
-        Some(
-            lines
-                .filter_map(|(key, endpoint)| Some((key::from_base64(key.as_bytes()).ok()?, endpoint.to_owned())))
-                .collect(),
-        )
-    }
-}
-
-fn path(interface: &str) -> PathBuf {
-    Path::new(FOLDER).join(format!("{interface}.endpoints"))
 }

@@ -21,6 +21,7 @@ use super::machine::{self, Facts};
 use super::network::NetworkError;
 use super::place::Place;
 use super::plan::{self, Options};
+use super::reload;
 use super::resolv_conf;
 use super::step::{Stage, Step, StepError};
 use super::undo::{self, Order};
@@ -140,7 +141,11 @@ pub fn bring_up(args: &UpArgs, starter: Option<Starter>) -> Result<(), Error> {
         && args.match_those_of(&journal)
     {
         eprintln!("wireloom: {interface}: its daemon has ended; another one carries on");
-        return again::carry_on(&mut journal, &interrupted);
+        if again::carry_on(&mut journal, &interrupted)? {
+            // What has changed in the file meanwhile, of all that is around the device.
+            return reload::follow(&place, quick, false);
+        }
+        eprintln!("wireloom: {interface}: what it had left has ended meanwhile; all is made anew");
     }
     let keep = |journal: &Journal| args.kill_switch && journal.netns == args.netns;
     let kept = clear(&interface, &home, inside.as_ref(), keep)?;

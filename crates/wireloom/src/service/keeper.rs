@@ -8,7 +8,6 @@ use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use linux::manager::{self, Manager};
-use linux::rt::Rt;
 use linux::tun::{self, Offloads, Queue};
 use linux::unix::{self, Listener};
 use linux::{netns, process};
@@ -78,7 +77,7 @@ impl Keeper {
             return false;
         }
         if journal.engine == Engine::Kernel {
-            return self.kept.iter().any(|(name, _)| name == KERNEL) && has_link(journal);
+            return self.kept.iter().any(|(name, _)| name == KERNEL) && quick::has_link(journal);
         }
         let number = |name: &str| name.strip_prefix(QUEUE)?.parse::<usize>().ok();
         // As the kernel has numbered them; the manager gives them back as it likes.
@@ -228,16 +227,6 @@ impl Keeper {
             end_child(daemon);
         }
     }
-}
-
-/// Whether the kernel still has the interface, where it was put.
-fn has_link(journal: &Journal) -> bool {
-    let look = || Ok(Rt::open()?.link(&journal.interface).is_ok_and(|link| link.is_some()));
-    let there = match &journal.netns {
-        Some(netns) => quick::open_netns(netns).and_then(|there| netns::run_in(there.as_fd(), look)),
-        None => look(),
-    };
-    there.unwrap_or(false)
 }
 
 /// Tells a child to end, if it has not, waits a while, and then ends it.
