@@ -2,7 +2,7 @@
 //! of peers (`lab::crowd`), and floods (`lab::flood`).
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,6 +34,15 @@ enum Arguments {
         to: SocketAddr,
         /// How many.
         bytes: u64,
+    },
+    /// The same on one connection again and again, until SIGUSR1. Prints a line after each round.
+    Converse {
+        /// The service.
+        to: SocketAddr,
+        /// How many bytes a round has, each way.
+        bytes: u64,
+        /// Microseconds between two rounds.
+        pause: u64,
     },
     /// Send numbered datagrams to the service, all or until SIGUSR1, and print what came of them as JSON.
     Udp {
@@ -121,6 +130,12 @@ fn act(arguments: Arguments) -> io::Result<()> {
         Arguments::Ask { socket, what } => lab::ask(&socket, &what).map(|answer| print!("{answer}")),
         Arguments::Serve { port } => serve(port),
         Arguments::Tcp { to, bytes } => tcp::exchange(to, bytes),
+        Arguments::Converse { to, bytes, pause } => {
+            let enough = Arc::default();
+            signal_hook::flag::register(SIGUSR1, Arc::clone(&enough))?;
+            let told = |round| writeln!(io::stdout(), "{round}");
+            tcp::converse(to, bytes, Duration::from_micros(pause), &enough, told)
+        }
         Arguments::Udp { to, flows, count, size, gap, echo } => {
             let plan = UdpPlan { flows, count, size, gap: Duration::from_micros(gap), echo };
             let enough = Arc::default();

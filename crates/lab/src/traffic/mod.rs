@@ -1,7 +1,7 @@
 //! Traffic that checks itself: what arrives is compared with what was sent, byte by byte and datagram by datagram.
 //!
 //! The two ends are the helper program `lab-traffic`, run inside the namespaces. [`Service`] answers TCP and UDP on one port;
-//! [`exchange_tcp`] and [`exchange_udp`] are its clients. The bytes come from a [`Pattern`], so that both ends know them
+//! [`exchange_tcp`], [`Conversation`] and [`exchange_udp`] are its clients. The bytes come from a [`Pattern`], so that both ends know them
 //! without having to tell each other. What counts datagrams and does not look at their bytes is [`blast`].
 
 pub mod blast;
@@ -75,6 +75,49 @@ pub fn exchange_tcp(from: &Namespace, to: IpAddr, bytes: u64, limit: Duration) -
     let to = SocketAddr::new(to, PORT).to_string();
     command.args(["tcp", &to, &bytes.to_string()]);
     run_checked(&mut command, limit).map(drop)
+}
+
+/// TCP that goes on: one connection, bytes there and back, all of them checked, round by round.
+pub struct Conversation(Process);
+
+impl Conversation {
+    /// Begins one with the service at `to`, of so many bytes each way in a round.
+    ///
+    /// # Errors
+    /// The helper is not built or cannot be started.
+    pub fn start(from: &Namespace, to: IpAddr, bytes: u64, pause: Duration) -> Result<Conversation, LabError> {
+        let mut command = from.command(helper()?);
+        command.arg("converse").arg(SocketAddr::new(to, PORT).to_string());
+        command.args([bytes.to_string(), pause.as_micros().to_string()]);
+        Process::spawn(&mut command).map(Conversation)
+    }
+
+    /// The rounds so far.
+    pub fn rounds(&self) -> u64 {
+        self.0.stdout().lines().last().and_then(|line| line.parse().ok()).unwrap_or(0)
+    }
+
+    /// Waits for so many more rounds.
+    ///
+    /// # Errors
+    /// The connection broke or a byte differed: [`LabError::Died`], with what it said. Or it took longer than `limit`.
+    pub fn wait_for(&mut self, more: u64, limit: Duration) -> Result<(), LabError> {
+        let enough = self.rounds() + more;
+        crate::wait_for(&format!("{more} more rounds of TCP"), limit, || match self.0.status() {
+            Some(status) => Err(self.0.died(status)),
+            None => Ok((self.rounds() >= enough).then_some(())),
+        })
+    }
+
+    /// Ends it after the round under way: how many there were.
+    ///
+    /// # Errors
+    /// As [`Conversation::wait_for`].
+    pub fn end(mut self, limit: Duration) -> Result<u64, LabError> {
+        self.0.signal(Signal::USR1);
+        let rounds = self.0.finish(limit)?.checked()?.stdout;
+        Ok(rounds.lines().count() as u64)
+    }
 }
 
 /// Starts sending numbered datagrams to the service at `to`.

@@ -1,4 +1,4 @@
-//! TCP, checked: the client sends a seed, a length and the bytes; the service checks them and sends as many of its own.
+//! TCP, checked: the client sends a seed, a length and the bytes; the service checks them and sends as many of its own. A connection may go on so, round by round.
 //!
 //! Both ask for cubic: a namespace takes the congestion control from the host, BBR collapses on a veth, and a host whose default
 //! is BBR lets no namespace choose cubic by sysctl, but lets root choose it for a socket.
@@ -7,6 +7,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -45,24 +46,59 @@ pub fn serve(listener: &TcpListener) -> io::Result<()> {
 /// # Errors
 /// A byte differs, or the connection broke or fell silent.
 pub fn exchange(to: SocketAddr, bytes: u64) -> io::Result<()> {
-    let seed = u64::from(std::process::id());
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    round(&mut connected(to)?, u64::from(std::process::id()), bytes)
+}
+
+/// Exchanges on one connection, round by round with a pause between two, until `enough`. Calls `told` after each with their number.
+///
+/// # Errors
+/// As [`exchange`], or `told` failed.
+pub fn converse(
+    to: SocketAddr,
+    bytes: u64,
+    pause: Duration,
+    enough: &AtomicBool,
+    mut told: impl FnMut(u64) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut stream = connected(to)?;
+    let mut rounds = 0;
+    while !enough.load(Ordering::Relaxed) {
+        // No round is like another.
+        round(&mut stream, (u64::from(std::process::id()) << 32) ^ rounds, bytes)?;
+        rounds += 1;
+        told(rounds)?;
+        thread::sleep(pause);
+    }
+    Ok(())
+}
+
+fn connected(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     set_tcp_congestion(&stream, CONGESTION)?;
     set_patience(&stream)?;
+    Ok(stream)
+}
+
+fn round(stream: &mut TcpStream, seed: u64, bytes: u64) -> io::Result<()> {
     stream.write_all(&seed.to_be_bytes())?;
     stream.write_all(&bytes.to_be_bytes())?;
-    send(&mut stream, seed, bytes)?;
-    receive(&mut stream, !seed, bytes)
+    send(stream, seed, bytes)?;
+    receive(stream, !seed, bytes)
 }
 
 fn answer(mut stream: TcpStream) -> io::Result<()> {
     set_patience(&stream)?;
-    let (mut seed, mut length) = ([0; 8], [0; 8]);
-    stream.read_exact(&mut seed)?;
-    stream.read_exact(&mut length)?;
-    let (seed, length) = (u64::from_be_bytes(seed), u64::from_be_bytes(length));
-    receive(&mut stream, seed, length)?;
-    send(&mut stream, !seed, length)
+    let mut first = [0; 1];
+    // Until the client has enough.
+    while stream.read(&mut first)? == 1 {
+        let (mut seed, mut length) = ([first[0], 0, 0, 0, 0, 0, 0, 0], [0; 8]);
+        stream.read_exact(&mut seed[1..])?;
+        stream.read_exact(&mut length)?;
+        let (seed, length) = (u64::from_be_bytes(seed), u64::from_be_bytes(length));
+        receive(&mut stream, seed, length)?;
+        send(&mut stream, !seed, length)?;
+    }
+    Ok(())
 }
 
 fn set_patience(stream: &TcpStream) -> io::Result<()> {
@@ -113,6 +149,21 @@ mod tests {
         let to = listener.local_addr().unwrap();
         thread::spawn(move || serve(&listener));
         exchange(to, 1_000_001).unwrap();
+    }
+
+    #[test]
+    fn a_conversation_goes_on_until_it_is_enough() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        thread::spawn(move || serve(&listener));
+        let (enough, mut rounds) = (AtomicBool::new(false), Vec::new());
+        converse(to, 10_001, Duration::ZERO, &enough, |round| {
+            rounds.push(round);
+            enough.store(round == 3, Ordering::Relaxed);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(rounds, [1, 2, 3]);
     }
 
     #[test]

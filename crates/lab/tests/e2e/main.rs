@@ -6,8 +6,9 @@
 // A test that cannot go on panics: then the daemons' logs are shown as they are dropped.
 #![allow(clippy::unwrap_used)]
 
-// First in the alphabet and so the first to start: they take more than two minutes, in which the others run beside them.
+// First in the alphabet and so the first to start: they take two and three minutes, in which the others run beside them.
 mod across_a_kernels_rekey;
+mod across_a_kill;
 mod across_a_rekey;
 mod attend;
 mod bed;

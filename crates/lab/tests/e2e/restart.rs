@@ -1,18 +1,26 @@
 //! The engine whose programs run in the kernel, when its daemon dies: the tunnel goes on, and the next daemon takes it up where it is.
+//! (What `wireloom up` makes of that is in `restart_up`, what lasts until the keys are too old in `across_a_kill`.)
 
 use std::collections::HashSet;
+use std::fs;
 use std::net::UdpSocket;
+use std::time::{Duration, Instant};
 
 use lab::capture::{Capture, Heard};
-use lab::wg::SecretFile;
-use lab::{Daemon, End, Tunnel, ping, wait_until};
+use lab::traffic::Conversation;
+use lab::wg::{KeyPair, SecretFile};
+use lab::{Daemon, End, Outer, Tunnel, ping, wait_until};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use crate::common::{LIMIT, SOON, spec, wait_for_ping, wireloom};
+use crate::common::{LIMIT, SOON, Stream, spec, wait_for_ping, wireloom};
 
 const ENGINE: [&str; 2] = ["--engine", "ebpf"];
 
-fn tunnel() -> Tunnel {
+/// For how long there is no daemon at the least, where there is to be none for some time.
+const GONE: Duration = Duration::from_secs(2);
+
+/// One whose pings are the programs' alone.
+pub fn tunnel() -> Tunnel {
     let mut spec = spec();
     spec.arguments = ENGINE.to_vec();
     let mut tunnel = spec.build().unwrap();
@@ -30,19 +38,19 @@ fn tunnel() -> Tunnel {
 }
 
 /// The daemon's only child.
-fn steward(end: &End) -> Pid {
+pub fn steward(end: &End) -> Pid {
     let id = end.daemon.process.id();
     let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
     Pid::from_raw(children.trim().parse().expect("one child, the steward")).unwrap()
 }
 
-fn kill(end: &mut End) {
+pub fn kill(end: &mut End) {
     end.daemon.process.signal(Signal::KILL);
     end.daemon.process.wait(LIMIT).unwrap();
 }
 
 /// Starts another daemon for the same interface.
-fn start(end: &mut End) {
+pub fn start(end: &mut End) {
     let (namespace, interface) = (end.daemon.namespace.clone(), end.daemon.interface.clone());
     let mut command = wireloom().command(&namespace, &interface).unwrap();
     command.args(ENGINE);
@@ -64,11 +72,11 @@ fn configure(end: &End, other: &End, preshared: Option<&SecretFile>) {
     end.daemon.set(&arguments).unwrap();
 }
 
-fn heir(end: &End) -> std::path::PathBuf {
+pub fn heir(end: &End) -> std::path::PathBuf {
     format!("/run/wireloom/{}.heir", end.daemon.interface).into()
 }
 
-fn has_interface(end: &End) -> bool {
+pub fn has_interface(end: &End) -> bool {
     end.namespace().ip(&["link", "show", "dev", &end.daemon.interface]).is_ok()
 }
 
@@ -77,8 +85,35 @@ fn sent(capture: &Capture, end: &End) -> Vec<Heard> {
     capture.heard().into_iter().filter(|heard| heard.from.port() == end.listen_port).collect()
 }
 
-fn answers(from: &End, to: &End, patience: &str) -> bool {
+pub fn answers(from: &End, to: &End, patience: &str) -> bool {
     ping::once(from.namespace(), to.v4.into(), &["-W", patience]).unwrap().status.success()
+}
+
+/// The number of the map with the sessions' keys.
+pub fn keys_map(end: &End) -> u32 {
+    let folder = fs::read_dir(format!("/proc/{}/fdinfo", end.daemon.process.id())).unwrap();
+    // One may be closed meanwhile.
+    let texts = folder.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap_or_default());
+    let number = |text: String| text.lines().find_map(|line| line.strip_prefix("map_id:")?.trim().parse::<u32>().ok());
+    let is_keys = |number: &u32| {
+        let shown = end.namespace().run("bpftool", &["-j", "map", "show", "id", &number.to_string()]).unwrap();
+        serde_json::from_str::<serde_json::Value>(&shown).unwrap()["name"] == "keys"
+    };
+    texts.filter_map(number).find(is_keys).expect("one of its maps is `keys`")
+}
+
+/// How many sessions have keys, of what `bpftool -j map dump` says of the map. A value begins with the two keys.
+pub fn keys_in(dump: &str) -> usize {
+    let dump: serde_json::Value = serde_json::from_str(dump).unwrap();
+    let entries = dump.as_array().unwrap();
+    assert!(entries.len() >= 4, "{} entries", entries.len());
+    let key = |entry: &serde_json::Value| entry["value"].as_array().unwrap()[..64].iter().any(|byte| byte != "0x00");
+    entries.iter().filter(|entry| key(entry)).count()
+}
+
+fn keys_of(end: &End) -> usize {
+    let map = keys_map(end).to_string();
+    keys_in(&end.namespace().run("bpftool", &["-j", "map", "dump", "id", &map]).unwrap())
 }
 
 #[test]
@@ -120,15 +155,92 @@ fn nothing_is_lost_while_the_daemon_is_killed_and_started_again() {
 }
 
 #[test]
-fn sessions_of_another_preshared_key_are_not_taken_over() {
+fn streams_live_through_one_death_after_another() {
+    let mut tunnel = tunnel();
+    let (left, right) = (&mut tunnel.left, &mut tunnel.right);
+    let since = |from: &End, to: &End| from.peer(to).unwrap().handshake;
+    let before = [since(left, right), since(right, left)];
+    // As long as it may ever take; it is ended.
+    let stream = Stream::start(left, right, 120);
+    let mut tcp = Conversation::start(left.namespace(), right.v4.into(), 50_000, Duration::from_millis(20)).unwrap();
+    tcp.wait_for(5, LIMIT).unwrap();
+    let mut without = 0;
+    for at in 0..3 {
+        let (end, other) = if at % 2 == 0 { (&mut *right, &*left) } else { (&mut *left, &*right) };
+        kill(end);
+        let (killed, rounds) = (Instant::now(), tcp.rounds());
+        tcp.wait_for(10, LIMIT).unwrap();
+        wait_until("some time to pass", LIMIT, || killed.elapsed() > GONE).unwrap();
+        without += tcp.rounds() - rounds;
+        start(end);
+        tcp.wait_for(3, LIMIT).unwrap();
+        configure(end, other, None);
+        tcp.wait_for(3, LIMIT).unwrap();
+    }
+    assert!(tcp.end(LIMIT).unwrap() > without && without >= 30, "{without} rounds of TCP without a daemon");
+    // What was with a daemon in the moment of its death.
+    let outcome = stream.end(15);
+    assert!(outcome.sent > 3 * 200, "{outcome:?}");
+    assert_eq!([since(left, right), since(right, left)], before, "it is the same session");
+}
+
+/// A successor at the right end with one key other than before takes up nothing; what was there is wiped, and all begins anew.
+fn begins_anew(change: impl FnOnce(&mut End) -> Option<SecretFile>) {
     let mut tunnel = tunnel();
     let (left, right) = (&tunnel.left, &mut tunnel.right);
+    let before = left.peer(right).unwrap().handshake;
+    assert!(keys_of(right) > 0);
+    let old = right.keys.public.clone();
     kill(right);
     start(right);
-    assert!(answers(left, right, "1"));
-    configure(right, left, Some(&lab::wg::preshared_key().unwrap()));
+    assert!(answers(left, right, "1"), "as long as nobody says who it is");
+    assert!(keys_of(right) > 0);
+    let preshared = change(right);
+    configure(right, left, preshared.as_ref());
     wait_until("the session to end", SOON, || !answers(left, right, "1")).unwrap();
+    wait_until("its keys to be wiped", SOON, || keys_of(right) == 0).unwrap();
     assert_eq!(right.peer(left).unwrap().handshake, 0);
+    left.daemon.set(&["peer", &old, "remove"]).unwrap();
+    left.add_peer(right, Some(right.endpoint(Outer::V4)), preshared.as_ref()).unwrap();
+    wait_for_ping(left, right);
+    assert!(left.peer(right).unwrap().handshake >= before && keys_of(right) > 0);
+}
+
+#[test]
+fn sessions_of_another_preshared_key_are_not_taken_over() {
+    begins_anew(|_| Some(lab::wg::preshared_key().unwrap()));
+}
+
+#[test]
+fn sessions_of_another_private_key_are_not_taken_over() {
+    begins_anew(|right| {
+        right.keys = KeyPair::generate().unwrap();
+        None
+    });
+}
+
+#[test]
+fn a_peer_that_moves_while_there_is_no_daemon_is_followed_by_the_next_one() {
+    let mut tunnel = tunnel();
+    let (left, right) = (&mut tunnel.left, &mut tunnel.right);
+    let before = left.peer(right).unwrap().handshake;
+    let at = right.peer(left).unwrap().endpoint;
+    kill(right);
+    assert!(answers(left, right, "1"));
+    left.listen_port += 100;
+    left.daemon.set(&["listen-port", &left.listen_port.to_string()]).unwrap();
+    // That it is the same peer only a daemon finds out: programs believe nobody who says so.
+    assert!((0..3).all(|_| !answers(left, right, "0.3")));
+    start(right);
+    configure(right, left, None);
+    wait_until("an answer to where the peer is now", SOON, || answers(left, right, "1")).unwrap();
+    let moved = right.peer(left).unwrap();
+    assert_eq!(moved.endpoint, Some(left.endpoint(Outer::V4)));
+    assert_ne!(moved.endpoint, at);
+    assert_eq!([moved.handshake, left.peer(right).unwrap().handshake], [before; 2], "it is the same session");
+    // And its programs do it alone again.
+    kill(right);
+    assert!((0..5).all(|_| answers(left, right, "1")));
 }
 
 #[test]

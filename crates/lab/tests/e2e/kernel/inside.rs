@@ -8,7 +8,7 @@ use super::pair::boot_with;
 use crate::common::{LIMIT, SOON, wireloom};
 
 /// Another namespace `b` of the guest, and a cable to it.
-const CABLE: &str = "
+pub const CABLE: &str = "
     ip netns add b
     ip link add v0 type veth peer name v1 netns b
     ip address add 192.0.2.1/24 dev v0
@@ -20,7 +20,7 @@ const CABLE: &str = "
     until grep -q ready /run/service-b; do usleep 10000; done";
 
 /// Ours as `wl0`, with what it says in `/run/wl0.log`.
-fn start_ours(guest: &Guest, arguments: &str) {
+pub fn start_ours(guest: &Guest, arguments: &str) {
     let script = format!(
         "set -e
         LOG_LEVEL=debug wireloom run -f {arguments} wl0 > /run/wl0.log 2>&1 &
@@ -39,7 +39,7 @@ fn start_ours(guest: &Guest, arguments: &str) {
 }
 
 /// The kernel's as `wg0` in `b`, each the other's peer.
-const KERNELS: &str = "set -e
+pub const KERNELS: &str = "set -e
     umask 077
     wg genkey > /run/kernels.key
     ours=$(wireloom pubkey < /run/ours.key)

@@ -4,6 +4,7 @@ mod inside;
 mod interop;
 mod load;
 pub mod pair;
+mod restart;
 mod state;
 
 use std::time::Duration;
