@@ -228,15 +228,16 @@ impl Daemon {
         })
     }
 
-    /// Kills it where it stands, and starts `command` in its place, which runs a daemon for the same interface in the foreground; waits until
-    /// that answers on its socket, and tells for how long there was none.
+    /// Kills it where it stands, and after a pause starts `command` in its place, which runs a daemon for the same interface in the foreground;
+    /// waits until that answers on its socket, and tells for how long there was none.
     ///
     /// # Errors
     /// As [`System::start`].
-    pub fn replace_after_a_crash(&mut self, command: &mut Command) -> Result<Duration, LabError> {
+    pub fn replace_after_a_crash(&mut self, pause: Duration, command: &mut Command) -> Result<Duration, LabError> {
         let began = Instant::now();
         self.process.signal(Signal::KILL);
         self.process.wait(STOP_LIMIT)?;
+        std::thread::sleep(pause);
         self.process = Process::spawn(command)?;
         self.wait_until_it_answers()?;
         Ok(began.elapsed())

@@ -4,14 +4,17 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::traffic::{Service, exchange_tcp};
 use lab::{
-    End, Engine, Gso, LabError, Link, Namespace, Outer, Process, Relay, System, Witness, ping, run_checked, wait_until,
+    End, Engine, Gso, LabError, Link, Namespace, Outer, Relay, System, Witness, ping, run_checked, wait_for, wait_until,
 };
 
 use super::carrier::Recorder;
+use super::kernel::Objects;
+use super::kills::Kill;
+use super::pings::Pings;
 use super::stream::Stream;
 use crate::error::Failure;
 
@@ -30,27 +33,39 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How many datagrams of a kill may be lost, on the whole way: those that were just with the daemon.
 const LOST_BY_A_KILL: u64 = 5;
 
+/// The two ways, and the two ends that they begin at.
+const WAYS: [&str; 2] = ["left to right", "right to left"];
+const SIDES: [&str; 2] = ["left", "right"];
+
+/// How many lost pings are told one by one.
+const TOLD: usize = 10;
+
 /// All of it. Dropping it takes it away.
 pub struct Bed {
     engine: Engine,
     system: System,
     streams: Vec<Stream>,
-    pings: Vec<Process>,
+    pings: Vec<Pings>,
     _service: Service,
     left: End,
     right: End,
     _relay: Relay,
     carrier: Arc<Mutex<Recorder>>,
     _links: [Link; 2],
-    kills: u64,
-    /// The longest that there was no daemon.
-    longest: Duration,
+    began: Instant,
+    /// When there was no daemon, from the start, and of which end.
+    kills: Vec<(Duration, Duration, Kill)>,
+    /// What the daemons said that were killed.
+    said: String,
     exchanges: u64,
+    objects: Objects,
+    /// How many objects of the kernel's the daemons held in the beginning.
+    held: [usize; 3],
 }
 
 impl Bed {
     /// Builds it, and starts all traffic.
-    pub fn build(ours: &System, length: Duration) -> Result<Bed, Failure> {
+    pub fn build(ours: &System) -> Result<Bed, Failure> {
         let (a, between, b) = (Namespace::new()?, Namespace::new()?, Namespace::new()?);
         let links = [Link::new(&a, &between, Gso::Through)?, Link::new(&between, &b, Gso::Through)?];
         let end = |port: &lab::Port, host| -> Result<End, LabError> {
@@ -73,11 +88,10 @@ impl Bed {
         wait_until("the first ping", LIMIT, || first().is_ok_and(|ping| ping.status.success()))?;
 
         let service = Service::start(right.namespace())?;
-        let count = (length.as_millis() / 10) as u32;
-        let pings = vec![
-            ping::start(left.namespace(), right.v4.into(), count, "0.01")?,
-            ping::start(right.namespace(), left.v4.into(), count, "0.01")?,
-        ];
+        let mut objects = Objects::default();
+        let held = objects.look(&[left.namespace(), right.namespace()])?;
+        let began = Instant::now();
+        let pings = vec![Pings::start(&left, &right)?, Pings::start(&right, &left)?];
         let streams = vec![Stream::start(&left, &right, GAP)?, Stream::start(&right, &left, GAP)?];
         Ok(Bed {
             engine: left.daemon.engine,
@@ -90,36 +104,59 @@ impl Bed {
             _relay: relay,
             carrier,
             _links: links,
-            kills: 0,
-            longest: Duration::ZERO,
+            began,
+            kills: Vec::new(),
+            said: String::new(),
             exchanges: 0,
+            objects,
+            held,
         })
     }
 
-    /// Kills the left daemon where it stands, starts another one and tells it what the first one had been told.
-    pub fn kill_and_restart(&mut self) -> Result<(), Failure> {
-        let interface = self.left.daemon.interface.clone();
+    /// Kills a daemon where it stands, starts another one and tells it what the first one had been told.
+    pub fn kill_and_restart(&mut self, kill: Kill) -> Result<(), Failure> {
+        self.look()?;
+        let end = if kill.left { &mut self.left } else { &mut self.right };
+        let interface = end.daemon.interface.clone();
         let file = tempfile::NamedTempFile::new().map_err(Failure::io("a temporary file"))?;
         let text = lab::wg::show_config(&interface)?;
         std::fs::write(file.path(), text).map_err(Failure::io("a temporary file"))?;
-        let mut command = self.system.command(self.left.namespace(), &interface)?;
-        let gone = self.left.daemon.replace_after_a_crash(&mut command)?;
+        let mut command = self.system.command(end.namespace(), &interface)?;
+        if kill.at_handshake {
+            let handshakes = || self.carrier.lock().unwrap_or_else(PoisonError::into_inner).handshakes;
+            let (before, start) = (handshakes(), Instant::now());
+            while handshakes() == before && start.elapsed() < 2 * REKEY {
+                std::thread::sleep(Duration::from_micros(500));
+            }
+        }
+        let at = self.began.elapsed();
+        self.said += &end.daemon.process.log();
+        end.daemon.replace_after_a_crash(kill.pause, &mut command)?;
         run_checked(Command::new("wg").args(["setconf", &interface]).arg(file.path()), LIMIT)?;
-        self.kills += 1;
-        self.longest = self.longest.max(gone);
-        Ok(())
+        self.kills.push((at, self.began.elapsed(), kill));
+        self.look().map(drop)
+    }
+
+    /// Writes down what the daemons hold in the kernel.
+    fn look(&mut self) -> Result<[usize; 3], Failure> {
+        Ok(self.objects.look(&[self.left.namespace(), self.right.namespace()])?)
     }
 
     /// How it stands, in one line that takes the place of the last one; and some TCP.
-    pub fn tell(&mut self, now: Duration, length: Duration) {
+    ///
+    /// # Errors
+    /// What the daemons hold in the kernel cannot be seen.
+    pub fn tell(&mut self, now: Duration, length: Duration) -> Result<(), Failure> {
+        self.look()?;
         if exchange_tcp(self.left.namespace(), self.right.v4.into(), BYTES, LIMIT).is_ok() {
             self.exchanges += 1;
         }
         let counts: Vec<_> = self.streams.iter().map(Stream::counts).collect();
         let sum = |of: fn(&(u64, u64, u64)) -> u64| counts.iter().map(of).sum::<u64>();
+        let open: u64 = self.pings.iter().map(Pings::counts).map(|(sent, came)| sent.saturating_sub(came)).sum();
         let recorder = self.carrier.lock().unwrap_or_else(PoisonError::into_inner);
         print!(
-            "\r{:>5} of {} s  {} messages, {} sessions, {} repeated; {} datagrams, {} not yet come, {} twice; {} kills  {} offences ",
+            "\r{:>5} of {} s  {} messages, {} sessions, {} repeated; {} datagrams, {} not yet come, {} twice; {open} pings open; {} kills  {} offences ",
             now.as_secs(),
             length.as_secs(),
             recorder.witness.messages(),
@@ -128,14 +165,18 @@ impl Bed {
             sum(|it| it.0),
             sum(|it| it.0.saturating_sub(it.1)),
             sum(|it| it.2),
-            self.kills,
+            self.kills.len(),
             recorder.witness.offences().len(),
         );
         let _ = std::io::stdout().flush();
+        Ok(())
     }
 
     /// What the daemons have said.
     pub fn show_logs(&self) {
+        if !self.said.is_empty() {
+            eprintln!("--- those that were killed said:\n{}", self.said);
+        }
         for end in [&self.left, &self.right] {
             eprintln!("--- {} said:\n{}", end.daemon.process.name(), end.daemon.process.log());
         }
@@ -145,33 +186,40 @@ impl Bed {
     pub fn finish(mut self) -> Result<(String, Vec<String>), Failure> {
         let mut faults = Vec::new();
         let mut lines = Vec::new();
-        for (series, way) in self.pings.drain(..).zip(["left to right", "right to left"]) {
-            let trips = ping::collect(series, LIMIT)?;
-            let at = |share| trips.percentile(share).unwrap_or(f64::NAN) / 1000.0;
+        for (series, way) in self.pings.drain(..).zip(WAYS) {
+            let offset = series.began() - self.began;
+            let trips = series.finish();
+            let at = |share| f64::from(percentile(&trips.micros, share)) / 1000.0;
             lines.push(format!(
                 "pings {way:<15} {} of {} came back; {:.2} ms in the median, {:.1} ms at most",
-                trips.received,
+                trips.micros.len(),
                 trips.sent,
                 at(0.5),
                 at(1.0)
             ));
-            if trips.received < trips.sent {
-                faults.push(format!("{} pings from {way} were lost", trips.sent - trips.received));
+            for lost in trips.lost.iter().take(TOLD) {
+                faults.push(format!("a ping from {way} was lost, {}", place(*lost + offset, &self.kills)));
+            }
+            if trips.lost.len() > TOLD {
+                faults.push(format!("{} more pings from {way} were lost", trips.lost.len() - TOLD));
+            }
+            if trips.twice > 0 {
+                faults.push(format!("{} pings from {way} were answered twice", trips.twice));
             }
         }
-        for (stream, way) in self.streams.drain(..).zip(["left to right", "right to left"]) {
+        for (stream, way) in self.streams.drain(..).zip(WAYS) {
             let (sent, came, twice) = stream.finish();
             lines.push(format!("datagrams {way:<11} {came} of {sent} came, {twice} twice"));
             if twice > 0 {
                 faults.push(format!("{twice} repeated messages were let in, {way}"));
             }
-            if sent - came > 5 + self.kills * LOST_BY_A_KILL {
+            if sent - came > 5 + self.kills.len() as u64 * LOST_BY_A_KILL {
                 faults.push(format!("{} datagrams were lost, {way}", sent - came));
             }
         }
         let replayed = self.right.daemon.drops()?.get("replayed").copied().unwrap_or_default();
         if self.engine == Engine::Ebpf {
-            for (end, name) in [(&self.left, "left"), (&self.right, "right")] {
+            for (end, name) in [&self.left, &self.right].into_iter().zip(SIDES) {
                 let (sent, received) = end.daemon.taken()?;
                 lines.push(format!("programs, {name:<11} sent {sent} and received {received} packets"));
                 if sent == 0 || received == 0 {
@@ -195,22 +243,81 @@ impl Bed {
         if offences.len() > 5 {
             faults.push(format!("{} more offences", offences.len() - 5));
         }
+        let of = |left| self.kills.iter().filter(|(.., kill)| kill.left == left).count();
+        let without = self.kills.iter().map(|(from, to, _)| to.saturating_sub(*from)).max().unwrap_or_default();
         lines.push(format!(
-            "the left daemon       killed {} times, {:.0} ms without one at most; {} TCP exchanges of {} MB",
-            self.kills,
-            self.longest.as_secs_f64() * 1000.0,
+            "daemons               killed: left {}, right {} times, at most {:.0} ms until the next was configured; {} TCP exchanges of {} MB",
+            of(true),
+            of(false),
+            without.as_secs_f64() * 1000.0,
             self.exchanges,
             2 * BYTES / 1_000_000
         ));
         drop(recorder);
+        self.count_objects(&mut lines, &mut faults)?;
+        let (said, objects) = (std::mem::take(&mut self.said), std::mem::take(&mut self.objects));
+        if let Some(line) = said.lines().next() {
+            faults.push(format!("a daemon that was killed had said: {line}"));
+        }
         let namespaces = [self.left.namespace().clone(), self.right.namespace().clone()];
         drop(self);
-        for namespace in namespaces {
+        for namespace in &namespaces {
             let left = || namespace.pids().len();
             if wait_until("all processes to end", LIMIT, || left() == 0).is_err() {
                 faults.push(format!("{} processes have stayed", left()));
             }
         }
+        let stayed = objects.wait_for_end(&[])?;
+        faults.extend(stayed.iter().map(|object| format!("{object} is still in the kernel when all has ended")));
         Ok((lines.join("\n"), faults))
+    }
+
+    /// What the daemons hold in the kernel, against the beginning; and what those that were killed have left there that nobody holds.
+    fn count_objects(&mut self, lines: &mut Vec<String>, faults: &mut Vec<String>) -> Result<(), Failure> {
+        let before = self.held;
+        // What is about to be let go of may take a moment.
+        let enough = wait_for("no more to be held than in the beginning", LIMIT, || {
+            let now = self.objects.look(&[self.left.namespace(), self.right.namespace()])?;
+            Ok(now.iter().zip(before).all(|(now, before)| *now <= before).then_some(now))
+        });
+        let now = match enough {
+            Ok(now) => now,
+            Err(LabError::TimedOut { .. }) => self.look()?,
+            Err(error) => return Err(error.into()),
+        };
+        let count = |[maps, programs, links]: [usize; 3]| format!("{maps} maps, {programs} programs, {links} links");
+        if now.iter().zip(before).any(|(now, before)| *now > before) {
+            faults.push(format!("the daemons hold {}, and held {} in the beginning", count(now), count(before)));
+        }
+        if self.engine == Engine::Ebpf {
+            lines.push(format!("in the kernel         {} are held; {} were", count(now), count(self.objects.seen())));
+            if now.contains(&0) {
+                faults.push("the daemons hold nothing of a kind: it was not seen".to_owned());
+            }
+        }
+        let stayed = self.objects.wait_for_end(&[self.left.namespace(), self.right.namespace()])?;
+        faults.extend(stayed.iter().map(|object| format!("{object} is in the kernel, and no daemon holds it")));
+        Ok(())
+    }
+}
+
+/// Of sorted times, the one that a share of them does not exceed.
+fn percentile(sorted: &[u32], share: f64) -> u32 {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
+}
+
+/// A time, and where it lies between the kills.
+fn place(at: Duration, kills: &[(Duration, Duration, Kill)]) -> String {
+    let seconds = at.as_secs_f64();
+    match kills.iter().rev().find(|(from, ..)| *from <= at + Duration::from_millis(100)) {
+        None => format!("at {seconds:.3} s"),
+        Some((from, to, kill)) => format!(
+            "at {seconds:.3} s, where the {} daemon was killed{} at {:.3} s and its successor configured at {:.3} s",
+            SIDES[usize::from(!kill.left)],
+            if kill.at_handshake { " in a handshake" } else { "" },
+            from.as_secs_f64(),
+            to.as_secs_f64()
+        ),
     }
 }

@@ -19,6 +19,8 @@ pub struct Recorder {
     pub witness: Witness,
     /// Messages repeated.
     pub repeated: u64,
+    /// Messages of handshakes that have passed.
+    pub handshakes: u64,
     kept: [Vec<Vec<u8>>; 2],
     passed: u64,
 }
@@ -26,7 +28,7 @@ pub struct Recorder {
 impl Recorder {
     /// One that has recorded nothing yet.
     pub fn new(witness: Witness) -> Recorder {
-        Recorder { witness, repeated: 0, kept: [Vec::new(), Vec::new()], passed: 0 }
+        Recorder { witness, repeated: 0, handshakes: 0, kept: [Vec::new(), Vec::new()], passed: 0 }
     }
 }
 
@@ -35,9 +37,11 @@ impl Carrier for Recorder {
         self.witness.see(from_left, bytes, Instant::now());
         send(bytes);
         self.passed += 1;
+        let is_data = bytes.first() == Some(&4);
+        self.handshakes += u64::from(!is_data);
         let kept = &mut self.kept[usize::from(from_left)];
         // Messages of handshakes are few: all of them.
-        if self.passed.is_multiple_of(KEEP_EVERY) || bytes.first() != Some(&4) {
+        if self.passed.is_multiple_of(KEEP_EVERY) || !is_data {
             match kept.len() < KEPT {
                 true => kept.push(bytes.to_vec()),
                 false => kept[(self.passed / KEEP_EVERY) as usize % KEPT] = bytes.to_vec(),
@@ -74,5 +78,7 @@ mod tests {
         }
         assert_eq!((sent.len(), recorder.repeated), (120_000, 20_000));
         assert_eq!((recorder.witness.messages(), recorder.witness.offences()), (100_000, &[][..]));
+        recorder.carry(true, &[1; 148], &mut |_| ());
+        assert_eq!(recorder.handshakes, 1);
     }
 }
