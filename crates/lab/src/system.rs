@@ -236,7 +236,8 @@ impl Daemon {
     pub fn replace_after_a_crash(&mut self, pause: Duration, command: &mut Command) -> Result<Duration, LabError> {
         let began = Instant::now();
         self.process.signal(Signal::KILL);
-        self.process.wait(STOP_LIMIT)?;
+        // It has no say in it, but the kernel takes its threads apart one by one, on a machine that does much else.
+        self.process.wait(START_LIMIT)?;
         std::thread::sleep(pause);
         self.process = Process::spawn(command)?;
         self.wait_until_it_answers()?;

@@ -76,10 +76,12 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Request>, Status> {
     };
     // Also the form that is meant for a proxy (RFC 9112, section 3.2.2).
     let target = match target.strip_prefix("http://") {
-        Some(rest) => rest.find('/').map_or("/", |at| &rest[at..]),
+        Some(rest) => rest.find(['/', '?']).map_or("/", |at| &rest[at..]),
         None => target,
     };
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    // The form for a proxy may leave out the one path that there always is.
+    let path = if path.is_empty() { "/" } else { path };
     Ok(Some(Request { path: path.to_owned(), query: query.to_owned(), head_only, chunks: version >= 1 }))
 }
 
@@ -194,6 +196,8 @@ mod tests {
         let request = asked("HEAD http://host:1/metrics HTTP/1.0\r\n\r\n").unwrap().unwrap();
         assert!(request.path == "/metrics" && request.head_only && !request.chunks);
         assert_eq!(asked("GET http://host HTTP/1.1\r\n\r\n").unwrap().unwrap().path, "/");
+        let request = asked("GET http://host?names=a/b HTTP/1.1\r\n\r\n").unwrap().unwrap();
+        assert_eq!((request.path.as_str(), request.query.as_str()), ("/", "names=a/b"));
         assert_eq!(asked("GET /metrics HTTP/1.1\r\nHost: x\r\n"), Ok(None));
         assert_eq!(asked("POST /metrics HTTP/1.1\r\n\r\n"), Err(Status::MethodNotAllowed));
         assert_eq!(asked("GET /metrics HTTP/9.9\r\n\r\n"), Err(Status::BadRequest));
