@@ -14,8 +14,7 @@ fuzz_target!(|input: &[u8]| {
     let at = input.windows(BETWEEN.len()).position(|window| window == BETWEEN);
     let (netdev, network) = at.map_or((input, &b""[..]), |at| (&input[..at], &input[at + BETWEEN.len()..]));
     let network = Network::parse(network, &KernelTables).ok();
-    let imported =
-        [networkd::import(netdev, network, &NoServices, &KernelTables), nm::import(input, &NoServices)];
+    let imported = [networkd::import(netdev, network, &NoServices, &KernelTables), nm::import(input, &NoServices)];
     for imported in imported.into_iter().flatten() {
         for lost in &imported.lost {
             assert!(!lost.to_string().contains(char::is_control));

@@ -213,14 +213,8 @@ fn with_our_keys(mut error: FileError) -> FileError {
 /// The first line that is wrong, and what would be right.
 pub fn parse(text: &[u8], services: &dyn Services, tables: &dyn Tables) -> Result<Quick, FileError> {
     let mut quick = Quick::default();
-    // wg-quick reads by a shell, which passes over them; what is stripped has none either.
-    let without: Zeroizing<Vec<u8>>;
-    let text = if text.contains(&0) {
-        without = Zeroizing::new(text.iter().copied().filter(|&byte| byte != 0).collect());
-        &without[..]
-    } else {
-        text
-    };
+    let without = without_nuls(text);
+    let text = without.as_deref().map_or(text, Vec::as_slice);
     // As long as the text, since each line is kept or made empty: it does not grow, and leaves no copies of keys behind.
     let mut rest = Zeroizing::new(Vec::with_capacity(text.len() + 1));
     for (at, line) in Split::new(text).enumerate() {
@@ -253,9 +247,21 @@ pub fn parse(text: &[u8], services: &dyn Services, tables: &dyn Tables) -> Resul
     Ok(quick)
 }
 
+/// A text without its NULs, if it has some: wg-quick reads by a shell, which passes over them.
+fn without_nuls(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    text.contains(&0).then(|| {
+        // It does not grow, and leaves no copies of keys behind.
+        let mut without = Zeroizing::new(Vec::with_capacity(text.len()));
+        without.extend(text.iter().filter(|&&byte| byte != 0));
+        without
+    })
+}
+
 /// The lines of a file that are `wg setconf`'s, as `wg-quick strip` prints them: comments too, without the blanks around each line, an
 /// empty line last.
 pub fn strip(text: &[u8]) -> Zeroizing<Vec<u8>> {
+    let without = without_nuls(text);
+    let text = without.as_deref().map_or(text, Vec::as_slice);
     let mut rest = Zeroizing::new(Vec::with_capacity(text.len() + 2));
     // A newline at the end ends a line, it does not begin another.
     let lines = if text.is_empty() { 0 } else { usize::MAX };
@@ -264,7 +270,7 @@ pub fn strip(text: &[u8]) -> Zeroizing<Vec<u8>> {
             let blank = |b: &u8| matches!(b, b' ' | b'\t');
             let start = line.iter().position(|b| !blank(b)).unwrap_or(line.len());
             let end = line.iter().rposition(|b| !blank(b)).map_or(start, |at| at + 1);
-            rest.extend(line[start..end].iter().filter(|&&b| b != 0));
+            rest.extend_from_slice(&line[start..end]);
             rest.push(b'\n');
         }
     }

@@ -151,8 +151,9 @@ pub fn endpoint(text: &str, services: &dyn Services) -> Result<HostPort, ValueEr
         None => text.rsplit_once(':').unwrap_or((text, "")),
     };
     let port = self::port(port, services).ok_or_else(|| ValueError::Port(quoted()))?;
-    // A bracket is no part of a name, and one that was written down with it could not be read again.
-    if host.is_empty() || host.contains(['\0', '[', ']']) {
+    // What is no part of a name, and could not be read again where it was written down.
+    let is_odd = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '[' | ']' | '#');
+    if host.is_empty() || host.contains(is_odd) {
         return Err(ValueError::Host(quoted()));
     }
     Ok(HostPort { host: host.to_owned(), port })

@@ -143,6 +143,8 @@ fn what_is_stripped_is_the_devices() {
     assert_eq!(String::from_utf8(quick::strip(text.as_bytes()).to_vec()).unwrap(), stripped);
     assert_eq!(**quick::strip(b"[Interface]\nMTU=1\n"), *b"[Interface]\n\n");
     assert_eq!(**quick::strip(b""), *b"\n");
+    // A NUL is as if it were not there, in a key as well.
+    assert_eq!(**quick::strip(b"[Inter\0face]\nPre\0Up=x\n\0ListenPort=1\n"), *b"[Interface]\nListenPort=1\n\n");
 }
 
 /// A line that stands in such a file, or nearly.

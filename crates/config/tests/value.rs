@@ -55,3 +55,17 @@ proptest! {
         parse_cidr(&text);
     }
 }
+
+#[test]
+fn a_host_that_a_file_cannot_hold_is_none() {
+    for host in
+        ["a b", "a\tb", "[\u{b}2001:db8::1]", "\u{b}192.0.2.1", "a#b", "a\u{1b}[1m", "a\u{a0}b", "a\0b", "[a[b]"]
+    {
+        let said = value::endpoint(&format!("{host}:1"), &NoServices).unwrap_err();
+        assert!(said.to_string().contains("has no host"), "{host:?}: {said}");
+    }
+    for host in ["example.org", "bücher.example", "fe80::1%eth0", "_a-b.c"] {
+        let read = value::endpoint(&format!("[{host}]:1"), &NoServices).unwrap();
+        assert_eq!(read.host, host);
+    }
+}
