@@ -55,6 +55,9 @@ pub enum LabError {
         /// All that it printed.
         log: String,
     },
+    /// It was told to fail here, to see what that leaves.
+    #[error("failed before step {0}, as it was told to")]
+    Told(u32),
     /// The person, or the machine, asked us to stop.
     #[error("interrupted")]
     Interrupted,

@@ -160,23 +160,7 @@ impl End {
         let v6 = format!("{}/64", self.v6);
         ip(&["addr", "add", &v6, "dev", interface, "nodad"])?;
         self.daemon.up()?;
-        self.wait_until_it_listens()
-    }
-
-    /// That the interface is up the daemon hears a moment after `ip` has returned. A peer's first message would find nobody until then, and
-    /// would be repeated only after five seconds.
-    fn wait_until_it_listens(&self) -> Result<(), LabError> {
-        let what = format!("`{}` to listen on port {}", self.daemon.interface, self.listen_port);
-        let end_of_address = format!(":{:04X}", self.listen_port);
-        wait_for(&what, LISTEN_LIMIT, || {
-            let files = self.namespace().inside(|| {
-                // The calling thread's, which is in the namespace, and not the process's.
-                let read = |name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}"));
-                Ok([read("udp")?, read("udp6").unwrap_or_default()])
-            })?;
-            let local = files.iter().flat_map(|file| file.lines()).filter_map(|line| line.split_whitespace().nth(1));
-            Ok(local.into_iter().any(|address| address.ends_with(&end_of_address)).then_some(()))
-        })
+        wait_until_it_listens(self.namespace(), interface, self.listen_port)
     }
 
     /// Makes `other` a peer, with its addresses inside as allowed IPs.
@@ -239,4 +223,20 @@ impl Tunnel {
         left.add_peer(right, left_knows.then(|| right.endpoint(spec.outer)), preshared)?;
         right.add_peer(left, right_knows.then(|| left.endpoint(spec.outer)), preshared)
     }
+}
+
+/// That an interface is up its daemon hears a moment after `ip` has returned. A peer's first message would find nobody until then, and would be repeated
+/// only after five seconds: so this waits until somebody in the namespace has the UDP port.
+pub(crate) fn wait_until_it_listens(namespace: &Namespace, interface: &str, port: u16) -> Result<(), LabError> {
+    let what = format!("`{interface}` to listen on port {port}");
+    let end_of_address = format!(":{port:04X}");
+    wait_for(&what, LISTEN_LIMIT, || {
+        let files = namespace.inside(|| {
+            // The calling thread's, which is in the namespace, and not the process's.
+            let read = |name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+            Ok([read("udp")?, read("udp6").unwrap_or_default()])
+        })?;
+        let local = files.iter().flat_map(|file| file.lines()).filter_map(|line| line.split_whitespace().nth(1));
+        Ok(local.into_iter().any(|address| address.ends_with(&end_of_address)).then_some(()))
+    })
 }

@@ -1,0 +1,104 @@
+//! Ours, in each of the ways that it can move packets.
+
+use std::process::Command;
+
+use super::{Meter, Missing, Place, Protocol, Subject, Versions, Works, missing, wireguard};
+use crate::{Engine, LabError, System};
+
+/// Who seals and opens packets, where that is not left to ours.
+const AEAD: &str = "WIRELOOM_AEAD";
+
+/// One way to run ours.
+#[derive(Clone, Debug)]
+pub struct Ours {
+    slug: String,
+    name: String,
+    cipher: String,
+    engine: Engine,
+    backend: Option<aead::Backend>,
+    arguments: &'static [&'static str],
+}
+
+impl Ours {
+    /// All that this processor can do: as it comes; with packets handled only by the thread that they come to; with each AEAD that would not have been
+    /// chosen anyway; and with programs in the kernel.
+    pub fn all() -> Vec<Ours> {
+        let best = aead::Backend::best();
+        let way = |suffix: &str, name: &str| Ours {
+            slug: format!("wireloom{suffix}"),
+            name: format!("wireloom{name}"),
+            cipher: cipher(best),
+            engine: Engine::Userspace,
+            backend: None,
+            arguments: &[],
+        };
+        let mut all = vec![
+            way("", ""),
+            Ours { arguments: &["--helping", "never"], ..way("-inline", ", inline only") },
+            Ours {
+                engine: Engine::Ebpf,
+                cipher: "ChaCha20-Poly1305 of the kernel and of ours".into(),
+                ..way("-ebpf", ", eBPF")
+            },
+        ];
+        for backend in aead::Backend::all_available().filter(|backend| *backend != best) {
+            all.push(Ours {
+                cipher: cipher(backend),
+                backend: Some(backend),
+                ..way(&format!("-{}", backend.name()), &format!(", {}", backend.name()))
+            });
+        }
+        all
+    }
+
+    fn system(&self) -> Result<System, LabError> {
+        Ok(System::wireloom()?.with(self.engine))
+    }
+}
+
+fn cipher(backend: aead::Backend) -> String {
+    format!("ChaCha20-Poly1305, {}", backend.name())
+}
+
+impl Subject for Ours {
+    fn slug(&self) -> &str {
+        &self.slug
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::WireGuard
+    }
+
+    fn place(&self) -> Place {
+        match self.engine {
+            Engine::Userspace => Place::Userspace,
+            Engine::Ebpf => Place::Ebpf,
+        }
+    }
+
+    fn cipher(&self) -> &str {
+        &self.cipher
+    }
+
+    fn available(&self) -> Result<Versions, Missing> {
+        let version = self.system().and_then(|system| system.version());
+        Ok(Versions::of("wireloom", version.map_err(|error| missing(error, "cargo build --release -p wireloom"))?))
+    }
+
+    fn build(&self, works: &mut Works) -> Result<Box<dyn Meter>, LabError> {
+        let system = self.system()?;
+        let adjust = |command: &mut Command| {
+            command.args(self.arguments);
+            match self.backend {
+                Some(backend) => command.env(AEAD, backend.name()),
+                // Whatever this process has been started with.
+                None => command.env_remove(AEAD),
+            };
+        };
+        wireguard::build(works, |works, side| works.daemon(side, &system, adjust))
+    }
+}

@@ -1,0 +1,73 @@
+//! What all implementations of WireGuard have in common: a pair of keys, a file, and an interface for each tunnel and gateway.
+//!
+//! The interface may be a daemon's or the kernel's; from there on all is `wg setconf` and `ip`, the same for everyone.
+
+use std::fs;
+
+use super::{Meter, Works};
+use crate::topology::{Side, Topology};
+use crate::tunnel::wait_until_it_listens;
+use crate::wg::KeyPair;
+use crate::{Counters, LabError};
+
+/// The UDP port of tunnel 1; each has one of its own.
+const FIRST_PORT: u32 = 51820;
+
+/// Makes the tunnels: `interface` makes an interface for one on a gateway, and tells its name.
+pub(super) fn build(
+    works: &mut Works,
+    mut interface: impl FnMut(&mut Works, Side) -> Result<String, LabError>,
+) -> Result<Box<dyn Meter>, LabError> {
+    let ways = works.topology().ways.clone();
+    let mut files = Vec::new();
+    for way in &ways {
+        let mut pair = Vec::new();
+        for _side in Side::BOTH {
+            // As a person would: wg genkey | tee private | wg pubkey.
+            works.typed()?;
+            pair.push(KeyPair::generate()?);
+        }
+        for (at, side) in Side::BOTH.into_iter().enumerate() {
+            let (own, other) = (&pair[at], &pair[1 - at]);
+            let private = fs::read_to_string(own.private.path()).map_err(LabError::io("a key file"))?;
+            let port = FIRST_PORT + way.number;
+            let text = format!(
+                "[Interface]\nPrivateKey = {}\nListenPort = {port}\n\n[Peer]\nPublicKey = {}\nAllowedIPs = {}\nEndpoint = {}:{port}\n",
+                private.trim(),
+                other.public,
+                way.networks(side.other()).join(", "),
+                works.topology().port(side.other()).v4,
+            );
+            let file = works.file(&format!("wg-{}-{}.conf", side.name(), way.number), &text)?;
+            files.push((way, side, file));
+        }
+    }
+    // The right ends first: they are to be there when the left ones' first messages come.
+    files.sort_by_key(|(way, side, _)| (*side == Side::Left, way.number));
+    let mtu = works.topology().spec.mtu.to_string();
+    let mut interfaces = Interfaces(vec![String::new(); ways.len()]);
+    works.go();
+    for (way, side, file) in files {
+        let name = interface(works, side)?;
+        works.command(side, "wg", &["setconf", &name, &file.to_string_lossy()])?;
+        works.ip(side, &["addr", "add", &format!("{}/24", way.gateway(side)), "dev", &name])?;
+        works.ip(side, &["link", "set", "dev", &name, "mtu", &mtu, "up"])?;
+        works.route(side, way.number, &name)?;
+        // There are no more tunnels than ports.
+        let port = u16::try_from(FIRST_PORT + way.number).unwrap_or(u16::MAX);
+        wait_until_it_listens(works.topology().gateway(side), &name, port)?;
+        if side == Side::Right {
+            interfaces.0[way.number as usize - 1] = name;
+        }
+    }
+    Ok(Box::new(interfaces))
+}
+
+/// The interfaces at the right end, by the tunnel.
+pub(super) struct Interfaces(pub(super) Vec<String>);
+
+impl Meter for Interfaces {
+    fn carried(&self, topology: &Topology, number: u32) -> Result<u64, LabError> {
+        Ok(Counters::of(topology.gateway(Side::Right), &self.0[number as usize - 1])?.received_bytes)
+    }
+}

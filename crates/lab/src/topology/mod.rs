@@ -1,0 +1,231 @@
+//! Where systems are compared: the hosts, the links between them, and which tunnels there are to be.
+//!
+//! Two gateways, [`Side::Left`] and [`Side::Right`], are joined by a link that tunnels have to cross; it is all that there is of a
+//! [`Shape::Pair`], whose traffic begins and ends on the gateways themselves. In a [`Shape::Four`] there are a source before the left and a drain
+//! behind the right one, and the gateways only forward, each flow by a tunnel of its own, as in the measurements that this is to repeat.
+//!
+//! Tunnel `n` is known by numbers alone: [`Way`] says which addresses belong to it. A topology is made for one system, which adds its interfaces to it,
+//! and goes with that system; so nothing of one can be left for the next.
+
+mod four;
+
+use std::net::Ipv4Addr;
+
+use crate::{Gso, LabError, Link, Namespace, Port};
+
+/// How many tunnels there can be at most: each has a network of the size of a /24, by one byte of its addresses.
+pub const TUNNELS_MAX: u32 = 250;
+
+/// Which hosts there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Two gateways and a link.
+    Pair,
+    /// Source, gateway, gateway, drain, and three links.
+    Four,
+}
+
+impl Shape {
+    /// For tables and file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Shape::Pair => "pair",
+            Shape::Four => "four",
+        }
+    }
+}
+
+/// One of the two gateways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one that the traffic comes to first.
+    Left,
+    /// The other.
+    Right,
+}
+
+impl Side {
+    /// Both.
+    pub const BOTH: [Side; 2] = [Side::Left, Side::Right];
+
+    /// For file names and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Left => "left",
+            Side::Right => "right",
+        }
+    }
+
+    /// The one across the link.
+    pub fn other(self) -> Side {
+        match self {
+            Side::Left => Side::Right,
+            Side::Right => Side::Left,
+        }
+    }
+}
+
+/// What to build.
+#[derive(Clone, Copy, Debug)]
+pub struct TopologySpec {
+    /// Which hosts.
+    pub shape: Shape,
+    /// How many tunnels there will be, 1 to [`TUNNELS_MAX`].
+    pub tunnels: u32,
+    /// Whether segmentation offloads reach through the link between the gateways.
+    pub gso: Gso,
+    /// The MTU of the link between the gateways, in bytes.
+    pub link_mtu: u32,
+    /// The MTU inside the tunnels, in bytes.
+    pub mtu: u32,
+}
+
+impl TopologySpec {
+    /// The usual one: a plain veth of 1500 bytes, and 1420 of them inside.
+    pub fn new(shape: Shape, tunnels: u32) -> TopologySpec {
+        TopologySpec { shape, tunnels, gso: Gso::Through, link_mtu: 1500, mtu: 1420 }
+    }
+
+    /// Builds it, ready for a system to add its tunnels.
+    ///
+    /// # Errors
+    /// Whatever stood in the way; what was made until then is taken away.
+    ///
+    /// # Panics
+    /// No tunnels, or more than there can be.
+    pub fn build(&self) -> Result<Topology, LabError> {
+        assert!((1..=TUNNELS_MAX).contains(&self.tunnels), "{} tunnels", self.tunnels);
+        let (left, right) = (Namespace::new()?, Namespace::new()?);
+        let middle = Link::new(&left, &right, self.gso)?;
+        for port in [&middle.left, &middle.right] {
+            port.namespace.ip(&["link", "set", &port.interface, "mtu", &self.link_mtu.to_string()])?;
+        }
+        let ways = (1..=self.tunnels).map(|number| Way::new(self.shape, number)).collect();
+        let mut topology = Topology { spec: *self, middle, ways, outer: None };
+        if self.shape == Shape::Four {
+            topology.outer = Some(four::extend(&topology)?);
+        }
+        Ok(topology)
+    }
+}
+
+/// The addresses of one tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Its number, from 1.
+    pub number: u32,
+    /// The left gateway's address inside it.
+    pub left: Ipv4Addr,
+    /// The right gateway's.
+    pub right: Ipv4Addr,
+    /// Where its traffic begins: at the left gateway, or at the source.
+    pub source: Ipv4Addr,
+    /// Where its traffic ends: at the right gateway, or at the drain.
+    pub drain: Ipv4Addr,
+}
+
+impl Way {
+    fn new(shape: Shape, number: u32) -> Way {
+        // There are no more than TUNNELS_MAX.
+        let n = u8::try_from(number).unwrap_or(u8::MAX);
+        let (left, right) = (Ipv4Addr::new(10, 77, n, 1), Ipv4Addr::new(10, 77, n, 2));
+        match shape {
+            Shape::Pair => Way { number, left, right, source: left, drain: right },
+            Shape::Four => {
+                Way { number, left, right, source: Ipv4Addr::new(10, 78, n, 1), drain: Ipv4Addr::new(10, 79, n, 1) }
+            }
+        }
+    }
+
+    /// A gateway's address inside the tunnel.
+    pub fn gateway(&self, side: Side) -> Ipv4Addr {
+        match side {
+            Side::Left => self.left,
+            Side::Right => self.right,
+        }
+    }
+
+    /// Where the traffic of this side is at home: a gateway, or the host behind it.
+    pub fn end(&self, side: Side) -> Ipv4Addr {
+        match side {
+            Side::Left => self.source,
+            Side::Right => self.drain,
+        }
+    }
+
+    /// The networks that are reached through the tunnel at this side, the gateway itself first.
+    pub fn networks(&self, side: Side) -> Vec<String> {
+        let (gateway, end) = (self.gateway(side), self.end(side));
+        let mut networks = vec![format!("{gateway}/32")];
+        if gateway != end {
+            networks.push(format!("{end}/32"));
+        }
+        networks
+    }
+}
+
+/// The hosts and links that a system is set up on.
+#[derive(Debug)]
+pub struct Topology {
+    /// What it was made from.
+    pub spec: TopologySpec,
+    /// The link between the gateways.
+    pub middle: Link,
+    /// The tunnels that there are to be.
+    pub ways: Vec<Way>,
+    /// The links to the source and to the drain, if there are any.
+    outer: Option<[Link; 2]>,
+}
+
+impl Topology {
+    /// A gateway's end of the link between the two.
+    pub fn port(&self, side: Side) -> &Port {
+        match side {
+            Side::Left => &self.middle.left,
+            Side::Right => &self.middle.right,
+        }
+    }
+
+    /// A gateway.
+    pub fn gateway(&self, side: Side) -> &Namespace {
+        &self.port(side).namespace
+    }
+
+    /// The host where the traffic of a side is at home: the gateway, or the one behind it.
+    pub fn end(&self, side: Side) -> &Namespace {
+        match (&self.outer, side) {
+            (None, _) => self.gateway(side),
+            (Some([source, _]), Side::Left) => &source.left.namespace,
+            (Some([_, drain]), Side::Right) => &drain.right.namespace,
+        }
+    }
+
+    /// All hosts, from the source to the drain.
+    pub fn hosts(&self) -> Vec<&Namespace> {
+        let mut hosts = vec![self.gateway(Side::Left), self.gateway(Side::Right)];
+        if self.outer.is_some() {
+            hosts.insert(0, self.end(Side::Left));
+            hosts.push(self.end(Side::Right));
+        }
+        hosts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_tunnel_has_addresses_of_its_own() {
+        for shape in [Shape::Pair, Shape::Four] {
+            let ways: Vec<Way> = (1..=TUNNELS_MAX).map(|number| Way::new(shape, number)).collect();
+            let networks: Vec<String> =
+                ways.iter().flat_map(|way| Side::BOTH.map(|side| way.networks(side))).flatten().collect();
+            let different: std::collections::BTreeSet<&String> = networks.iter().collect();
+            assert_eq!(networks.len(), different.len());
+        }
+        let way = Way::new(Shape::Four, 7);
+        assert_eq!(way.networks(Side::Right), ["10.77.7.2/32", "10.79.7.1/32"]);
+        assert_eq!(Way::new(Shape::Pair, 7).networks(Side::Left), ["10.77.7.1/32"]);
+    }
+}

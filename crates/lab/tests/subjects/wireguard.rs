@@ -1,0 +1,53 @@
+//! WireGuard, by whom it may be.
+
+use crate::check;
+
+#[test]
+fn ours_as_it_comes() {
+    check::carries("wireloom");
+}
+
+#[test]
+fn ours_inline_only() {
+    check::carries("wireloom-inline");
+}
+
+#[test]
+fn ours_with_programs_in_the_kernel() {
+    check::carries("wireloom-ebpf");
+}
+
+#[test]
+fn ours_with_another_aead() {
+    check::carries("wireloom-ring");
+}
+
+#[test]
+fn wireguard_go() {
+    check::carries("wireguard-go");
+}
+
+#[test]
+fn boringtun() {
+    check::carries("boringtun");
+}
+
+#[test]
+fn gotatun() {
+    check::carries("gotatun");
+}
+
+#[test]
+fn ours_leaves_nothing_half_way() {
+    check::fails_cleanly("wireloom");
+}
+
+#[test]
+fn ours_with_programs_in_the_kernel_leaves_nothing_half_way() {
+    check::fails_cleanly("wireloom-ebpf");
+}
+
+#[test]
+fn others_leave_nothing_half_way() {
+    check::fails_cleanly("wireguard-go");
+}
