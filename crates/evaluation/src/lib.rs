@@ -1,0 +1,26 @@
+//! The evaluation: what the lab measured, kept, reckoned with and told.
+//!
+//! The lab measures; here lies what it found. A [`Run`] is everything of one machine: what the machine is, which [`System`]s were there, and a
+//! [`Record`] for each measurement, good or failed. The [`catalogue`] knows every experiment: its question, its axis, its metrics with
+//! their units, and which figure of the thesis on parallel WireGuard tunnels it answers. A [`Plan`] tells what is still to be
+//! measured, so that a run can be resumed.
+//!
+//! Nothing here opens a socket or starts a program: the same file gives the same report on every machine.
+#![forbid(unsafe_code)]
+
+pub mod catalogue;
+mod distribution;
+mod error;
+mod plan;
+mod record;
+mod run;
+mod time;
+mod unit;
+
+pub use distribution::Distribution;
+pub use error::EvaluationError;
+pub use plan::{Plan, Step, Todo};
+pub use record::{Place, Record};
+pub use run::{FORMAT, Machine, Run, System};
+pub use time::stamp;
+pub use unit::Unit;

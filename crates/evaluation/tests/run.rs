@@ -1,0 +1,128 @@
+//! Runs are read from files that anyone may have written.
+
+use std::fs;
+use std::time::Duration;
+
+use evaluation::{Distribution, Machine, Plan, Record, Run, Step, System};
+use proptest::prelude::*;
+
+fn machine() -> Machine {
+    Machine { cpu: "a processor".to_owned(), processors: 2, kernel: "6.1".to_owned(), ..Machine::default() }
+}
+
+fn run() -> Run {
+    let mut run = Run::new("r", 1_795_310_000, 7, machine());
+    run.systems.insert("a".to_owned(), System::default());
+    let mut latency = Distribution::new();
+    latency.record(Duration::from_micros(85));
+    let mut record = Record::new("latency", "a", 1, 0).with("p50", 85e-6).with("p99", 1.5e-4);
+    record.latency = Some(latency);
+    run.records.push(record);
+    run.records
+        .push(Record::new("streams", "a", 1, 5).at("streams", 4.0).labelled("link", "gso").with("throughput", 9.5e9));
+    run
+}
+
+#[test]
+fn a_run_comes_back_from_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.json");
+    run().save(&path).unwrap();
+    assert_eq!(Run::load(&path).unwrap(), run());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn bad_input_gets_one_clear_line() {
+    let text = run().text();
+    let changed = |from: &str, to: &str| {
+        let other = text.replacen(from, to, 1);
+        assert_ne!(other, text, "{from} is not in {text}");
+        other
+    };
+    for (text, said) in [
+        (String::new(), "f.json: not a run of the lab: EOF while parsing a value at line 1 column 0"),
+        ("[]".to_owned(), "f.json: not a run of the lab: invalid length 0"),
+        (changed("\"format\": 1", "\"format\": 2"), "f.json: written in form 2, and this program reads form 1"),
+        (changed("\"processors\": 2", "\"processors\": 0"), "f.json: a machine without processors"),
+        (changed("\"seed\"", "\"sead\""), "unknown field `sead`"),
+        (changed("\"streams\",", "\"streems\","), "record 2: no experiment is named \"streems\" (there are streams, "),
+        (changed("\"experiment\": \"streams\"", "\"experiment\": \"efficiency\""), "it reads those of \"tunnels\""),
+        (changed("\"streams\": 4.0", "\"stream\": 4.0"), "record 2: \"streams\" needs \"streams\" in x"),
+        (changed("\"streams\": 4.0", "\"streams\": -4.0"), "record 2: \"streams\" is -4, which is no number from 0 up"),
+        (changed("9500000000.0", "1e999"), "number out of range"),
+        (changed("\"throughput\"", "\"thruput\""), "has no metric \"thruput\" (it has throughput, "),
+        (changed("\"took\": 0.0", "\"took\": -1.0"), "record 1: took -1 s"),
+        (changed("\"system\": \"a\"", "\"system\": \"b\""), "record 1: system \"b\" is not among the run's systems"),
+        (changed("\"round\": 1", "\"round\": 0"), "record 1: rounds are counted from 1"),
+    ] {
+        let error = Run::parse("f.json", &text).unwrap_err().to_string();
+        assert!(
+            error.contains(said) && error.starts_with("f.json: ") && !error.contains('\n'),
+            "{error}\nlacks\n{said}"
+        );
+    }
+    let mut twice = run();
+    twice.records.push(twice.records[1].clone());
+    assert_eq!(twice.fault().unwrap(), "record 3: the same measurement twice in round 1");
+    let mut empty = run();
+    empty.records[1].metrics.clear();
+    assert_eq!(empty.fault().unwrap(), "record 2: neither a figure nor a failure");
+    empty.records[1].failure = Some("it said no".to_owned());
+    assert_eq!(empty.fault(), None);
+    let error = Run::load("/does/not/exist.json".as_ref()).unwrap_err().to_string();
+    assert!(error.starts_with("/does/not/exist.json: No such file"), "{error}");
+}
+
+#[test]
+fn a_run_is_resumed_where_it_stopped() {
+    let mut step = Step::new("streams", "a", 3.0);
+    step.x.insert("streams".to_owned(), 4.0);
+    step.labels.insert("link".to_owned(), "gso".to_owned());
+    let plan =
+        Plan { steps: vec![Step::new("latency", "a", 1.0), step.clone(), Step::new("start", "a", 10.0)], rounds: 2 };
+    let mut run = run();
+    run.records[1].took = 5.0;
+    let missing = |run: &Run, again: bool| -> Vec<(String, u32)> {
+        plan.missing(run, again).into_iter().map(|todo| (todo.step.experiment.clone(), todo.round)).collect()
+    };
+    let named =
+        |list: &[(&str, u32)]| -> Vec<(String, u32)> { list.iter().map(|(a, b)| ((*a).to_owned(), *b)).collect() };
+    assert_eq!(missing(&run, false), named(&[("start", 1), ("latency", 2), ("streams", 2), ("start", 2)]));
+    // Latency took nothing, streams five seconds, and what was never measured takes what the plan says.
+    assert!((plan.estimate(&run, false) - 25.0).abs() < 1e-9);
+    // A failure is not tried again unless it is asked for.
+    let mut failed = step.record(2, 9);
+    failed.failure = Some("it said no".to_owned());
+    run.records.push(failed);
+    assert_eq!(missing(&run, false).len(), 3);
+    assert_eq!(missing(&run, true).len(), 4);
+}
+
+proptest! {
+    /// Whatever is in a file, it is a run or one line says what it is not.
+    #[test]
+    fn anything_is_read_or_refused(text in "\\PC{0,200}") {
+        if let Err(error) = Run::parse("f", &text) {
+            prop_assert!(error.to_string().starts_with("f: ") && !error.to_string().contains('\n'));
+        }
+    }
+
+    /// A run with some bytes changed is refused, or is one that can be written and read again.
+    #[test]
+    fn what_is_read_can_be_written(changes in prop::collection::vec((0_usize..4000, prop::char::range(' ', '~')), 0..4)) {
+        let mut text: Vec<char> = run().text().chars().collect();
+        for (at, to) in changes {
+            let at = at % text.len();
+            text[at] = to;
+        }
+        let text: String = text.into_iter().collect();
+        match Run::parse("f", &text) {
+            Ok(run) => {
+                prop_assert_eq!(run.fault(), None);
+                prop_assert_eq!(Run::parse("g", &run.text()).unwrap(), run);
+            }
+            Err(error) => prop_assert!(!error.to_string().contains('\n')),
+        }
+    }
+}
