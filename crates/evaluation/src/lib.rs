@@ -8,14 +8,18 @@
 //! Nothing here opens a socket or starts a program: the same file gives the same report on every machine.
 #![forbid(unsafe_code)]
 
+pub mod analysis;
 pub mod catalogue;
 mod distribution;
 mod error;
+pub mod model;
 mod plan;
 mod record;
 mod run;
+pub mod statistics;
 mod time;
 mod unit;
+pub mod verdict;
 
 pub use distribution::Distribution;
 pub use error::EvaluationError;
