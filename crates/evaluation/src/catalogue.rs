@@ -138,7 +138,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         title: "Throughput against MTU",
         question: "What do larger packets bring?",
         method: "One TCP stream through one tunnel, with the MTU of the link and of the tunnel raised together.",
-        axis: axis("mtu", "MTU of the tunnel", Unit::Bytes, false),
+        axis: axis("mtu", "MTU of the tunnel", Unit::Octets, false),
         metrics: &[THROUGHPUT, COST, PROCESSORS],
         thesis: "5.2",
         source: "mtu",
@@ -149,7 +149,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         title: "Packets per second against their size",
         question: "How many packets a second pass without loss, small and large?",
         method: "UDP at the highest rate of which at most one in a hundred is lost.",
-        axis: axis("size", "UDP payload", Unit::Bytes, true),
+        axis: axis("size", "UDP payload", Unit::Octets, true),
         metrics: &[
             metric("packets", "packets carried", Unit::PacketsPerSecond, Better::More),
             THROUGHPUT,
@@ -165,7 +165,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         title: "Packets per second under a flood",
         question: "What still arrives when more is sent than can be carried?",
         method: "UDP as fast as the sender can; what arrived of it.",
-        axis: axis("size", "UDP payload", Unit::Bytes, true),
+        axis: axis("size", "UDP payload", Unit::Octets, true),
         metrics: &[
             metric("packets", "packets carried", Unit::PacketsPerSecond, Better::More),
             metric("sent", "packets sent", Unit::PacketsPerSecond, Better::Neither),

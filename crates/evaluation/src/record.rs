@@ -80,6 +80,18 @@ impl Record {
         self
     }
 
+    /// With a whole distribution of times, and the median and the 99th percentile of it as figures.
+    #[must_use]
+    pub fn timed(mut self, times: Distribution) -> Record {
+        for (key, share) in [("p50", 0.5), ("p99", 0.99)] {
+            if let Some(seconds) = times.quantile(share) {
+                self.metrics.insert(key.to_owned(), seconds);
+            }
+        }
+        self.latency = Some(times);
+        self
+    }
+
     /// A figure, if the measurement has it and did not fail. Throughput per busy processor is reckoned.
     pub fn metric(&self, key: &str) -> Option<f64> {
         if self.failure.is_some() {

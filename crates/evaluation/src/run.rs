@@ -171,6 +171,12 @@ impl Run {
         serde_json::to_string_pretty(self).expect("a run is made of strings, numbers and lists") + "\n"
     }
 
+    /// The same in one line.
+    pub fn line(&self) -> String {
+        // As above.
+        serde_json::to_string(self).expect("a run is made of strings, numbers and lists")
+    }
+
     /// Writes a file, at once or not at all: a run that is stopped in the middle keeps what it had.
     ///
     /// # Errors

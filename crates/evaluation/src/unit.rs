@@ -9,8 +9,10 @@ pub enum Unit {
     PacketsPerSecond,
     /// Seconds.
     Seconds,
-    /// Bytes.
+    /// Bytes of memory, in binary steps.
     Bytes,
+    /// Bytes of a packet, always as they are.
+    Octets,
     /// Something per second.
     PerSecond,
     /// A part of one, written as per cent.
@@ -33,6 +35,7 @@ impl Unit {
             Unit::PacketsPerSecond => &[(1.0, "packets/s"), (1e3, "kpps"), (1e6, "Mpps")],
             Unit::Seconds => &[(1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s")],
             Unit::Bytes => &[(1.0, "B"), (1024.0, "KiB"), (1_048_576.0, "MiB"), (1_073_741_824.0, "GiB")],
+            Unit::Octets => &[(1.0, "B")],
             Unit::PerSecond => &[(1.0, "per s"), (1e3, "thousand per s")],
             Unit::Share => &[(0.01, "%")],
             Unit::Processors => &[(1.0, "processors")],
@@ -54,10 +57,16 @@ impl Unit {
         *fits.unwrap_or(&scales[0])
     }
 
+    /// A number of it in a scale: what is counted has no digits behind the point unless it is a mean.
+    pub fn number(self, value: f64) -> String {
+        let counted = matches!(self, Unit::Count | Unit::Octets) && value.fract() == 0.0;
+        if counted { format!("{value}") } else { digits(value) }
+    }
+
     /// A value with its unit, in three digits or a little more.
     pub fn text(self, value: f64) -> String {
         let (size, name) = self.scale(value);
-        let number = digits(value / size);
+        let number = self.number(value / size);
         match name {
             "" => number,
             "%" => format!("{number} %"),
@@ -98,6 +107,8 @@ mod tests {
             (Unit::Share, 0.5, "50.0 %"),
             (Unit::SecondsPerByte, 1.58e-9, "1.58 s/GB"),
             (Unit::Count, 100_000.0, "100000"),
+            (Unit::Count, 8.0, "8"),
+            (Unit::Octets, 1420.0, "1420 B"),
             (Unit::Processors, 9.996, "10.0 processors"),
         ] {
             assert_eq!(unit.text(value), text);

@@ -10,7 +10,7 @@
 use crate::analysis::{Analysis, Panel, Point, Series};
 use crate::catalogue::{Axis, Better, Metric};
 use crate::statistics::Estimate;
-use crate::unit::digits;
+use crate::unit::{Unit, digits};
 
 /// From how many rounds on a difference may be claimed.
 pub const ROUNDS: usize = 3;
@@ -151,20 +151,17 @@ fn rank(
         sentences.push(format!("Only {} was measured{place}: {} {}.", first.title, metric.name, figure(estimate)));
         return Vec::new();
     }
-    let (mut equal, mut behind) = (Vec::new(), Vec::new());
+    let (mut equal, mut behind, mut few) = (Vec::new(), Vec::new(), Vec::new());
     for (series, other, other_estimate) in rest {
         let value = figure(other_estimate);
         match difference(point, other, metric) {
-            Difference::Shown(ratio) => behind.push(format!("{} ({value}): {}", series.title, times(metric, &ratio))),
-            Difference::Unpaired(true) => behind.push(format!("{} ({value}), in other rounds", series.title)),
+            Difference::Shown(ratio) => behind.push(format!("{} {}, at {value}", series.title, times(metric, &ratio))),
+            Difference::Unpaired(true) => behind.push(format!("{} at {value}, in other rounds", series.title)),
             Difference::None(_) | Difference::Unpaired(false) => equal.push((series.title, value)),
-            Difference::TooFew => behind.push(format!("{} ({value}): too few rounds in common to tell", series.title)),
+            Difference::TooFew => few.push(series.title),
         }
     }
-    let (most, than) = match metric.better {
-        Better::Less => ("Lowest", "As much of it for each of the first's"),
-        Better::More | Better::Neither => ("Highest", "The first for each of theirs"),
-    };
+    let most = if metric.better == Better::Less { "Lowest" } else { "Highest" };
     sentences.push(format!("{most} {}{place}: {}, {}.", metric.name, first.title, figure(estimate)));
     if !equal.is_empty() {
         let equal: Vec<_> = equal.iter().map(|(title, value)| format!("{title} ({value})")).collect();
@@ -172,7 +169,10 @@ fn rank(
         sentences.push(format!("No difference to it can be shown for {}.", list(&equal)));
     }
     if !behind.is_empty() {
-        sentences.push(format!("{than}, round by round: {}.", behind.join("; ")));
+        sentences.push(format!("Behind by a factor, round by round: {}.", behind.join("; ")));
+    }
+    if !few.is_empty() {
+        sentences.push(format!("Too few rounds in common with it to tell: {}.", list(&few)));
     }
     if rounds < SURE {
         let sure = 100.0 * (1.0 - 0.5_f64.powi(rounds as i32 - 1));
@@ -207,7 +207,12 @@ fn growth(rivals: &[&Series<'_>], metric: &Metric, axis: Axis, sentences: &mut V
         }
     }
     let Some((from, to)) = span else { return };
-    let way = format!("From {} to {} {}", axis.unit.text(from), axis.unit.text(to), axis.name);
+    let (from, to) = (axis.unit.text(from), axis.unit.text(to));
+    let way = if axis.unit == Unit::Count {
+        format!("From {from} to {to} {}", axis.name)
+    } else {
+        format!("From {from} to {to} ({})", axis.name)
+    };
     let mut parts = Vec::new();
     if !grows.is_empty() {
         parts.push(format!("grows, to so many times: {}", grows.join(", ")));
@@ -285,24 +290,22 @@ pub fn interval(ratio: &Estimate) -> String {
     format!("{} ({}–{})", digits(ratio.median), digits(ratio.low), digits(ratio.high))
 }
 
-/// How many times better the first is: more than 1 in either direction of better.
+/// By what factor the first is better: more than 1 whichever way is better.
 fn times(metric: &Metric, ratio: &Estimate) -> String {
     match metric.better {
         Better::Less => {
             let turned =
                 Estimate { low: 1.0 / ratio.high, median: 1.0 / ratio.median, high: 1.0 / ratio.low, ..*ratio };
-            format!("{} times", interval(&turned))
+            interval(&turned)
         }
-        Better::More | Better::Neither => format!("{} times", interval(ratio)),
+        Better::More | Better::Neither => interval(ratio),
     }
 }
 
-/// `4 tunnels`, `MTU of the tunnel 1420 B`.
+/// `4 tunnels`, `UDP payload 64 B`.
 fn at(axis: Axis, x: f64) -> String {
-    match axis.unit.text(x) {
-        number if number.ends_with(|c: char| c.is_ascii_digit()) => format!("{number} {}", axis.name),
-        quantity => format!("{quantity} {}", axis.name),
-    }
+    let value = axis.unit.text(x);
+    if axis.unit == Unit::Count { format!("{value} {}", axis.name) } else { format!("{} {value}", axis.name) }
 }
 
 /// `a, b and c`.

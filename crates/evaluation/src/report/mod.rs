@@ -1,0 +1,9 @@
+//! The report: one HTML file that needs nothing else, on a phone, on a screen or on paper; and the same answers for a terminal.
+
+mod page;
+mod section;
+mod summary;
+mod table;
+
+pub use page::html;
+pub use summary::summary;

@@ -1,0 +1,242 @@
+//! One experiment's part of the page: question, answer, pictures, numbers.
+
+use std::fmt::Write;
+
+use super::table;
+use crate::analysis::{Analysis, Panel, Series};
+use crate::catalogue::{Better, Metric};
+use crate::model::{self, Model};
+use crate::plot::{self, Bar, Curve, Line, Loads, Style, escape};
+use crate::run::Run;
+use crate::statistics::seed;
+use crate::unit::digits;
+use crate::verdict::{Verdict, figure};
+
+/// For how many processors the model is asked.
+const FAR: [f64; 5] = [4.0, 8.0, 16.0, 32.0, 64.0];
+/// What goes without a tunnel is left out of a picture where it is so many times the most of all others: they would be a line at
+/// its foot.
+const DWARFS: f64 = 2.5;
+
+/// Writes it.
+pub fn section(out: &mut String, run: &Run, analysis: &Analysis<'_>, verdict: &Verdict) {
+    let experiment = analysis.experiment;
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "<section id=\"{}\"><h2>{}</h2>", experiment.slug, escape(experiment.title));
+    let _ = writeln!(out, "<p class=\"question\">{}</p>", escape(experiment.question));
+    let mut how = experiment.method.to_owned();
+    if !analysis.common.is_empty() {
+        let _ = write!(how, " In all: {}.", analysis.common.join(", "));
+    }
+    match experiment.thesis {
+        "" => {}
+        one if !one.contains(',') => how.push_str(&format!(" Answers figure {one} of the thesis.")),
+        more => how.push_str(&format!(" Answers figures {more} of the thesis.")),
+    }
+    let _ = writeln!(out, "<p class=\"faint\">{}</p>", escape(&how));
+    for (panel, answer) in analysis.panels.iter().zip(&verdict.answers) {
+        if !panel.name.is_empty() {
+            let _ = writeln!(out, "<h3>{}</h3>", escape(&panel.name));
+        }
+        out.push_str("<div class=\"verdict\">");
+        for sentence in &answer.sentences {
+            let _ = write!(out, "<p>{}</p>", escape(sentence));
+        }
+        out.push_str("</div>\n");
+        pictures(out, run, analysis, panel);
+        if experiment.slug == "scaling" {
+            models(out, run, panel, experiment.main());
+        }
+        table::tables(out, analysis, panel);
+    }
+    out.push_str("</section>\n");
+}
+
+/// What a system is drawn like, the same everywhere.
+pub fn style(run: &Run, slug: &str) -> Style {
+    let number = run.systems.keys().position(|it| it == slug).unwrap_or(0);
+    Style { number, ours: run.systems.get(slug).is_some_and(|system| system.ours) }
+}
+
+fn legend(out: &mut String, run: &Run, series: &[&Series<'_>]) {
+    out.push_str("<ul class=\"legend\">");
+    for it in series {
+        let class = if it.ours { " class=\"ours-name\"" } else { "" };
+        // Writing to a string cannot fail.
+        let _ = write!(out, "<li{class}>{}{}</li>", style(run, it.slug).swatch(), escape(it.title));
+    }
+    out.push_str("</ul>\n");
+}
+
+fn pictures(out: &mut String, run: &Run, analysis: &Analysis<'_>, panel: &Panel<'_>) {
+    let experiment = analysis.experiment;
+    // What was emulated has no place in a picture of speed.
+    let shown: Vec<&Series<'_>> =
+        panel.series.iter().filter(|series| !(experiment.speed && series.emulated())).collect();
+    if experiment.slug == "cores" {
+        return cores(out, run, panel, &shown, experiment.main());
+    }
+    let mut figures = String::new();
+    let mut lines = false;
+    // The first metric, and others that are good or bad in themselves.
+    for metric in experiment
+        .metrics
+        .iter()
+        .enumerate()
+        .filter(|(at, it)| *at == 0 || it.better != Better::Neither)
+        .map(|(_, it)| it)
+    {
+        let (some, left_out) = fitting(&shown, metric);
+        let several =
+            some.iter().any(|series| series.points.iter().filter(|point| point.estimate(metric).is_some()).count() > 1);
+        let title = format!("{}: {}", experiment.title, metric.name);
+        let drawn = if let (Some(axis), true) = (experiment.axis, several) {
+            let line = |series: &&Series<'_>| Line {
+                style: style(run, series.slug),
+                points: series.points.iter().filter_map(|point| Some((point.x, point.estimate(metric)?))).collect(),
+            };
+            let all: Vec<Line> = some.iter().map(line).filter(|line| !line.points.is_empty()).collect();
+            lines |= !all.is_empty();
+            (!all.is_empty()).then(|| plot::lines(&title, &axis, metric, &all))
+        } else {
+            let bar = |series: &&Series<'_>| {
+                let estimate = series.points.iter().find_map(|point| point.estimate(metric))?;
+                Some(Bar { style: style(run, series.slug), name: series.title.to_owned(), estimate })
+            };
+            let all: Vec<Bar> = some.iter().filter_map(bar).collect();
+            (!all.is_empty()).then(|| plot::bars(&title, metric, &all))
+        };
+        if let Some(drawn) = drawn {
+            let caption =
+                left_out.map(|text| format!("<figcaption>{}</figcaption>", escape(&text))).unwrap_or_default();
+            let _ = writeln!(figures, "<figure>{drawn}{caption}</figure>");
+        }
+    }
+    let times: Vec<_> = shown.iter().filter_map(|series| Some((*series, series.points.first()?.latency()?))).collect();
+    if !times.is_empty() && experiment.axis.is_none() {
+        let curve = |(series, times)| Curve { style: style(run, <&Series<'_>>::clone(series).slug), times };
+        let curves: Vec<Curve<'_>> = times.iter().map(|(series, times)| curve((series, times))).collect();
+        let drawn = plot::percentiles(&format!("{}: all times", experiment.title), &curves);
+        let _ = writeln!(figures, "<figure>{drawn}</figure>");
+        lines = true;
+    }
+    if lines {
+        legend(out, run, &shown);
+    }
+    let _ = writeln!(out, "<div class=\"plots\">{figures}</div>");
+}
+
+/// Those that fit into one picture, and what is said of those that do not.
+fn fitting<'a, 'b>(shown: &[&'b Series<'a>], metric: &Metric) -> (Vec<&'b Series<'a>>, Option<String>) {
+    let most = |series: &Series<'_>| {
+        let medians = series.points.iter().filter_map(|point| Some(point.estimate(metric)?.median));
+        medians.fold(0.0, f64::max)
+    };
+    let rivals = shown.iter().filter(|series| !series.reference).map(|series| most(series)).fold(0.0, f64::max);
+    let dwarfs = |series: &&&Series<'_>| series.reference && rivals > 0.0 && most(series) > rivals * DWARFS;
+    let out = shown
+        .iter()
+        .find(dwarfs)
+        .map(|series| format!("{} is beyond the picture: up to {}.", series.title, metric.unit.text(most(series))));
+    (shown.iter().filter(|series| !dwarfs(series)).copied().collect(), out)
+}
+
+fn cores(out: &mut String, run: &Run, panel: &Panel<'_>, shown: &[&Series<'_>], metric: &Metric) {
+    let loads = |series: &&Series<'_>| Loads {
+        style: style(run, series.slug),
+        name: series.title.to_owned(),
+        shares: series.points.iter().filter_map(|point| Some((point.x, point.estimate(metric)?.median))).collect(),
+    };
+    let rows: Vec<Loads> = shown.iter().map(loads).filter(|row| !row.shares.is_empty()).collect();
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        out,
+        "<div class=\"plots\"><figure>{}</figure></div>",
+        plot::cores(&format!("Busy processors {}", panel.name), &rows)
+    );
+}
+
+/// A system's points as the model takes them.
+fn points(series: &Series<'_>, metric: &Metric) -> Vec<model::Point> {
+    let of = |point: &crate::analysis::Point<'_>| -> Vec<model::Point> {
+        let processors = point.x;
+        point
+            .values(metric)
+            .into_iter()
+            .map(|(round, throughput)| model::Point { round, processors, throughput })
+            .collect()
+    };
+    series.points.iter().flat_map(of).collect()
+}
+
+/// The model of a system, with its predictions from one processor to 64, or none where it cannot be fitted or was emulated.
+pub fn fitted(run: &Run, series: &Series<'_>, metric: &Metric, at: &[f64]) -> Option<Model> {
+    let points = points(series, metric);
+    if series.emulated() || series.reference {
+        return None;
+    }
+    Model::new(&points, at, seed(run.seed, &["model", series.slug]))
+}
+
+fn models(out: &mut String, run: &Run, panel: &Panel<'_>, metric: &Metric) {
+    let curve: Vec<f64> = (0..=48).map(|step| 2_f64.powf(f64::from(step) / 8.0)).collect();
+    let mut assumptions: Vec<String> = Vec::new();
+    let (mut figures, mut rows) = (String::new(), String::new());
+    for series in &panel.series {
+        let Some(drawn) = fitted(run, series, metric, &curve) else { continue };
+        let Some(told) = fitted(run, series, metric, &FAR) else { continue };
+        for line in told.assumptions() {
+            if !assumptions.contains(&line) {
+                assumptions.push(line);
+            }
+        }
+        let picture = plot::prediction(
+            &format!("{}: model", series.title),
+            metric,
+            style(run, series.slug),
+            &drawn,
+            &points(series, metric),
+        );
+        // Writing to a string cannot fail.
+        let _ = writeln!(figures, "<figure><figcaption>{}</figcaption>{picture}</figure>", escape(series.title));
+        let percent = |share: f64| digits(share * 100.0);
+        let _ = write!(
+            rows,
+            "<tr><th scope=\"row\">{}</th><td>{} <span class=\"range\">({}–{})</span></td>",
+            escape(series.title),
+            percent(told.fit.alpha),
+            percent(told.alpha.0),
+            percent(told.alpha.1)
+        );
+        for it in &told.predictions {
+            let estimate = crate::statistics::Estimate {
+                low: it.low,
+                median: it.throughput,
+                high: it.high,
+                count: told.rounds,
+                confidence: 0.95,
+            };
+            let _ = write!(rows, "<td>{}</td>", escape(&figure(metric, &estimate)));
+        }
+        rows.push_str("</tr>\n");
+    }
+    if rows.is_empty() {
+        return;
+    }
+    out.push_str("<h3>Beyond this machine: a model, no measurement</h3>\n");
+    let _ = writeln!(
+        out,
+        "<p class=\"faint\">Marks are measurements, the line is the model fitted to them, the band its error bars, the dots what linear \
+         growth would be.</p><div class=\"plots\">{figures}</div>"
+    );
+    out.push_str("<div class=\"scroll\"><table class=\"figures\"><caption>predicted throughput by processors</caption><thead><tr><th>system</th><th>one at a time (α), %</th>");
+    for n in FAR {
+        let _ = write!(out, "<th>{n}</th>");
+    }
+    let _ = writeln!(out, "</tr></thead><tbody>{rows}</tbody></table></div>");
+    out.push_str("<p>What has to hold for this:</p><ul>");
+    for line in assumptions {
+        let _ = write!(out, "<li>{}</li>", escape(&line));
+    }
+    out.push_str("</ul>\n");
+}
