@@ -5,10 +5,11 @@ use lab::traffic::{Service, exchange_tcp};
 use lab::{End, Guest, Kernel};
 
 use super::pair::boot_with;
+use super::restart;
 use crate::common::{LIMIT, SOON, wireloom};
 
 /// Another namespace `b` of the guest, and a cable to it.
-pub const CABLE: &str = "
+const CABLE: &str = "
     ip netns add b
     ip link add v0 type veth peer name v1 netns b
     ip address add 192.0.2.1/24 dev v0
@@ -20,7 +21,7 @@ pub const CABLE: &str = "
     until grep -q ready /run/service-b; do usleep 10000; done";
 
 /// Ours as `wl0`, with what it says in `/run/wl0.log`.
-pub fn start_ours(guest: &Guest, arguments: &str) {
+fn start_ours(guest: &Guest, arguments: &str) {
     let script = format!(
         "set -e
         LOG_LEVEL=debug wireloom run -f {arguments} wl0 > /run/wl0.log 2>&1 &
@@ -39,7 +40,7 @@ pub fn start_ours(guest: &Guest, arguments: &str) {
 }
 
 /// The kernel's as `wg0` in `b`, each the other's peer.
-pub const KERNELS: &str = "set -e
+const KERNELS: &str = "set -e
     umask 077
     wg genkey > /run/kernels.key
     ours=$(wireloom pubkey < /run/ours.key)
@@ -139,6 +140,7 @@ fn runs_programs(kernel: Kernel) {
     // Two megabytes each way are 1400 packets of 1420 bytes at the least, whatever is acknowledged how often; of those that are
     // sent, some may be left to the daemon as super-packets.
     assert!(taken("taken_sent") > 800 && taken("taken_received") > 1400, "{stats}");
+    restart::goes_on(&guest);
     let log = guest.run("cat /run/wl0.log").unwrap();
     assert!(!log.contains("ERROR"), "{log}");
     // Ends with its interface, and nothing of it stays.
