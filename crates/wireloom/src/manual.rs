@@ -108,6 +108,9 @@ const PAGES: &[Page] = &[
              typed: links, addresses, routes and rules go to the kernel directly. The routes, rules and marks are those of wg-quick, which can take \
              down what was brought up here, and the other way round.",
             "It is all or nothing: when a step fails, or somebody interrupts, those before it are taken back in reverse.",
+            "An interface with --engine ebpf whose daemon was killed is still there, and carries packets for up to three minutes. `wireloom up` with the same file and options starts a \
+             daemon that carries on in the same sessions, and then does what `wireloom reload` does; hooks are not run. Where nothing was left, what belonged to the \
+             interface is taken back first.",
             "The packets are moved by Wireloom's own WireGuard, `wireloom run`, unless --engine says otherwise: `kernel` takes the kernel's or fails, `auto` takes \
              the kernel's where it has one, else our own, and `ebpf` has programs of our own in the kernel take what they can. The file may say so too, by the line \
              `# Engine = ebpf` under [Interface], a comment to others. One line tells which it is and why.",
@@ -364,6 +367,7 @@ const PAGES: &[Page] = &[
             "Peers that are the same are not touched, and of others only what differs: sessions, counters and where a peer was last seen stay. An endpoint of the file is \
              set when the file's has changed since `up` or the last `reload`; a peer that has moved stays where it is otherwise. A port or a private key that the \
              file does not have stays what it is.",
+            "The rules of `wireloom up --policy` are read anew, first of all, and put in force if others are.",
             "Addresses, MTU, routes, rules, names and firewall follow, as far as `wireloom up` made them; what somebody else added stays. Hooks are not run. An \
              interface that wg-quick(8) has brought up has its keys and peers reloaded, and no more.",
         ],

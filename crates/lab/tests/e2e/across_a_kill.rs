@@ -7,7 +7,7 @@ use lab::{End, Outer, Process, wait_until};
 use rustix::process::test_kill_process;
 
 use crate::common::{LIMIT, SOON, wait_for_ping};
-use crate::restart::{answers, has_interface, heir, keys_in, keys_map, kill, start, steward, tunnel};
+use crate::restart::{answers, has_interface, heir, keys_in, keys_map, keys_of, kill, start, steward, tunnel};
 
 /// REJECT_AFTER_TIME, seconds.
 const LIFE: u64 = 180;
@@ -46,6 +46,7 @@ fn programs_without_a_daemon_stop_when_their_keys_are_too_old() {
     let (left, right) = (&tunnel.left, &mut tunnel.right);
     let epoch = || std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let handshake = right.peer(left).unwrap().handshake;
+    assert!(keys_of(right) > 0);
     let held = Held::new(right);
     let keeper = steward(right);
     kill(right);

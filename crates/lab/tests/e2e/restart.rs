@@ -7,7 +7,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use lab::capture::{Capture, Heard};
-use lab::traffic::Conversation;
+use lab::traffic::{Conversation, Service};
 use lab::wg::{KeyPair, SecretFile};
 use lab::{Daemon, End, Outer, Tunnel, ping, wait_until};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -51,9 +51,13 @@ pub fn kill(end: &mut End) {
 
 /// Starts another daemon for the same interface.
 pub fn start(end: &mut End) {
+    start_with(end, &ENGINE);
+}
+
+fn start_with(end: &mut End, arguments: &[&str]) {
     let (namespace, interface) = (end.daemon.namespace.clone(), end.daemon.interface.clone());
     let mut command = wireloom().command(&namespace, &interface).unwrap();
-    command.args(ENGINE);
+    command.args(arguments);
     let next = Daemon::start(&mut command, &namespace, &interface).unwrap();
     // Dropping the one before would take away what is the next one's now.
     std::mem::forget(std::mem::replace(&mut end.daemon, next));
@@ -111,7 +115,8 @@ pub fn keys_in(dump: &str) -> usize {
     entries.iter().filter(|entry| key(entry)).count()
 }
 
-fn keys_of(end: &End) -> usize {
+/// How many sessions have keys in the kernel.
+pub fn keys_of(end: &End) -> usize {
     let map = keys_map(end).to_string();
     keys_in(&end.namespace().run("bpftool", &["-j", "map", "dump", "id", &map]).unwrap())
 }
@@ -182,6 +187,26 @@ fn streams_live_through_one_death_after_another() {
     let outcome = stream.end(15);
     assert!(outcome.sent > 3 * 200, "{outcome:?}");
     assert_eq!([since(left, right), since(right, left)], before, "it is the same session");
+}
+
+/// Where the daemon's own threads move the packets, the interface goes with it. Yet the connection is the kernel's, and lives on with the next interface.
+#[test]
+fn tcp_goes_on_in_a_new_session_where_the_interface_went_with_its_daemon() {
+    let mut tunnel = spec().build().unwrap();
+    let (left, right) = (&tunnel.left, &mut tunnel.right);
+    let _service = Service::start(right.namespace()).unwrap();
+    let mut tcp = Conversation::start(left.namespace(), right.v4.into(), 50_000, Duration::from_millis(20)).unwrap();
+    tcp.wait_for(3, LIMIT).unwrap();
+    kill(right);
+    wait_until("the interface to go", SOON, || !has_interface(right)).unwrap();
+    let rounds = tcp.rounds();
+    start_with(right, &[]);
+    right.bring_up(1420).unwrap();
+    // It has to begin: the peer does not know that its session is nobody's any more.
+    right.add_peer(left, Some(left.endpoint(Outer::V4)), None).unwrap();
+    wait_for_ping(right, left);
+    tcp.wait_for(3, LIMIT).unwrap();
+    assert!(tcp.end(LIMIT).unwrap() > rounds);
 }
 
 /// A successor at the right end with one key other than before takes up nothing; what was there is wiped, and all begins anew.

@@ -201,6 +201,32 @@ fn down_after_a_kill_is_a_down_like_any_other() {
     bed.state().without(&["/etc/wireguard"]).assert_same(&before.without(&["/etc/wireguard"]), "in the end");
 }
 
+#[test]
+fn an_interface_in_another_namespace_is_carried_on_there() {
+    let place = Place::new();
+    let bed = &place.bed;
+    bed.sh("ip netns add web; ip -n web link set lo up");
+    place.configure("Address = 10.66.0.1/24", "10.66.0.2/32");
+    let up = ["up", "--engine", "ebpf", "--netns", "web", INTERFACE];
+    succeeded(bed.wireloom(&up));
+    let answers = || bed.sh("ip netns exec web ping -n -c 1 -W 1 10.66.0.2 || true").contains("time=");
+    wait_until("a ping", SOON, answers).unwrap();
+    let handshake = place.handshake();
+    place.kill(false);
+    // Programs cannot send from one namespace into another. But the interface is there, and so are its sessions.
+    assert!(bed.sh("ip -n web -br link").contains(INTERFACE));
+    place.configure("Address = 10.66.0.1/24, 10.68.0.1/32", "10.66.0.2/32, 10.70.0.0/16");
+    let said = succeeded(bed.wireloom(&up));
+    assert!(said.contains("another one carries on"), "{said}");
+    let inside = bed.sh("ip -n web -br address; ip -n web route");
+    assert!(inside.contains("10.68.0.1/32") && inside.contains("10.70.0.0/16 dev wg0"), "{inside}");
+    wait_until("a ping", SOON, answers).unwrap();
+    assert_eq!(place.handshake(), handshake, "it is the same session");
+    succeeded(bed.wireloom(&["down", INTERFACE]));
+    assert!(!bed.sh("ip -n web -br link").contains(INTERFACE));
+    bed.wait_until_idle().unwrap();
+}
+
 /// Says once that something is kept, and is gone when it is asked again.
 const FICKLE: &str = r#"
     use Socket;
