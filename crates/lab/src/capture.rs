@@ -19,6 +19,8 @@ const UDP: u8 = 17;
 /// A UDP datagram as it was heard.
 #[derive(Clone, Debug)]
 pub struct Heard {
+    /// The link address that it was sent from.
+    pub link: [u8; 6],
     /// Who sent it.
     pub from: SocketAddr,
     /// To whom.
@@ -76,6 +78,7 @@ impl Heard {
         let word = |at: usize| u16::from_be_bytes([udp[at], udp[at + 1]]);
         let payload = packet.get(ip.len() + 8..ip.len() + usize::from(word(4)))?;
         Some(Heard {
+            link: *frame[6..].first_chunk()?,
             from: SocketAddr::new(from, word(0)),
             to: SocketAddr::new(to, word(2)),
             ip: ip.to_vec(),

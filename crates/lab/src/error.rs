@@ -27,6 +27,12 @@ pub enum LabError {
         /// What was tried, and what came of it.
         reason: String,
     },
+    /// Nobody can listen in on a cable that leads from host to host.
+    #[error("{interface} leads to no switch at which one could listen: make the link with `switched`")]
+    NoSwitch {
+        /// The interface at one end.
+        interface: String,
+    },
     /// A command ran and said no.
     #[error("`{command}` failed ({status}): {output}")]
     Failed {

@@ -47,7 +47,7 @@ pub use engine::Engine;
 pub use error::LabError;
 pub use guest::{Guest, GuestSpec, Image, Job, Kernel, Package};
 pub use interrupt::{interrupt_flag, interrupted};
-pub use link::{Counters, Gso, Link, Port};
+pub use link::{Counters, Gso, Link, Port, SwitchPort};
 pub use namespace::{Namespace, require_root, sweep};
 pub use nft::{Hook, Tap};
 pub use numbers::Numbers;

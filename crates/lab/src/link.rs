@@ -3,6 +3,9 @@
 //! A veth hands a UDP GSO packet over whole, as no network does, which flatters whoever sends such packets. [`Gso::Off`] makes
 //! the kernel cut them at the sender, as a network card would, and lets the receiver's GRO join them again: each datagram
 //! crosses alone. A result is only worth something with both.
+//!
+//! A cable may lead through a switch, which is a bridge in a namespace of its own. Nothing there is of either host: whatever in a host's kernel
+//! has sent a packet or will take it, at the switch it is a packet like any other, and a [`Tap`](crate::Tap) hears, changes or drops it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -39,9 +42,26 @@ pub struct Port {
     pub v4: Ipv4Addr,
     /// Its IPv6 address, in a /64 of the link.
     pub v6: Ipv6Addr,
+    /// Where its cable leads, if that is a switch.
+    pub switch: Option<SwitchPort>,
 }
 
-/// A veth pair, both ends up. It goes with its namespaces.
+/// A port of a switch.
+#[derive(Clone, Debug)]
+pub struct SwitchPort {
+    /// The switch.
+    pub namespace: Namespace,
+    /// The interface there.
+    pub interface: &'static str,
+}
+
+/// The largest packet that a switch passes on: whatever the hosts' own ports let through.
+const JUMBO: &str = "9216";
+
+/// The ports of a switch, for the left host and for the right one.
+const SIDES: [&str; 2] = ["left", "right"];
+
+/// Both ends of a cable, up. It goes with its namespaces.
 #[derive(Debug)]
 pub struct Link {
     /// The first end.
@@ -57,19 +77,48 @@ impl Link {
     /// # Errors
     /// What `ip` or `ethtool` said.
     pub fn new(left: &Namespace, right: &Namespace, gso: Gso) -> Result<Link, LabError> {
+        Link::make(left, right, gso, |interface| {
+            left.ip(&["link", "add", interface, "type", "veth", "peer", "name", interface, "netns", right.name()])?;
+            Ok([None, None])
+        })
+    }
+
+    /// The same through a switch.
+    ///
+    /// # Errors
+    /// As [`Link::new`].
+    pub fn switched(left: &Namespace, right: &Namespace, gso: Gso) -> Result<Link, LabError> {
+        let switch = Namespace::new()?;
+        // It has nothing to say itself.
+        switch.set_sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
+        switch.ip(&["link", "add", "bridge", "up", "type", "bridge", "mcast_snooping", "0"])?;
+        Link::make(left, right, gso, |interface| {
+            for (host, side) in [left, right].into_iter().zip(SIDES) {
+                host.ip(&["link", "add", interface, "type", "veth", "peer", "name", side, "netns", switch.name()])?;
+                switch.ip(&["link", "set", side, "mtu", JUMBO, "master", "bridge", "up"])?;
+            }
+            Ok(SIDES.map(|interface| Some(SwitchPort { namespace: switch.clone(), interface })))
+        })
+    }
+
+    /// `plug` makes the interfaces, and says which switch their cables lead to.
+    fn make(
+        left: &Namespace,
+        right: &Namespace,
+        gso: Gso,
+        plug: impl FnOnce(&str) -> Result<[Option<SwitchPort>; 2], LabError>,
+    ) -> Result<Link, LabError> {
         let number = next_number();
         let interface = format!("link{number}");
-        let link = Link {
-            left: Port { namespace: left.clone(), interface: interface.clone(), v4: v4(number, 1), v6: v6(number, 1) },
-            right: Port {
-                namespace: right.clone(),
-                interface: interface.clone(),
-                v4: v4(number, 2),
-                v6: v6(number, 2),
-            },
-            number,
+        let [one, other] = plug(&interface)?;
+        let port = |namespace: &Namespace, host, switch| Port {
+            namespace: namespace.clone(),
+            interface: interface.clone(),
+            v4: v4(number, host),
+            v6: v6(number, host),
+            switch,
         };
-        left.ip(&["link", "add", &interface, "type", "veth", "peer", "name", &interface, "netns", right.name()])?;
+        let link = Link { left: port(left, 1, one), right: port(right, 2, other), number };
         for port in [&link.left, &link.right] {
             port.add_addresses(port.v4, port.v6)?;
             if gso == Gso::Off {
@@ -111,6 +160,19 @@ impl Port {
             self.namespace.ip(&["address", "del", &address, "dev", &self.interface])?;
         }
         Ok(())
+    }
+
+    /// Its link address, as in the frames that leave by it.
+    ///
+    /// # Errors
+    /// What `ip` said, or that it said nothing readable.
+    pub fn mac(&self) -> Result<[u8; 6], LabError> {
+        let text = self.namespace.ip(&["-j", "link", "show", "dev", &self.interface])?;
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let parts = json[0]["address"].as_str().unwrap_or_default().split(':');
+        let bytes: Option<Vec<u8>> = parts.map(|part| u8::from_str_radix(part, 16).ok()).collect();
+        let mac = bytes.and_then(|bytes| bytes.try_into().ok());
+        mac.ok_or(LabError::Unreadable { what: "a link address", text })
     }
 
     /// What has gone through the interface so far.

@@ -43,14 +43,18 @@ impl Tap {
         Tap::make(namespace, "inet", hook, matches, then)
     }
 
-    /// The same of what is sent at this end of a link. What programs in the kernel send is not seen, neither here nor by a [`Hook`] of their host:
-    /// the kernel lets what they redirect pass the hook at a device, and what they take never comes to those behind it.
+    /// The same of what has been sent by this port of a link that leads through a switch, whatever sent it and whatever will take it. No hook of the
+    /// sending host would do: the kernel lets what programs redirect pass the hook at a device, and it never comes to those before. Nor would one of the
+    /// receiving host, where programs are before any of them.
     ///
     /// # Errors
-    /// As [`Tap::new`].
+    /// As [`Tap::new`], or [`LabError::NoSwitch`].
     pub fn on_wire(sender: &Port, matches: &str, then: &str) -> Result<Tap, LabError> {
-        let hook = format!("type filter hook egress device {} priority 0", sender.interface);
-        Tap::make(&sender.namespace, "netdev", &hook, matches, then)
+        let Some(switch) = &sender.switch else {
+            return Err(LabError::NoSwitch { interface: sender.interface.clone() });
+        };
+        let hook = format!("type filter hook ingress device {} priority 0", switch.interface);
+        Tap::make(&switch.namespace, "netdev", &hook, matches, then)
     }
 
     fn make(

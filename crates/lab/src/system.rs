@@ -283,10 +283,23 @@ impl Daemon {
     /// # Errors
     /// It does not answer, or not so.
     pub fn drops(&self) -> Result<BTreeMap<String, u64>, LabError> {
-        let text = self.ask("drops")?;
-        let drops = text.lines().filter_map(|line| line.strip_prefix("drop_")?.split_once('='));
-        let drops: Option<_> = drops.map(|(reason, count)| Some((reason.to_owned(), count.parse().ok()?))).collect();
-        drops.ok_or(LabError::Unreadable { what: "drops", text })
+        self.counts("drops", "drop_")
+    }
+
+    /// What has become of packets in the programs of ours, by outcome; nothing if there are none.
+    ///
+    /// # Errors
+    /// It does not answer, or not so.
+    pub fn programs(&self) -> Result<BTreeMap<String, u64>, LabError> {
+        self.counts("stats", "program_")
+    }
+
+    /// Those lines of its answer to `get=WHAT` that begin so.
+    fn counts(&self, what: &'static str, prefix: &str) -> Result<BTreeMap<String, u64>, LabError> {
+        let text = self.ask(what)?;
+        let counts = text.lines().filter_map(|line| line.strip_prefix(prefix)?.split_once('='));
+        let counts: Option<_> = counts.map(|(name, count)| Some((name.to_owned(), count.parse().ok()?))).collect();
+        counts.ok_or(LabError::Unreadable { what, text })
     }
 
     /// The packets that programs in the kernel have sent and received in place of ours, since its start.

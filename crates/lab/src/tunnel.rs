@@ -44,6 +44,8 @@ pub struct TunnelSpec {
     pub endpoints: Endpoints,
     /// The link.
     pub gso: Gso,
+    /// Whether it leads through a switch, so that a [`Tap`](crate::Tap) may listen in.
+    pub switched: bool,
     /// The MTU inside.
     pub mtu: u32,
     /// More arguments for our own daemons.
@@ -60,6 +62,7 @@ impl TunnelSpec {
             preshared: false,
             endpoints: Endpoints::Both,
             gso: Gso::Through,
+            switched: false,
             mtu: 1420,
             arguments: Vec::new(),
         }
@@ -71,7 +74,7 @@ impl TunnelSpec {
     /// Whatever stood in the way; what was made until then is taken away.
     pub fn build(&self) -> Result<Tunnel, LabError> {
         let (a, b) = (Namespace::new()?, Namespace::new()?);
-        let link = Link::new(&a, &b, self.gso)?;
+        let link = if self.switched { Link::switched(&a, &b, self.gso) } else { Link::new(&a, &b, self.gso) }?;
         let start = |system: &System, namespace| match system {
             System::Wireloom(..) => system.start_with(namespace, |command| {
                 command.args(&self.arguments);

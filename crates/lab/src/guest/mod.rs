@@ -104,7 +104,7 @@ impl GuestSpec {
 
         let number = next_number();
         let interface = format!("tap{number}");
-        let host = Port { namespace: namespace.clone(), interface, v4: v4(number, 1), v6: v6(number, 1) };
+        let host = Port { namespace: namespace.clone(), interface, v4: v4(number, 1), v6: v6(number, 1), switch: None };
         namespace.ip(&["tuntap", "add", "dev", &host.interface, "mode", "tap"])?;
         host.add_addresses(host.v4, host.v6)?;
         namespace.ip(&["link", "set", &host.interface, "up"])?;

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use lab::traffic::{Service, UdpPlan, exchange_tcp, exchange_udp, finish_udp, start_udp};
-use lab::{Gso, Outer, Process, TunnelSpec, iperf, ping, usage};
+use lab::{End, Engine, Gso, Outer, Process, TunnelSpec, iperf, ping, usage};
 
 use crate::common::{BYTES, LIMIT, check_pings, check_traffic, our_tunnel, spec};
-use crate::engines::{each_engine, each_engine_and_mixed};
+use crate::engines::{both, each_engine, each_engine_and_mixed};
 
 each_engine_and_mixed!(
+    tcp_moves_in_super_packets,
     a_udp_super_packet_arrives_as_its_datagrams,
     packets_of_every_size_up_to_the_mtu_cross_without_fragments,
     many_flows_at_once_in_both_directions,
@@ -27,28 +28,47 @@ const SUPER_PACKET: u64 = 8000;
 /// An Ethernet frame at the usual MTU.
 const FRAME: u64 = 1514;
 
-// Userspace alone: programs cut a super-packet before it is on the wire.
-#[test]
 fn tcp_moves_in_super_packets() {
+    const SENT: u64 = 2 * BYTES;
+    let [sender, receiver] = both();
     for (gso, outer) in
         [(Gso::Through, Outer::V4), (Gso::Through, Outer::V6), (Gso::Off, Outer::V4), (Gso::Off, Outer::V6)]
     {
         let tunnel = TunnelSpec { gso, outer, ..spec() }.build().unwrap();
         let (left, right) = (&tunnel.left, &tunnel.right);
+        check_pings(left, right);
         let _service = Service::start(right.namespace()).unwrap();
         for address in right.inner() {
-            let before = (left.counters().unwrap(), left.port.counters().unwrap(), right.counters().unwrap());
-            exchange_tcp(left.namespace(), address, 4 * BYTES, LIMIT).unwrap();
-            let into = left.counters().unwrap().since(before.0).mean_sent();
-            let across = left.port.counters().unwrap().since(before.1).mean_sent();
-            let out = right.counters().unwrap().since(before.2).mean_received();
+            let look = || [left.counters(), left.port.counters(), right.counters()].map(Result::unwrap);
+            let programs = |end: &End, outcome| end.daemon.programs().unwrap().remove(outcome).unwrap_or_default();
+            let count =
+                || [(left, "sealed-super"), (left, "left-super"), (right, "opened")].map(|(end, it)| programs(end, it));
+            let (before, taken) = (look(), count());
+            exchange_tcp(left.namespace(), address, SENT, LIMIT).unwrap();
+            let (after, now) = (look(), count());
+            let since = |n: usize| after[n].since(before[n]);
+            let (into, across, out) = (since(0).mean_sent(), since(1).mean_sent(), since(2).mean_received());
+            let [cut, left_whole, opened] = [0, 1, 2].map(|n: usize| now[n] - taken[n]);
             // The stream back brings acknowledgements along, which are small and halve the means at worst.
-            let what = format!("{gso:?} {outer:?} {address}: {into} in, {across} across, {out} out");
-            assert!(into > SUPER_PACKET / 2, "{what}");
-            assert!(out > SUPER_PACKET / 2, "{what}");
-            match gso {
-                Gso::Through => assert!(across > SUPER_PACKET / 2, "{what}"),
-                Gso::Off => assert!(across <= FRAME, "{what}"),
+            let what = format!(
+                "{gso:?} {outer:?} {address}: {into} in, {across} across, {out} out; {cut} cut, {left_whole} not, {opened} opened"
+            );
+            match sender {
+                Engine::Userspace => assert!(into > SUPER_PACKET / 2, "{what}"),
+                // They come to the program whole, and never to the interface, which would count them.
+                Engine::Ebpf => assert!(cut > SENT / 65536 / 2 && left_whole == 0, "{what}"),
+            }
+            match (gso, sender) {
+                (Gso::Through, Engine::Userspace) => assert!(across > SUPER_PACKET / 2, "{what}"),
+                // A program sends each datagram by itself.
+                _ => assert!(across <= FRAME, "{what}"),
+            }
+            match receiver {
+                // Of what came alone, and that nobody joined before, it joins what it finds waiting.
+                Engine::Userspace if sender == Engine::Ebpf && gso == Gso::Through => assert!(out > FRAME, "{what}"),
+                Engine::Userspace => assert!(out > SUPER_PACKET / 2, "{what}"),
+                // And opens each by itself.
+                Engine::Ebpf => assert!(opened > SENT / FRAME, "{what}"),
             }
         }
     }

@@ -58,7 +58,7 @@ fn an_outer_link_that_flaps_is_used_again_when_it_is_back() {
 }
 
 fn a_tunnel_interface_set_down_is_silent_and_deaf() {
-    let tunnel = our_tunnel();
+    let tunnel = TunnelSpec { switched: true, ..spec() }.build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);
     let key = &right.keys.public;
     left.daemon.set(&["peer", key, "persistent-keepalive", "1"]).unwrap();
@@ -123,6 +123,7 @@ fn a_tunnel_goes_through_a_tunnel() {
         interface: end.daemon.interface.clone(),
         v4: end.v4,
         v6: end.v6,
+        switch: None,
     };
     for family in [Outer::V4, Outer::V6] {
         // Beside the other daemon on the same host, on another port, in other networks.

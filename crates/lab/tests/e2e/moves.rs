@@ -6,7 +6,7 @@ use lab::traffic::{Service, exchange_tcp};
 use lab::{End, Endpoints, Gso, Link, Namespace, Outer, Port, Tap, TunnelSpec, wait_until};
 
 use crate::common::{BYTES, LIMIT, SOON, Stream, check_pings, ends, introduce, ip, spec, wait_for_ping};
-use crate::engines::each_engine;
+use crate::engines::{each_engine, each_engine_and_mixed};
 
 each_engine!(
     an_address_that_goes_is_not_sent_from_any_more,
@@ -16,6 +16,8 @@ each_engine!(
     a_host_may_reach_another_by_either_family,
     a_host_with_one_family_alone_works,
 );
+
+each_engine_and_mixed!(each_way_to_a_host_is_answered_from_where_it_leads);
 
 fn outer_address(port: &Port, outer: Outer) -> IpAddr {
     match outer {
@@ -93,8 +95,8 @@ fn a_rule_of_our_port_decides_the_way_out() {
 /// `lead` sends what the left host has for the right one by the second link.
 fn answer_by_another_link(lead: impl Fn(&End, &Link)) {
     let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());
-    let first = Link::new(&a, &b, Gso::Through).unwrap();
-    let second = Link::new(&a, &b, Gso::Through).unwrap();
+    let first = Link::switched(&a, &b, Gso::Through).unwrap();
+    let second = Link::switched(&a, &b, Gso::Through).unwrap();
     let (left, right) = ends(&first.left, &first.right);
     // The right host sends from an address of its own, by the first link; the left one's way there is the second.
     ip(&right, "address add 10.50.0.1/32 dev lo");
@@ -126,12 +128,12 @@ fn answer_by_another_link(lead: impl Fn(&End, &Link)) {
     assert_eq!(from_the_first(), before);
 }
 
-// Userspace alone: no hook of nftables sees what programs send or take, neither at its sender nor at its receiver.
-#[test]
 fn each_way_to_a_host_is_answered_from_where_it_leads() {
     for outer in [Outer::V4, Outer::V6] {
         // The address that is asked is none of the interface that the answers leave by.
-        let tunnel = TunnelSpec { outer, endpoints: Endpoints::OnlyRight, gso: Gso::Off, ..spec() }.build().unwrap();
+        let tunnel = TunnelSpec { outer, endpoints: Endpoints::OnlyRight, gso: Gso::Off, switched: true, ..spec() }
+            .build()
+            .unwrap();
         let (left, right) = (&tunnel.left, &tunnel.right);
         let port = left.listen_port;
         let (asked, via) = match outer {

@@ -40,14 +40,21 @@ fn both(v4: Ipv4Addr, v6: Ipv6Addr) -> String {
 
 /// The interface of a port's host, without addresses that matter: for another tunnel on the same host.
 fn inside(end: &End) -> Port {
-    Port { namespace: end.namespace().clone(), interface: end.daemon.interface.clone(), v4: end.v4, v6: end.v6 }
+    Port {
+        namespace: end.namespace().clone(),
+        interface: end.daemon.interface.clone(),
+        v4: end.v4,
+        v6: end.v6,
+        switch: None,
+    }
 }
 
 fn three_tunnels_inside_each_other_end_one_host_further_each() {
     for outer in [Outer::V4, Outer::V6] {
         // A knows the way to B, B the one to C, and C the one to D. Nobody else knows another.
         let [a, b, c, d] = [(); 4].map(|()| Namespace::new().unwrap());
-        let links = [(&a, &b), (&b, &c), (&c, &d)].map(|(from, to)| Link::new(from, to, Gso::Through).unwrap());
+        let [further, furthest] = [(&b, &c), (&c, &d)].map(|(from, to)| Link::new(from, to, Gso::Through).unwrap());
+        let links = [Link::switched(&a, &b, Gso::Through).unwrap(), further, furthest];
         for port in [&links[0].left, &links[0].right] {
             port.namespace.ip(&["link", "set", &port.interface, "mtu", "1660"]).unwrap();
         }

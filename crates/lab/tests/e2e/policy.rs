@@ -8,6 +8,13 @@ use lab::{End, ping};
 use serde_json::Value;
 
 use crate::common::{LIMIT, check_pings, our_tunnel, spec, wireloom};
+use crate::engines::each_engine;
+
+each_engine!(
+    what_a_rule_names_is_stopped_and_all_else_passes,
+    a_limit_lets_through_as_much_as_it_says,
+    a_daemon_has_its_rules_from_the_start,
+);
 
 /// A file of rules, in a folder that goes with it.
 struct Rules {
@@ -70,7 +77,6 @@ fn drops(end: &End) -> u64 {
     text.lines().find_map(|line| line.strip_prefix("policy\t")).unwrap().parse().unwrap()
 }
 
-#[test]
 fn what_a_rule_names_is_stopped_and_all_else_passes() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -121,7 +127,6 @@ fn what_a_rule_names_is_stopped_and_all_else_passes() {
     check_pings(left, right);
 }
 
-#[test]
 fn a_limit_lets_through_as_much_as_it_says() {
     let tunnel = our_tunnel();
     let (left, right) = (&tunnel.left, &tunnel.right);
@@ -142,7 +147,6 @@ fn a_limit_lets_through_as_much_as_it_says() {
     check_pings(left, right);
 }
 
-#[test]
 fn a_daemon_has_its_rules_from_the_start() {
     let rules = Rules::new("drop out proto=icmp\n");
     let path: &'static str = Box::leak(rules.path().to_owned().into_boxed_str());

@@ -22,7 +22,7 @@ each_engine!(
     everything_goes_through_the_tunnel_but_the_tunnel_itself,
 );
 
-each_engine_untaken!(what_has_ended_otherwise_is_cleared_away);
+each_engine_untaken!(what_has_ended_otherwise_is_cleared_away, a_namespace_takes_the_interface_while_its_sockets_stay);
 
 /// Of a script in an emulated machine.
 const LONG: Duration = Duration::from_secs(240);
@@ -263,7 +263,6 @@ fn the_mtu_is_that_of_the_narrowest_path() {
     }
 }
 
-#[test]
 fn a_namespace_takes_the_interface_while_its_sockets_stay() {
     let pair = Pair::new();
     let (left, right) = (&pair.left, &pair.right);

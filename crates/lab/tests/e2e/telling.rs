@@ -10,14 +10,20 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use lab::{End, Engine, Namespace, Outer, Tap, wait_until};
+use lab::{End, Engine, Namespace, Outer, Tap, TunnelSpec, wait_until};
 use serde_json::Value;
 
 use crate::common::{LIMIT, SOON, check_pings, spec, wait_for_ping, wireloom};
-use crate::engines::{each_engine, engine};
+use crate::engines::{each_engine, each_engine_and_mixed, engine};
 use crate::lifecycle::WITH_SOCKET;
 
-each_engine!(what_is_told_is_what_happened_and_holds_no_keys,);
+each_engine!(
+    what_is_told_is_what_happened_and_holds_no_keys,
+    top_shows_what_is_true_and_gives_the_terminal_back,
+    top_once_tells_what_moved_within_the_interval,
+);
+
+each_engine_and_mixed!(what_was_lost_on_the_way_is_told);
 
 fn program() -> String {
     wireloom().program().unwrap().display().to_string()
@@ -358,10 +364,8 @@ fn memory_is_told_of_who_runs_the_interface_and_not_of_who_made_its_socket() {
     .unwrap();
 }
 
-// Userspace alone: no hook of nftables sees what programs send or take, neither at its sender nor at its receiver.
-#[test]
 fn what_was_lost_on_the_way_is_told() {
-    let tunnel = spec().build().unwrap();
+    let tunnel = TunnelSpec { switched: true, ..spec() }.build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);
     wait_for_ping(left, right);
     let to = format!("udp dport {} @th,64,8 4", right.listen_port);
@@ -479,11 +483,10 @@ fn watched(end: &End) -> Screen {
     Screen::start(end.namespace(), &script)
 }
 
-#[test]
 fn top_shows_what_is_true_and_gives_the_terminal_back() {
     let tunnel = spec().build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);
-    wait_for_ping(left, right);
+    check_pings(left, right);
     let short: String = right.keys.public.to_string().chars().take(8).collect();
     let mut screen = watched(left);
     let [interface, endpoint] = [left.daemon.interface.clone(), right.endpoint(Outer::V4).to_string()];
@@ -520,7 +523,6 @@ fn top_shows_what_is_true_and_gives_the_terminal_back() {
     assert!(screen.end().contains("wireloom: no interface"));
 }
 
-#[test]
 fn top_once_tells_what_moved_within_the_interval() {
     let tunnel = spec().build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);

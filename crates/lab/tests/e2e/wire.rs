@@ -6,10 +6,17 @@ use lab::traffic::{Service, exchange_tcp};
 use lab::{End, Endpoints, Hook, Outer, Tap, Tunnel, TunnelSpec, ping, wait_until};
 
 use crate::common::{BYTES, LIMIT, SOON, check_pings, ip, messages_to, our_tunnel, spec};
-use crate::engines::{each_engine, each_engine_untaken};
+use crate::engines::{each_engine, each_engine_and_mixed, each_engine_untaken};
+
+each_engine_and_mixed!(
+    congestion_marks_go_through_and_classes_do_not,
+    congestion_on_the_way_is_told_to_who_understands_it,
+    congestion_in_the_middle_slows_tcp_down_and_damages_nothing,
+);
 
 each_engine!(
     handshakes_are_of_the_class_af41_and_nothing_has_a_flow_label,
+    who_has_nothing_to_say_is_silent,
     a_host_without_anything_but_a_route_hears_why_not,
 );
 
@@ -32,11 +39,9 @@ fn sent(by: &End, rule: &str) -> Tap {
     Tap::on_wire(&by.port, rule, "").unwrap()
 }
 
-// Userspace alone: no hook of nftables sees what programs send or take, neither at its sender nor at its receiver.
-#[test]
 fn congestion_marks_go_through_and_classes_do_not() {
     for outer in [Outer::V4, Outer::V6] {
-        let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
+        let tunnel = TunnelSpec { outer, switched: true, ..spec() }.build().unwrap();
         let (left, right) = (&tunnel.left, &tunnel.right);
         check_pings(left, right);
         let (ip, data) = (family(outer), messages_to(right, 4));
@@ -63,11 +68,9 @@ fn congestion_marks_go_through_and_classes_do_not() {
     }
 }
 
-// Userspace alone: no hook of nftables sees what programs send or take, neither at its sender nor at its receiver.
-#[test]
 fn congestion_on_the_way_is_told_to_who_understands_it() {
     for outer in [Outer::V4, Outer::V6] {
-        let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
+        let tunnel = TunnelSpec { outer, switched: true, ..spec() }.build().unwrap();
         let (left, right) = (&tunnel.left, &tunnel.right);
         check_pings(left, right);
         let congested = messages_to(right, 4);
@@ -102,7 +105,7 @@ fn congestion_on_the_way_is_told_to_who_understands_it() {
 
 fn handshakes_are_of_the_class_af41_and_nothing_has_a_flow_label() {
     for outer in [Outer::V4, Outer::V6] {
-        let tunnel = TunnelSpec { outer, endpoints: Endpoints::OnlyLeft, ..spec() }.build().unwrap();
+        let tunnel = TunnelSpec { outer, endpoints: Endpoints::OnlyLeft, switched: true, ..spec() }.build().unwrap();
         let (left, right) = (&tunnel.left, &tunnel.right);
         let class = format!("{} dscp af41 {0} ecn not-ect", family(outer));
         let initiations = at(right, Hook::Incoming, &format!("{} {class}", messages_to(right, 1)));
@@ -127,10 +130,8 @@ fn all(from: &End, to: &End) -> Tap {
     sent(from, &format!("udp dport {}", to.listen_port))
 }
 
-// Userspace alone: no hook of nftables sees what programs send or take, neither at its sender nor at its receiver.
-#[test]
 fn who_has_nothing_to_say_is_silent() {
-    let tunnel = our_tunnel();
+    let tunnel = TunnelSpec { switched: true, ..spec() }.build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);
     quiet(&tunnel);
     let (to_left, to_right) = (all(right, left), all(left, right));
@@ -160,7 +161,7 @@ fn who_has_nothing_to_say_is_silent() {
 }
 
 fn persistent_keepalives_are_switched_while_it_runs() {
-    let tunnel = our_tunnel();
+    let tunnel = TunnelSpec { switched: true, ..spec() }.build().unwrap();
     let (left, right) = (&tunnel.left, &tunnel.right);
     quiet(&tunnel);
     check_pings_v4(left, right);
@@ -227,11 +228,9 @@ fn a_host_without_anything_but_a_route_hears_why_not() {
     }
 }
 
-// Userspace alone: no hook of nftables sees what programs send or take, neither at its sender nor at its receiver.
-#[test]
 fn congestion_in_the_middle_slows_tcp_down_and_damages_nothing() {
     for outer in [Outer::V4, Outer::V6] {
-        let tunnel = TunnelSpec { outer, ..spec() }.build().unwrap();
+        let tunnel = TunnelSpec { outer, switched: true, ..spec() }.build().unwrap();
         let (left, right) = (&tunnel.left, &tunnel.right);
         check_pings(left, right);
         for end in [left, right] {
