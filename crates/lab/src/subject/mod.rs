@@ -4,6 +4,7 @@
 //! [`Live`]: tunnels through which packets are known to pass, with what was needed to get there. Dropping it takes everything away, and so does a set-up
 //! that fails half way. [`Works`] is what all set-ups are made with: it counts what a person would have had to write and type, and can be told to fail before any step.
 
+mod kernel;
 mod live;
 mod none;
 mod ours;
@@ -15,6 +16,7 @@ use std::fmt;
 
 use crate::{LabError, Topology};
 
+pub use kernel::{KernelWireGuard, place_of};
 pub use live::{Configuration, Live};
 pub use none::NoTunnel;
 pub use ours::Ours;
@@ -162,7 +164,11 @@ pub fn all() -> Vec<Box<dyn Subject>> {
     fn boxed<S: Subject + 'static>(subjects: Vec<S>) -> impl Iterator<Item = Box<dyn Subject>> {
         subjects.into_iter().map(|subject| Box::new(subject) as Box<dyn Subject>)
     }
-    boxed(Ours::all()).chain(boxed(Peer::all())).chain(boxed(vec![NoTunnel])).collect()
+    boxed(Ours::all())
+        .chain(boxed(vec![KernelWireGuard]))
+        .chain(boxed(Peer::all()))
+        .chain(boxed(vec![NoTunnel]))
+        .collect()
 }
 
 /// The one with this slug.

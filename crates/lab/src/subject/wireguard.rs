@@ -5,10 +5,10 @@
 use std::fs;
 
 use super::{Meter, Works};
+use crate::LabError;
 use crate::topology::{Side, Topology};
 use crate::tunnel::wait_until_it_listens;
-use crate::wg::KeyPair;
-use crate::{Counters, LabError};
+use crate::wg::{self, KeyPair};
 
 /// The UDP port of tunnel 1; each has one of its own.
 const FIRST_PORT: u32 = 51820;
@@ -64,10 +64,13 @@ pub(super) fn build(
 }
 
 /// The interfaces at the right end, by the tunnel.
-pub(super) struct Interfaces(pub(super) Vec<String>);
+struct Interfaces(Vec<String>);
 
 impl Meter for Interfaces {
+    /// As `wg` shows it: what programs in the kernel take passes by the interface, and its counters.
     fn carried(&self, topology: &Topology, number: u32) -> Result<u64, LabError> {
-        Ok(Counters::of(topology.gateway(Side::Right), &self.0[number as usize - 1])?.received_bytes)
+        let name = &self.0[number as usize - 1];
+        let dump = topology.gateway(Side::Right).run("wg", &["show", name, "dump"])?;
+        Ok(wg::read_dump(&dump)?.peers.iter().map(|peer| peer.received).sum())
     }
 }

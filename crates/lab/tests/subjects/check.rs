@@ -127,9 +127,9 @@ impl Traces {
 
     fn check(&self) {
         gone(&self.namespaces);
-        for pid in &self.pids {
-            assert!(!Path::new("/proc").join(pid.to_string()).exists(), "process {pid} is left");
-        }
+        // Whoever was another's child may still have to be buried.
+        let left = || self.pids.iter().any(|pid| Path::new("/proc").join(pid.to_string()).exists());
+        lab::wait_until("all processes to be gone", LIMIT, || !left()).unwrap();
     }
 }
 
@@ -138,9 +138,9 @@ fn gone(namespaces: &[String]) {
     for name in namespaces {
         assert!(!Path::new("/run/netns").join(name).exists(), "{name} is left");
     }
-    let left = |name: &String| namespaces.iter().any(|namespace| name.contains(namespace));
-    let commands: Vec<String> = processes().into_iter().filter(left).collect();
-    assert!(commands.is_empty(), "left: {commands:?}");
+    let left = || processes().into_iter().find(|line| namespaces.iter().any(|name| line.contains(name)));
+    lab::wait_until("all of it to be gone", LIMIT, || left().is_none())
+        .unwrap_or_else(|_| panic!("left: {:?}", left()));
 }
 
 /// The command lines of all that runs.
