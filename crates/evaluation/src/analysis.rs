@@ -82,9 +82,10 @@ impl<'a> Analysis<'a> {
         for (at, record) in records.iter().enumerate() {
             panels.entry(name(at)).or_default().entry(&record.system).or_default().push(record);
         }
-        let panels = panels.into_iter().map(|(name, systems)| Panel {
-            series: systems.into_iter().map(|(slug, records)| series(run, experiment, slug, &records)).collect(),
-            name,
+        let order = run.order();
+        let panels = panels.into_iter().map(|(name, mut systems)| {
+            let known = order.iter().filter_map(|slug| Some((*slug, systems.remove(slug)?)));
+            Panel { series: known.map(|(slug, records)| series(run, experiment, slug, &records)).collect(), name }
         });
         let panels = panels.filter(|panel| panel.series.iter().any(|series| !series.points.is_empty()));
         Some(Analysis { experiment, common: told, panels: panels.collect() })

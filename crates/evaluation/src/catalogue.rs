@@ -224,7 +224,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         title: "Recovery from loss of the path",
         question: "How long after the path is back does traffic flow again?",
         method: "The link is taken away and given back; from then to the first packet that arrives.",
-        axis: axis("outage", "path was away for", Unit::Seconds, true),
+        axis: axis("outage", "length of the outage", Unit::Seconds, true),
         metrics: &[metric("recovery", "time until traffic flows", Unit::Seconds, Better::Less)],
         thesis: "",
         source: "recovery",

@@ -10,8 +10,10 @@
 
 pub mod analysis;
 pub mod catalogue;
+pub mod compare;
 mod distribution;
 mod error;
+pub mod merge;
 pub mod model;
 mod plan;
 pub mod plot;

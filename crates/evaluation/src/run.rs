@@ -136,6 +136,13 @@ impl Run {
         }
     }
 
+    /// The systems' names in the order of tables and colours: ours, then others, then none.
+    pub fn order(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.systems.iter().collect();
+        names.sort_by_key(|(_, system)| (system.protocol == "none", !system.ours));
+        names.into_iter().map(|(name, _)| name.as_str()).collect()
+    }
+
     /// Reads a file.
     ///
     /// # Errors

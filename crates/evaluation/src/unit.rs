@@ -63,6 +63,13 @@ impl Unit {
         if counted { format!("{value}") } else { digits(value) }
     }
 
+    /// A chosen value with its unit, such as one of an axis: without digits that say nothing.
+    pub fn chosen(self, value: f64) -> String {
+        let (size, name) = self.scale(value);
+        let number = plain(value / size);
+        if name.is_empty() { number } else { format!("{number} {name}") }
+    }
+
     /// A value with its unit, in three digits or a little more.
     pub fn text(self, value: f64) -> String {
         let (size, name) = self.scale(value);
@@ -73,6 +80,20 @@ impl Unit {
             name => format!("{number} {name}"),
         }
     }
+}
+
+/// A name with its unit behind it, unless there is none or the name ends in it.
+pub fn named(name: &str, unit: &str) -> String {
+    if unit.is_empty() || name.ends_with(unit) { name.to_owned() } else { format!("{name}, {unit}") }
+}
+
+/// A number in three digits, without those that say nothing: `1`, `2.5`.
+pub fn plain(value: f64) -> String {
+    if value.fract() == 0.0 {
+        return format!("{value}");
+    }
+    let text = digits(value);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// A number in three digits, those before the point never cut: `0.0123`, `1.23`, `12.3`, `123`, `1235`.

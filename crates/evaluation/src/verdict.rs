@@ -153,10 +153,12 @@ fn rank(
     }
     let (mut equal, mut behind, mut few) = (Vec::new(), Vec::new(), Vec::new());
     for (series, other, other_estimate) in rest {
-        let value = figure(other_estimate);
+        let (value, middle) = (figure(other_estimate), metric.unit.text(other_estimate.median));
         match difference(point, other, metric) {
-            Difference::Shown(ratio) => behind.push(format!("{} {}, at {value}", series.title, times(metric, &ratio))),
-            Difference::Unpaired(true) => behind.push(format!("{} at {value}, in other rounds", series.title)),
+            Difference::Shown(ratio) => {
+                behind.push(format!("{} {}, at {middle}", series.title, times(metric, &ratio)));
+            }
+            Difference::Unpaired(true) => behind.push(format!("{} at {middle}, in other rounds", series.title)),
             Difference::None(_) | Difference::Unpaired(false) => equal.push((series.title, value)),
             Difference::TooFew => few.push(series.title),
         }
@@ -207,7 +209,7 @@ fn growth(rivals: &[&Series<'_>], metric: &Metric, axis: Axis, sentences: &mut V
         }
     }
     let Some((from, to)) = span else { return };
-    let (from, to) = (axis.unit.text(from), axis.unit.text(to));
+    let (from, to) = (axis.unit.chosen(from), axis.unit.chosen(to));
     let way = if axis.unit == Unit::Count {
         format!("From {from} to {to} {}", axis.name)
     } else {
@@ -304,7 +306,7 @@ fn times(metric: &Metric, ratio: &Estimate) -> String {
 
 /// `4 tunnels`, `UDP payload 64 B`.
 fn at(axis: Axis, x: f64) -> String {
-    let value = axis.unit.text(x);
+    let value = axis.unit.chosen(x);
     if axis.unit == Unit::Count { format!("{value} {}", axis.name) } else { format!("{} {value}", axis.name) }
 }
 

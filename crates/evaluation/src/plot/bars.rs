@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::{LETTER, Scale, Style, WIDTH, cut, escape, picture, stroke, text};
 use crate::catalogue::Metric;
 use crate::statistics::Estimate;
+use crate::unit::named;
 use crate::verdict::figure;
 
 /// Height of a bar with what stands above it.
@@ -28,13 +29,7 @@ pub fn bars(title: &str, metric: &Metric, bars: &[Bar]) -> String {
     let (size, unit) = metric.unit.scale(values.iter().copied().fold(0.0, f64::max));
     let scale = Scale::linear(values.into_iter(), size);
     let mut out = String::new();
-    text(
-        &mut out,
-        2.0,
-        13.0,
-        "start",
-        &if unit.is_empty() { metric.name.to_owned() } else { format!("{}, {unit}", metric.name) },
-    );
+    text(&mut out, 2.0, 13.0, "start", &named(metric.name, unit));
     for (number, bar) in bars.iter().enumerate() {
         let top = TOP + ROW * number as f64;
         let figure = figure(metric, &bar.estimate);

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::{Frame, Scale, Style, joined, picture, stroke};
 use crate::catalogue::{Axis, Metric};
 use crate::statistics::Estimate;
+use crate::unit::{named, plain};
 
 /// One system's line.
 #[derive(Clone, Debug)]
@@ -29,11 +30,10 @@ pub fn lines(title: &str, axis: &Axis, metric: &Metric, lines: &[Line]) -> Strin
     let x = if log { Scale::log(xs.iter().copied(), 1.0) } else { Scale::linear(xs.iter().copied(), 1.0) };
     let frame = Frame { x, y };
     let (size, axis_unit) = axis.unit.scale(last);
-    let marks: Vec<_> = xs.iter().map(|x| (*x, axis.unit.number(x / size))).collect();
-    let across = if axis_unit.is_empty() { axis.name.to_owned() } else { format!("{}, {axis_unit}", axis.name) };
+    let marks: Vec<_> = xs.iter().map(|x| (*x, plain(x / size))).collect();
+    let across = named(axis.name, axis_unit);
     let mut out = String::new();
-    let up = if unit.is_empty() { metric.name.to_owned() } else { format!("{}, {unit}", metric.name) };
-    frame.draw(&mut out, &up, &across, &marks);
+    frame.draw(&mut out, &named(metric.name, unit), &across, &marks);
     for line in lines {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "<g class=\"{}\">", line.style.class());

@@ -23,7 +23,7 @@ pub use scale::Scale;
 /// Of every picture.
 pub const WIDTH: f64 = 420.0;
 /// Width of a letter of the pictures' text, generously.
-const LETTER: f64 = 6.3;
+const LETTER: f64 = 6.8;
 
 /// How many colours there are.
 const COLOURS: usize = 8;

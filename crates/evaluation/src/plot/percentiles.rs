@@ -46,7 +46,7 @@ pub fn percentiles(title: &str, curves: &[Curve<'_>]) -> String {
             .map(|(share, label)| (nines(share), label.to_owned()))
             .filter(|(at, _)| *at <= far + 1e-9)
             .collect();
-    frame.draw(&mut out, &format!("round trip, {unit}"), "this percentage was faster", &marks);
+    frame.draw(&mut out, &format!("round trip, {unit}"), "per cent of packets that were faster", &marks);
     for (curve, path) in curves.iter().zip(&paths) {
         let path: Vec<_> = path.iter().map(|(at, time)| (frame.x(*at), frame.y(*time))).collect();
         // Writing to a string cannot fail.

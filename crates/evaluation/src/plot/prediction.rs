@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::{Frame, Scale, Style, joined, picture};
 use crate::catalogue::Metric;
 use crate::model::{Model, Point};
+use crate::unit::named;
 
 /// Draws one system's model. The predictions are what the band is drawn through, so they begin at one processor.
 pub fn prediction(title: &str, metric: &Metric, style: Style, model: &Model, measured: &[Point]) -> String {
@@ -19,7 +20,7 @@ pub fn prediction(title: &str, metric: &Metric, style: Style, model: &Model, mea
     let mut out = String::new();
     let doublings = std::iter::successors(Some(1.0), |n| Some(n * 2.0)).take_while(|n| *n <= far);
     let marks: Vec<_> = doublings.filter(|n| *n >= near).map(|n| (n, n.to_string())).collect();
-    frame.draw(&mut out, &format!("{}, {unit}", metric.name), "processors", &marks);
+    frame.draw(&mut out, &named(metric.name, unit), "processors", &marks);
     let at = |n: f64, value: f64| (frame.x(n), frame.y(value));
     let mut band: Vec<_> = model.predictions.iter().map(|it| at(it.processors, it.high)).collect();
     band.extend(model.predictions.iter().rev().map(|it| at(it.processors, it.low)));

@@ -1,6 +1,6 @@
 //! Where a value lies between two ends, and which round numbers lie between.
 
-use crate::unit::{Unit, digits};
+use crate::unit::{Unit, plain};
 
 /// From one end to the other, in equal steps or in equal factors.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,7 +77,7 @@ impl Scale {
         let values: Vec<f64> = if self.log {
             let decades = (high / low).log10();
             let steps: &[f64] = match decades {
-                wide if wide > 2.2 => &[1.0],
+                wide if wide > 3.2 => &[1.0],
                 some if some > 0.9 => &[1.0, 2.0, 5.0],
                 _ => &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0],
             };
@@ -103,12 +103,6 @@ fn step(most: f64) -> f64 {
         .map(|step| step * unit)
         .find(|step| most / step <= 5.0 + 1e-9)
         .unwrap_or(unit * 10.0)
-}
-
-/// Without digits that say nothing.
-fn plain(value: f64) -> String {
-    let text = digits(value);
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 #[cfg(test)]

@@ -85,7 +85,8 @@ fn systems(out: &mut String, run: &Run) {
     out.push_str("<section id=\"systems\"><h2>Systems</h2>\n<div class=\"scroll\"><table class=\"prose\"><thead><tr><th>system</th>");
     out.push_str("<th>version</th><th>protocol</th><th>carried by</th><th>lines of configuration</th><th>commands to a tunnel</th></tr></thead><tbody>\n");
     let number = |it: Option<u32>| it.map_or("–".to_owned(), |it| it.to_string());
-    for (slug, it) in &run.systems {
+    for slug in run.order() {
+        let Some(it) = run.systems.get(slug) else { continue };
         let title = if it.title.is_empty() { slug } else { &it.title };
         // Writing to a string cannot fail.
         let _ = writeln!(

@@ -1,5 +1,6 @@
 //! One experiment's part of the page: question, answer, pictures, numbers.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::table;
@@ -9,8 +10,8 @@ use crate::model::{self, Model};
 use crate::plot::{self, Bar, Curve, Line, Loads, Style, escape};
 use crate::run::Run;
 use crate::statistics::seed;
-use crate::unit::digits;
-use crate::verdict::{Verdict, figure};
+use crate::unit::{digits, named};
+use crate::verdict::Verdict;
 
 /// For how many processors the model is asked.
 const FAR: [f64; 5] = [4.0, 8.0, 16.0, 32.0, 64.0];
@@ -54,7 +55,7 @@ pub fn section(out: &mut String, run: &Run, analysis: &Analysis<'_>, verdict: &V
 
 /// What a system is drawn like, the same everywhere.
 pub fn style(run: &Run, slug: &str) -> Style {
-    let number = run.systems.keys().position(|it| it == slug).unwrap_or(0);
+    let number = run.order().iter().position(|it| *it == slug).unwrap_or(0);
     Style { number, ours: run.systems.get(slug).is_some_and(|system| system.ours) }
 }
 
@@ -180,61 +181,46 @@ pub fn fitted(run: &Run, series: &Series<'_>, metric: &Metric, at: &[f64]) -> Op
 
 fn models(out: &mut String, run: &Run, panel: &Panel<'_>, metric: &Metric) {
     let curve: Vec<f64> = (0..=48).map(|step| 2_f64.powf(f64::from(step) / 8.0)).collect();
-    let mut assumptions: Vec<String> = Vec::new();
-    let (mut figures, mut rows) = (String::new(), String::new());
-    for series in &panel.series {
-        let Some(drawn) = fitted(run, series, metric, &curve) else { continue };
-        let Some(told) = fitted(run, series, metric, &FAR) else { continue };
-        for line in told.assumptions() {
-            if !assumptions.contains(&line) {
-                assumptions.push(line);
-            }
-        }
-        let picture = plot::prediction(
-            &format!("{}: model", series.title),
-            metric,
-            style(run, series.slug),
-            &drawn,
-            &points(series, metric),
-        );
-        // Writing to a string cannot fail.
-        let _ = writeln!(figures, "<figure><figcaption>{}</figcaption>{picture}</figure>", escape(series.title));
-        let percent = |share: f64| digits(share * 100.0);
-        let _ = write!(
-            rows,
-            "<tr><th scope=\"row\">{}</th><td>{} <span class=\"range\">({}–{})</span></td>",
-            escape(series.title),
-            percent(told.fit.alpha),
-            percent(told.alpha.0),
-            percent(told.alpha.1)
-        );
-        for it in &told.predictions {
-            let estimate = crate::statistics::Estimate {
-                low: it.low,
-                median: it.throughput,
-                high: it.high,
-                count: told.rounds,
-                confidence: 0.95,
-            };
-            let _ = write!(rows, "<td>{}</td>", escape(&figure(metric, &estimate)));
-        }
-        rows.push_str("</tr>\n");
-    }
-    if rows.is_empty() {
+    let told = panel.series.iter().filter_map(|series| Some((series, fitted(run, series, metric, &FAR)?)));
+    let told: Vec<_> = told.collect();
+    if told.is_empty() {
         return;
     }
-    out.push_str("<h3>Beyond this machine: a model, no measurement</h3>\n");
+    out.push_str(
+        "<h3>Beyond this machine: a model, no measurement</h3>\n<p class=\"faint\">Marks are measurements, the line is the model fitted to \
+         them, the band its error bars, the dots what linear growth would be.</p><div class=\"plots\">",
+    );
+    for (series, _) in &told {
+        let Some(model) = fitted(run, series, metric, &curve) else { continue };
+        let title = format!("{}: model", series.title);
+        let picture = plot::prediction(&title, metric, style(run, series.slug), &model, &points(series, metric));
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "<figure><figcaption>{}</figcaption>{picture}</figure>", escape(series.title));
+    }
+    let most = told.iter().flat_map(|(_, model)| &model.predictions).map(|it| it.throughput).fold(0.0, f64::max);
+    let (size, unit) = metric.unit.scale(most);
+    let heads: String = FAR.iter().map(|n| format!("<th scope=\"col\">{n}</th>")).collect();
     let _ = writeln!(
         out,
-        "<p class=\"faint\">Marks are measurements, the line is the model fitted to them, the band its error bars, the dots what linear \
-         growth would be.</p><div class=\"plots\">{figures}</div>"
+        "</div><div class=\"scroll\"><table class=\"figures\"><caption>predicted {} by processors</caption><thead><tr><th>system</th>\
+         <th scope=\"col\">α, %</th>{heads}</tr></thead><tbody>",
+        named(metric.name, unit)
     );
-    out.push_str("<div class=\"scroll\"><table class=\"figures\"><caption>predicted throughput by processors</caption><thead><tr><th>system</th><th>one at a time (α), %</th>");
-    for n in FAR {
-        let _ = write!(out, "<th>{n}</th>");
+    let range = |middle: f64, low: f64, high: f64| {
+        format!("<td>{} <span class=\"range\">({}–{})</span></td>", digits(middle), digits(low), digits(high))
+    };
+    for (series, model) in &told {
+        let _ = write!(out, "<tr><th scope=\"row\">{}</th>", escape(series.title));
+        out.push_str(&range(model.fit.alpha * 100.0, model.alpha.0 * 100.0, model.alpha.1 * 100.0));
+        for it in &model.predictions {
+            out.push_str(&range(it.throughput / size, it.low / size, it.high / size));
+        }
+        out.push_str("</tr>\n");
     }
-    let _ = writeln!(out, "</tr></thead><tbody>{rows}</tbody></table></div>");
-    out.push_str("<p>What has to hold for this:</p><ul>");
+    out.push_str("</tbody></table></div>\n<p>What has to hold for this:</p><ul>");
+    let mut assumptions: Vec<String> = told.iter().flat_map(|(_, model)| model.assumptions()).collect();
+    let mut seen = BTreeSet::new();
+    assumptions.retain(|line| seen.insert(line.clone()));
     for line in assumptions {
         let _ = write!(out, "<li>{}</li>", escape(&line));
     }

@@ -6,7 +6,7 @@ use crate::analysis::{Analysis, Panel, Point, Series};
 use crate::catalogue::Metric;
 use crate::plot::escape;
 use crate::statistics::Estimate;
-use crate::unit::Unit;
+use crate::unit::{Unit, named};
 
 /// A panel's figures: along the axis for each metric, or all metrics side by side where there is no axis.
 pub fn tables(out: &mut String, analysis: &Analysis<'_>, panel: &Panel<'_>) {
@@ -22,8 +22,8 @@ pub fn tables(out: &mut String, analysis: &Analysis<'_>, panel: &Panel<'_>) {
             xs.dedup();
             for metric in metrics {
                 let (size, unit) = scale(panel, metric);
-                let heads: Vec<_> = xs.iter().map(|x| axis.unit.text(*x)).collect();
-                let caption = format!("{}, by {}", with(metric.name, unit), axis.name);
+                let heads: Vec<_> = xs.iter().map(|x| axis.unit.chosen(*x)).collect();
+                let caption = format!("{}, by {}", named(metric.name, unit), axis.name);
                 begin(out, &caption, &heads);
                 for series in &panel.series {
                     let cells = xs.iter().map(|x| cell(series.at(*x), metric, size));
@@ -35,7 +35,7 @@ pub fn tables(out: &mut String, analysis: &Analysis<'_>, panel: &Panel<'_>) {
         None => {
             let scales: Vec<_> = metrics.iter().map(|metric| scale(panel, metric)).collect();
             let mut heads: Vec<_> =
-                metrics.iter().zip(&scales).map(|(metric, (_, unit))| with(metric.name, unit)).collect();
+                metrics.iter().zip(&scales).map(|(metric, (_, unit))| named(metric.name, unit)).collect();
             let timed = panel.series.iter().flat_map(|series| &series.points).any(|point| point.latency().is_some());
             if timed {
                 heads.extend(["99.9 %".to_owned(), "slowest".to_owned(), "packets".to_owned()]);
@@ -60,10 +60,6 @@ fn tail(point: Option<&Point<'_>>) -> [String; 3] {
     let Some(times) = point.and_then(Point::latency) else { return ["–", "–", "–"].map(str::to_owned) };
     let at = |share: f64| times.quantile(share).map_or("–".to_owned(), |seconds| Unit::Seconds.text(seconds));
     [at(0.999), at(1.0), times.len().to_string()]
-}
-
-fn with(name: &str, unit: &str) -> String {
-    if unit.is_empty() { name.to_owned() } else { format!("{name}, {unit}") }
 }
 
 /// One for a whole table, so that its numbers can be compared at a glance.

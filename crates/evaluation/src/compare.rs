@@ -1,0 +1,137 @@
+//! Two runs side by side: what became of each figure from one to the other.
+//!
+//! They were measured at different times, so nothing is paired: a figure has changed where the two intervals have nothing in
+//! common, each of three rounds or more. Where the machines differ that is said first, and a change may be the machine's.
+
+use std::fmt::Write;
+
+use crate::analysis::Analysis;
+use crate::catalogue::{Better, Metric};
+use crate::run::Run;
+use crate::statistics::Estimate;
+use crate::verdict::{ROUNDS, figure};
+
+/// What became of one figure.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The experiment's title.
+    pub experiment: &'static str,
+    /// The system's title in the second run, and where it was measured.
+    pub place: String,
+    /// The metric.
+    pub metric: &'static Metric,
+    /// In the first run.
+    pub before: Estimate,
+    /// In the second.
+    pub after: Estimate,
+}
+
+/// What can be said of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// It became better.
+    Better,
+    /// It became worse.
+    Worse,
+    /// It became different, and neither is better.
+    Other,
+    /// No difference can be shown.
+    Same,
+    /// Too few rounds to tell.
+    TooFew,
+}
+
+impl Change {
+    /// What can be said of it.
+    pub fn course(&self) -> Course {
+        if self.before.count < ROUNDS || self.after.count < ROUNDS {
+            return Course::TooFew;
+        }
+        if self.before.overlaps(&self.after) {
+            return Course::Same;
+        }
+        match (self.metric.better, self.after.median > self.before.median) {
+            (Better::Neither, _) => Course::Other,
+            (Better::More, true) | (Better::Less, false) => Course::Better,
+            (Better::More, false) | (Better::Less, true) => Course::Worse,
+        }
+    }
+}
+
+/// Everything that both runs have, in the order of the report. Speed that was emulated in either is left out.
+pub fn compare(before: &Run, after: &Run) -> Vec<Change> {
+    let old = Analysis::all(before);
+    let mut changes = Vec::new();
+    for new in Analysis::all(after) {
+        let Some(old) = old.iter().find(|old| old.experiment.slug == new.experiment.slug) else { continue };
+        for panel in &new.panels {
+            let Some(other) = old.panels.iter().find(|other| other.name == panel.name) else { continue };
+            for series in &panel.series {
+                let Some(other) = other.series.iter().find(|other| other.slug == series.slug) else { continue };
+                if new.experiment.speed && (series.emulated() || other.emulated()) {
+                    continue;
+                }
+                for point in &series.points {
+                    let Some(other) = other.at(point.x) else { continue };
+                    for metric in new.experiment.metrics {
+                        let (Some(before), Some(after)) = (other.estimate(metric), point.estimate(metric)) else {
+                            continue;
+                        };
+                        let x =
+                            new.experiment.axis.map(|axis| format!(", {} {}", axis.name, axis.unit.chosen(point.x)));
+                        let panel = if panel.name.is_empty() { String::new() } else { format!(", {}", panel.name) };
+                        let place = format!("{}{}{panel}", series.title, x.unwrap_or_default());
+                        changes.push(Change { experiment: new.experiment.title, place, metric, before, after });
+                    }
+                }
+            }
+        }
+    }
+    changes
+}
+
+/// The comparison for a terminal: what became worse first, then what became better, and how much of the rest there is.
+pub fn comparison(before: &Run, after: &Run) -> String {
+    let changes = compare(before, after);
+    let mut out = format!("from {} to {}\n", before.id, after.id);
+    if before.machine != after.machine {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "The machines differ, so a change may be theirs:\n  {}\n  {}",
+            before.machine.line(),
+            after.machine.line()
+        );
+    }
+    for name in after.order() {
+        let versions = (before.systems.get(name).map(|it| &it.version), after.systems.get(name).map(|it| &it.version));
+        if let (Some(old), Some(new)) = versions
+            && old != new
+        {
+            let _ = writeln!(out, "{name}: {old} became {new}");
+        }
+    }
+    for (course, title) in [(Course::Worse, "Worse"), (Course::Better, "Better"), (Course::Other, "Different")] {
+        let some: Vec<_> = changes.iter().filter(|change| change.course() == course).collect();
+        if some.is_empty() {
+            continue;
+        }
+        let _ = writeln!(out, "\n{title}:");
+        for it in some {
+            let (before, after) = (figure(it.metric, &it.before), figure(it.metric, &it.after));
+            let factor = crate::unit::digits(it.after.median / it.before.median);
+            let _ = writeln!(
+                out,
+                "  {}: {}, {}: {before} became {after}, {factor} times",
+                it.experiment, it.place, it.metric.name
+            );
+        }
+    }
+    let count = |course: Course| changes.iter().filter(|change| change.course() == course).count();
+    let (same, few) = (count(Course::Same), count(Course::TooFew));
+    let _ = writeln!(out, "\nNo difference can be shown in {same} of {} figures.", changes.len());
+    if few > 0 {
+        let _ = writeln!(out, "Too few rounds to tell in {few} (it takes {ROUNDS} in both).");
+    }
+    out.chars().filter(|c| !c.is_control() || *c == '\n').collect()
+}

@@ -1,0 +1,64 @@
+//! Several runs of one machine as one: what was measured on different days, or of different systems.
+//!
+//! Rounds are what is compared pair by pair, so rounds of different runs stay different: those of the second begin where those of the first
+//! end. What was measured on different machines, or by different settings, is never one run.
+
+use std::collections::BTreeMap;
+
+use crate::error::EvaluationError;
+use crate::run::Run;
+
+/// Puts runs together, in the order in which they are given.
+///
+/// # Errors
+/// There is none, or two are of different machines, settings or versions of one system.
+pub fn merge(runs: &[Run]) -> Result<Run, EvaluationError> {
+    let Some((first, rest)) = runs.split_first() else {
+        return Err(EvaluationError::Invalid { place: "merge".to_owned(), what: "no run was named".to_owned() });
+    };
+    let mut all = first.clone();
+    for run in rest {
+        let refuse = |why: String| EvaluationError::Merge { one: all.id.clone(), other: run.id.clone(), why };
+        if all.machine != run.machine {
+            return Err(refuse(format!("measured on {}, and on {}", all.machine.line(), run.machine.line())));
+        }
+        if let Some((key, one, other)) = different(&all.settings, &run.settings) {
+            return Err(refuse(format!("{key} is {one} in one and {other} in the other")));
+        }
+        for (name, system) in &run.systems {
+            if let Some(known) = all.systems.get(name).filter(|known| known.version != system.version) {
+                let (one, other) = (&known.version, &system.version);
+                return Err(refuse(format!("{name} is {one:?} in one and {other:?} in the other")));
+            }
+        }
+        if run == first || (run.started == first.started && run.id == first.id) {
+            return Err(refuse("they are the same run".to_owned()));
+        }
+        let last = all.records.iter().map(|record| record.round).max().unwrap_or(0);
+        let shifted = run.records.iter().cloned().map(|mut record| {
+            record.round = record.round.saturating_add(last);
+            record
+        });
+        all.records.extend(shifted);
+        all.id = format!("{} + {}", all.id, run.id);
+        all.systems.extend(run.systems.clone());
+        all.missing.extend(run.missing.clone());
+        all.started = all.started.min(run.started);
+    }
+    let systems = &all.systems;
+    all.missing.retain(|name, _| !systems.contains_key(name));
+    match all.fault() {
+        None => Ok(all),
+        Some(what) => Err(EvaluationError::Invalid { place: all.id.clone(), what }),
+    }
+}
+
+/// The first setting that both have, and have differently. How often is no matter: rounds stay rounds.
+fn different<'a>(
+    one: &'a BTreeMap<String, String>,
+    other: &'a BTreeMap<String, String>,
+) -> Option<(&'a str, &'a str, &'a str)> {
+    let both = one.iter().filter(|(key, _)| *key != "rounds");
+    both.filter_map(|(key, value)| Some((key.as_str(), value.as_str(), other.get(key)?.as_str())))
+        .find(|(_, one, other)| one != other)
+}
