@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::{io, mem};
 
 use linux::bpf::{Attached, Map};
-use linux::heir::Heritage;
+use linux::heir::{Claim, Heritage};
 use linux::steward::{self, Terms};
 use noise::Ledger;
 use noise::limits::REJECT_AFTER_TIME;
@@ -20,9 +20,11 @@ use crate::object::{Capacity, LoadError, Loaded, load_over};
 /// What maps are kept as, each with its name.
 const MAP: &str = "map-";
 
-/// What an earlier daemon left, and a new one has taken.
+/// What an earlier daemon left, and a new one works with.
 pub struct Left {
     pub(crate) places: Vec<Attached>,
+    /// Whether it is the new one's already: if that fails before, nothing is to have changed.
+    pub(crate) claim: Claim,
 }
 
 /// Leaves copies of the maps with the steward. What is put in a place is there anyway.
@@ -62,9 +64,7 @@ pub fn take_over(object: &[u8], capacity: Capacity, heritage: &mut Heritage) -> 
     let maps =
         MapFds { all: all.try_into().map_err(|_| io::ErrorKind::NotFound.into()).map_err(os("taking over maps"))? };
     let loaded = load_over(object, capacity, maps)?;
-    let places = mem::take(&mut heritage.places).into_iter();
-    let places = places.map(|left| left.take_over()).collect::<io::Result<_>>().map_err(os("taking over programs"))?;
-    Ok((loaded, Left { places }))
+    Ok((loaded, Left { places: mem::take(&mut heritage.places), claim: heritage.token() }))
 }
 
 fn check_layout(device: &OwnedFd) -> io::Result<()> {

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 
 use inet::{Cidr, Endpoint, Source};
 use linux::bpf::{Attached, Hook};
+use linux::heir::Claim;
 use linux::link::Ways;
 use linux::poll::{Epoll, Interest};
 use linux::tun::Queue;
@@ -66,6 +67,8 @@ pub struct Plane {
     allowed: Mutex<Allowed>,
     /// One of those that we send by, to ask for its mark.
     socket: Mutex<Option<Socket>>,
+    /// Whether what another process left is ours by now.
+    claim: Option<Claim>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -86,7 +89,7 @@ impl Plane {
         queue: Queue,
         hooks: Hooks,
     ) -> Result<Plane, StartError> {
-        let held = left.is_some();
+        let claim = left.as_ref().map(|left| left.claim.clone());
         let places = left.map(|left| left.places).unwrap_or_default().into_iter();
         let is_egress = |attached: &Attached| matches!(attached.hook(), Hook::TcxEgress | Hook::FilterEgress);
         let (egress, ingress): (Vec<_>, Vec<_>) = places.partition(is_egress);
@@ -99,7 +102,7 @@ impl Plane {
             let wait = Epoll::new()?;
             wait.add(&ring, 0, Interest::READ)?;
             wait.add(userspace.event_fd(), 1, Interest::READ)?;
-            let desk = Arc::new(Desk::new(store.clone(), held)?);
+            let desk = Arc::new(Desk::new(store.clone(), claim.is_some())?);
             let ways = Ways::open()?;
             let inner = Inner::new(queue, programs.clone(), hooks, egress.into_iter().next())?;
             let underlays = Underlays::new(programs.clone(), hooks, ingress);
@@ -120,6 +123,7 @@ impl Plane {
             keeper: Mutex::new(Some(thread)),
             allowed: Mutex::default(),
             socket: Mutex::default(),
+            claim,
         })
     }
 
@@ -416,7 +420,11 @@ impl DataPlane for Plane {
     }
 
     fn shutdown(&self) {
-        self.store.maps.device().enabled.store(0, Ordering::SeqCst);
+        // The start has failed, and who has left it keeps it for another.
+        let is_ours = self.claim.as_ref().is_none_or(Claim::is_made);
+        if is_ours {
+            self.store.maps.device().enabled.store(0, Ordering::SeqCst);
+        }
         self.desk.end();
         if let Some(keeper) = lock(&self.keeper).take()
             && keeper.join().is_err()
@@ -424,8 +432,10 @@ impl DataPlane for Plane {
             log::error!("the keeper panicked");
         }
         self.userspace.shutdown();
-        self.store.end_unclaimed();
-        self.store.end_all();
+        if is_ours {
+            self.store.end_unclaimed();
+            self.store.end_all();
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
     sendmsg_addr,
@@ -129,6 +130,22 @@ impl Manager {
         self.say(&format!("FDSTOREREMOVE=1\nFDNAME={name}"))
     }
 
+    /// Waits until all that was said has been heard: who ends right after it might not be known any more. (systemd 246)
+    ///
+    /// # Errors
+    /// It was not, within this time.
+    pub fn wait(&self, within: Duration) -> io::Result<()> {
+        let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        self.send("BARRIER=1", &[theirs.as_fd()])?;
+        drop(theirs);
+        let within = Timespec { tv_sec: within.as_secs() as _, tv_nsec: within.subsec_nanos().into() };
+        // Nobody writes; it closes its end.
+        match poll(&mut [PollFd::new(&ours, PollFlags::IN)], Some(&within))? {
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
+    }
+
     fn send(&self, text: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut beside = SendAncillaryBuffer::new(&mut space);
@@ -199,6 +216,13 @@ mod tests {
             assert_eq!(rustix::io::read(fd.unwrap(), &mut [0; 2]), Ok(1));
             manager.let_go("queue-0").unwrap();
             assert_eq!(receive(&socket).0, "FDSTOREREMOVE=1\nFDNAME=queue-0");
+            std::thread::scope(|scope| {
+                let waits = scope.spawn(|| manager.wait(Duration::from_secs(30)));
+                rustix::event::poll(&mut [PollFd::new(&socket, PollFlags::IN)], None).unwrap();
+                assert!(!waits.is_finished(), "it has not been heard");
+                assert_eq!(receive(&socket).0, "BARRIER=1");
+                waits.join().unwrap().unwrap();
+            });
         }
         assert!(Manager::at(OsStr::new("vsock:2:1234")).is_err());
         assert!(Manager::at(OsStr::new("/nowhere/at/all")).unwrap().say("READY=1").is_err());

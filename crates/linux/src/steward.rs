@@ -35,7 +35,7 @@ use crate::{capabilities, icmp, link, memory, netns, process, sandbox, udp};
 
 mod estate;
 
-pub(crate) use estate::{END, Place, TAKEN};
+pub(crate) use estate::{END, PROOF, Place, TAKEN};
 use estate::{Estate, Vigil};
 pub use estate::{QUEUE, Terms};
 
@@ -167,6 +167,11 @@ impl<'a> Task<'a> {
         }
     }
 
+    /// Whether it is about programs on interfaces.
+    fn is_of_programs(self) -> bool {
+        matches!(self, Task::Attach { .. } | Task::Detach { .. } | Task::TakeOver { .. })
+    }
+
     /// Carries it out. `open` makes a socket in a namespace.
     fn carry_out(
         self,
@@ -234,8 +239,9 @@ const AWAIT: u8 = 104;
 const WHOLE: u8 = 105;
 const FAREWELL: u8 = 106;
 
-/// Descriptors that are kept for a successor at most: the queues are the most of them.
+/// Descriptors that are kept for a successor at most: the queues are the most of them. And bytes of their names.
 const KEPT_MAX: usize = 1024;
+const NAME_MAX: usize = 64;
 
 /// Leaves the removal of this socket's file to the steward, or of none. It will never remove another: the first call counts,
 /// whether it succeeds or not. So make it before anybody else could.
@@ -253,6 +259,11 @@ pub fn entrust(path: Option<&Path>, kept: bool) -> io::Result<()> {
 pub(crate) fn remove_entrusted() {
     // What cannot be removed stays, as without a steward.
     let _ = STEWARD.get().map(|steward| ask(steward, &[&[REMOVE]], None));
+}
+
+/// Whether there is a steward.
+pub fn is_there() -> bool {
+    STEWARD.get().is_some()
 }
 
 /// Leaves a copy of a descriptor with the steward, under this name, for a successor of this process. Nothing where there is none.
@@ -317,6 +328,11 @@ pub(crate) fn send(to: &OwnedFd, parts: &[&[u8]], descriptor: Option<BorrowedFd<
     send_with(to, parts, descriptor, SendFlags::empty())
 }
 
+/// The same, or EAGAIN where there is no room.
+pub(crate) fn send_at_once(to: &OwnedFd, part: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    send_with(to, &[part], descriptor, SendFlags::DONTWAIT)
+}
+
 fn send_with(to: &OwnedFd, parts: &[&[u8]], descriptor: Option<BorrowedFd<'_>>, flags: SendFlags) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
@@ -378,15 +394,20 @@ fn serve(socket: &OwnedFd, programs: bool) -> io::Result<()> {
     let (home, vigil) = settled?;
     let mut charge = Charge::default();
     let end = obey(socket, &home, programs, &mut charge);
-    if vigil.is_some_and(|vigil| charge.estate.keep(&vigil) == estate::End::Taken) {
+    let kept = vigil.map_or(estate::End::Over, |vigil| charge.estate.keep(&vigil));
+    if kept == estate::End::Taken {
         return end;
     }
     // The daemon had no time to ask for it.
     charge.file.iter().filter(|_| !charge.kept).for_each(SocketFile::remove);
     charge.estate.listener.iter().for_each(|(_, file)| file.remove());
-    for Place { hook, interface, handle, .. } in charge.estate.places {
+    for Place { hook, interface, handle, .. } in charge.estate.places.drain(..) {
         // What is not there any more has gone with its interface.
         let _ = hook::detach(hook, interface, handle);
+    }
+    if kept == estate::End::Over {
+        // No program is on its way any more that could find half of it.
+        charge.estate.wipe();
     }
     end
 }
@@ -405,6 +426,20 @@ struct Charge {
 }
 
 impl Charge {
+    /// Whether the daemon may ask for this. What puts packets of an interface into the tunnel goes to the tunnel's own interface alone, what is
+    /// taken away is what was put there for this daemon, and what others have put there can be taken over until the start is through.
+    fn allows(&self, task: Task<'_>, home: &OwnedFd) -> bool {
+        let has = |hook, interface, handle| self.estate.places.iter().any(|place| place.is(hook, interface, handle));
+        match task {
+            Task::Attach { hook: hook @ (Hook::TcxEgress | Hook::FilterEgress), interface, handle } => {
+                has(hook, interface, handle) || self.estate.is_interface(interface, home.as_fd())
+            }
+            Task::Detach { hook, interface, handle } => !hook.is_filter() || has(hook, interface, handle),
+            Task::TakeOver { .. } => self.estate.terms.is_none(),
+            _ => true,
+        }
+    }
+
     /// Remembers what this task, which was carried out, leaves behind.
     fn note(&mut self, task: Task<'_>, on: OwnedFd, made: Option<&OwnedFd>) {
         let places = &mut self.estate.places;
@@ -425,16 +460,25 @@ impl Charge {
     fn keep(&mut self, tag: u8, bytes: &[u8], fd: Option<OwnedFd>) -> io::Result<()> {
         let invalid = || io::Error::from(rustix::io::Errno::INVAL);
         match (tag, fd) {
-            (KEEP, Some(fd)) if self.estate.kept.len() < KEPT_MAX => {
-                let name = String::from_utf8(bytes.to_vec()).map_err(|_| invalid())?;
-                self.estate.kept.push((name, fd));
+            (KEEP, Some(fd)) if self.estate.kept.len() < KEPT_MAX && self.estate.terms.is_none() => {
+                let name = std::str::from_utf8(bytes).map_err(|_| invalid())?;
+                if name.is_empty() || name.len() > NAME_MAX {
+                    return Err(invalid());
+                }
+                self.estate.kept.push((name.to_owned(), fd));
             }
             // As with the daemon's own socket, the first call counts: nobody has another file removed by it.
             (AWAIT, Some(fd)) if !self.awaits => {
                 self.awaits = true;
                 self.estate.listener = take_charge(bytes)?.map(|file| (fd, file));
             }
-            (WHOLE, None) => self.estate.terms = Some(Terms::decode(bytes).ok_or_else(invalid)?),
+            (WHOLE, None) if self.estate.terms.is_none() => {
+                self.estate.terms = Some(Terms::decode(bytes).ok_or_else(invalid)?);
+                // From here on it is found. What was found there before had its successor in this daemon.
+                if let Some((_, file)) = &mut self.estate.listener {
+                    file.put_in_place()?;
+                }
+            }
             (FAREWELL, None) => {
                 self.estate.terms = None;
                 self.estate.kept.clear();
@@ -456,6 +500,9 @@ fn obey(socket: &OwnedFd, home: &OwnedFd, programs: bool, charge: &mut Charge) -
             ([], _) => return Ok(()),
             ([tag @ KEEP..=FAREWELL, rest @ ..], fd) if programs => charge.keep(*tag, rest, fd).map(|()| None),
             (task, Some(on)) => match Task::decode(task) {
+                Some(task) if task.is_of_programs() && !(programs && charge.allows(task, home)) => {
+                    Err(rustix::io::Errno::PERM.into())
+                }
                 Some(task) => {
                     let done = task.carry_out(on.as_fd(), |netns, kind| open_away(home, netns, kind));
                     if let Ok(made) = &done {

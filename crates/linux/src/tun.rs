@@ -426,6 +426,21 @@ impl Queue {
         Ok((name_of(&request), libc::c_int::from(flags as u16)))
     }
 
+    /// The index of the device in the network namespace `home`, in which `socket` is; none while it is elsewhere.
+    pub(crate) fn index_at(&self, home: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+        // SAFETY: an `ifreq` is plain data, for which zeros are valid.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        // SAFETY: the kernel writes one `ifreq` to the address.
+        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TUNGETIFF as _, &raw mut request) })?;
+        if !netns::same(self.netns()?.as_fd(), home)? {
+            return Ok(None);
+        }
+        // SAFETY: the kernel reads the name of one `ifreq` at the address, which the last call has written, and writes to it.
+        check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFINDEX as _, &raw mut request) })?;
+        // SAFETY: SIOCGIFINDEX fills in the index.
+        Ok(u32::try_from(unsafe { request.ifr_ifru.ifru_ifindex }).ok())
+    }
+
     fn set_offloads(&self, offloads: Offloads) -> io::Result<()> {
         let mut flags = 0;
         if offloads.csum {

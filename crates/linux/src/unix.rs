@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::steward;
 
-use rustix::fs::{FlockOperation, Mode, flock, inotify};
+use rustix::fs::{CWD, FlockOperation, Mode, RenameFlags, flock, inotify, renameat_with};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -95,6 +95,23 @@ impl SocketFile {
             Ok(meta) => (meta.dev(), meta.ino()) == self.id,
             Err(error) => error.kind() != io::ErrorKind::NotFound,
         }
+    }
+
+    /// Whether the path leads to something else by now.
+    pub(crate) fn is_replaced(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) != self.id)
+    }
+
+    /// Gives it its name without what follows the last dot, in the place of whatever has that.
+    pub(crate) fn put_in_place(&mut self) -> io::Result<()> {
+        let to = self.path.with_extension("");
+        if !self.is_there() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        // Of the calls that rename the one that all architectures have.
+        renameat_with(CWD, &self.path, CWD, &to, RenameFlags::empty())?;
+        self.path = to;
+        Ok(())
     }
 
     /// Removes it, if it is still there.

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use linux::bpf::{Attached, Hook, Map};
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(1500);
 const LONG: Duration = Duration::from_secs(180);
 
-const CASES: [(&str, fn()); 9] = [
+const CASES: [(&str, fn()); 16] = [
     ("a successor gets everything, and the keeper ends", a_successor_gets_everything),
     ("programs stay in their places, and change without a gap", programs_stay_in_their_places),
     ("what nobody asks for goes with its keys", what_nobody_asks_for_goes_with_its_keys),
@@ -36,6 +37,13 @@ const CASES: [(&str, fn()); 9] = [
     ("after a farewell nothing is kept", after_a_farewell_nothing_is_kept),
     ("a daemon that is not through its start leaves nothing", one_that_is_not_through_leaves_nothing),
     ("nobody but root is a successor", nobody_but_root_is_a_successor),
+    ("a successor that fails leaves it as it was", a_successor_that_fails_leaves_it_as_it_was),
+    ("a successor that dies leaves it to the next", a_successor_that_dies_leaves_it_to_the_next),
+    ("a successor keeps its predecessor from ending", a_successor_keeps_its_predecessor_from_ending),
+    ("a successor that goes lets its predecessor end", || over(LONG, end_in_the_middle)),
+    ("who reads late gets it all", who_reads_late_gets_it_all),
+    ("somebody else can keep it in between", somebody_else_can_keep_it_in_between),
+    ("a daemon has no say about what is not its own", a_daemon_has_no_say_about_what_is_not_its_own),
 ];
 
 fn main() {
@@ -47,7 +55,7 @@ fn main() {
             CASES.iter().find(|(case, _)| *case == name).expect("a case").1();
         }
         ["--daemon", kind, path] => daemon(kind, Path::new(path)),
-        ["--stranger", path] => stranger(Path::new(path)),
+        ["--stranger", who, path] => stranger(who, Path::new(path)),
         ["--list", ..] => println!("keeper: test"),
         _ => {
             let run = |(case, _): &(&'static str, fn())| {
@@ -68,6 +76,10 @@ const EPOCH_AT: usize = 32;
 const CREATED_AT: usize = 24;
 const SESSIONS: u32 = 8;
 const LIVE: u32 = 5;
+/// The daemon's filters.
+const HANDLE: u32 = 77;
+/// So many descriptors are kept where many are, besides the usual.
+const MANY: usize = 900;
 
 /// A map of the type array, with elements of so many bytes.
 fn array(value: u32) -> OwnedFd {
@@ -105,6 +117,9 @@ fn bpf<T>(command: i32, attributes: &mut T) -> OwnedFd {
 fn daemon(kind: &str, path: &Path) {
     let _signals = SignalFd::new(&[Signal::Interrupt, Signal::Terminate]).unwrap();
     steward::start(true).unwrap();
+    if ["fails", "succeeds"].contains(&kind) {
+        return successor(kind, path);
+    }
     let tun = tun::create("keep0", 2, Offloads::default()).unwrap();
     let (sessions, keys) = (array(64), array(72));
     let map = |fd: &OwnedFd| Map::from_fd(fd.try_clone().unwrap()).unwrap();
@@ -122,22 +137,66 @@ fn daemon(kind: &str, path: &Path) {
     }
     steward::keep("sessions", &sessions).unwrap();
     steward::keep("keys", &keys).unwrap();
+    if kind == "many" {
+        (0..MANY).for_each(|number| steward::keep(&format!("map-{number}"), &keys).unwrap());
+    }
     heir::await_successor(path).unwrap();
     let program = program();
-    let places = [Hook::FilterIngress, Hook::FilterEgress, Hook::TcxIngress, Hook::TcxEgress];
+    let attach = |hook, interface| Attached::new(program.as_fd(), hook, interface, HANDLE);
+    let places = [
+        (Hook::FilterIngress, 1),
+        (Hook::TcxIngress, 1),
+        (Hook::FilterEgress, tun.index),
+        (Hook::TcxEgress, tun.index),
+    ];
     // TCX is of Linux 6.6.
-    let attached: Vec<_> = places.iter().filter_map(|hook| Attached::new(program.as_fd(), *hook, 1, 77).ok()).collect();
-    let life = if kind == "short" { SHORT } else { LONG };
-    let (epoch_at, created_at) = (EPOCH_AT as u32, CREATED_AT as u32);
-    let terms = Terms { sessions: "sessions".to_owned(), keys: "keys".to_owned(), epoch_at, created_at, life };
+    let attached: Vec<_> = places.into_iter().filter_map(|(hook, interface)| attach(hook, interface).ok()).collect();
+    if kind == "intruder" {
+        // What another interface sends is nobody's to seal.
+        for hook in [Hook::FilterEgress, Hook::TcxEgress] {
+            assert_eq!(attach(hook, 1).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        }
+    }
     if kind != "unfinished" {
-        steward::is_whole(&terms).unwrap();
+        heir::settle(None, Some(&terms(if kind == "short" { SHORT } else { LONG })));
+    }
+    if kind == "intruder" {
+        // All has been said that may be.
+        assert_eq!(steward::keep("queue-9", &keys).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        assert_eq!(steward::is_whole(&terms(LONG)).unwrap_err().raw_os_error(), Some(libc::EPERM));
     }
     println!("{}", keys.as_raw_fd());
     if kind == "farewell" {
         steward::farewell();
         return drop(attached);
     }
+    loop {
+        std::thread::park();
+    }
+}
+
+fn terms(life: Duration) -> Terms {
+    let (epoch_at, created_at) = (EPOCH_AT as u32, CREATED_AT as u32);
+    Terms { sessions: "sessions".to_owned(), keys: "keys".to_owned(), epoch_at, created_at, life }
+}
+
+/// One that takes over what it finds, or fails before it is through.
+fn successor(kind: &str, path: &Path) {
+    let mut heritage = Heritage::find(path).unwrap().expect("somebody waits for us");
+    for (name, fd) in &heritage.kept {
+        steward::keep(name, fd).unwrap();
+    }
+    heir::await_successor(path).unwrap();
+    let places = std::mem::take(&mut heritage.places);
+    if kind == "fails" {
+        let (_, keys) = heritage.kept.iter().find(|(name, _)| name == "keys").unwrap();
+        println!("{}", keys.as_raw_fd());
+        std::io::stdin().read_line(&mut String::new()).unwrap();
+        return drop((places, heritage));
+    }
+    let keys = heritage.remove("keys").unwrap();
+    heir::settle(Some(heritage), Some(&terms(LONG)));
+    println!("{}", keys.as_raw_fd());
     loop {
         std::thread::park();
     }
@@ -150,15 +209,24 @@ struct Daemon {
     end: OwnedFd,
     keys: Map,
     path: PathBuf,
-    _folder: tempfile::TempDir,
+    folder: Rc<tempfile::TempDir>,
 }
 
 impl Daemon {
     fn start(kind: &str) -> Daemon {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Rc::new(tempfile::tempdir().unwrap());
+        Daemon::start_in(kind, folder)
+    }
+
+    /// One that finds what this one has left.
+    fn next(&self, kind: &str) -> Daemon {
+        Daemon::start_in(kind, self.folder.clone())
+    }
+
+    fn start_in(kind: &str, folder: Rc<tempfile::TempDir>) -> Daemon {
         let path = folder.path().join("keep0.heir");
         let mut command = Command::new("/proc/self/exe");
-        command.args(["--daemon", kind]).arg(&path).stdout(Stdio::piped());
+        command.args(["--daemon", kind]).arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -169,7 +237,7 @@ impl Daemon {
         let steward = std::fs::read_to_string(children).unwrap().trim().parse().expect("one child, the steward");
         let steward = Pid::from_raw(steward).unwrap();
         let end = pidfd_open(steward, PidfdFlags::empty()).unwrap();
-        Daemon { child, steward, end, keys: Map::from_fd(keys).unwrap(), path, _folder: folder }
+        Daemon { child, steward, end, keys: Map::from_fd(keys).unwrap(), path, folder }
     }
 
     fn kill(&mut self) {
@@ -215,8 +283,11 @@ fn is_there() -> bool {
     command("ip", &["link", "show", "keep0"])
 }
 
+/// The daemon's, and others' on the way in.
 fn filters() -> String {
-    ["ingress", "egress"].map(|side| output("tc", &["filter", "show", "dev", "lo", side])).concat()
+    [("lo", "ingress"), ("keep0", "egress")]
+        .map(|(device, side)| output("tc", &["filter", "show", "dev", device, side]))
+        .concat()
 }
 
 /// All that was to go is gone.
@@ -256,7 +327,7 @@ fn a_successor_gets_everything() {
     assert_eq!(record[EPOCH_AT], 3);
     assert!(heritage.remove("keys").is_some() && heritage.kept.is_empty());
     assert!(daemon.keeper_lives());
-    heritage.take().unwrap();
+    heir::settle(Some(heritage), None);
     wait_until("the keeper has ended", || !daemon.keeper_lives());
     assert!(is_there() && daemon.keys_are_there());
     for queue in queues {
@@ -270,10 +341,9 @@ fn programs_stay_in_their_places() {
     daemon.kill();
     let mut heritage = daemon.heritage();
     assert_eq!(filters().matches("direct-action").count(), 2, "{}", filters());
-    let places = std::mem::take(&mut heritage.places);
-    assert!(places.len() == 4 || (places.len() == 2 && places.iter().all(|left| left.interface() == 1)));
-    let other = program();
-    let mut places: Vec<Attached> = places.into_iter().map(|left| left.take_over().unwrap()).collect();
+    let mut places = std::mem::take(&mut heritage.places);
+    assert!([2, 4].contains(&places.len()));
+    let (other, _queues) = (program(), heritage.queues());
     let before = filters();
     for place in &mut places {
         place.replace(other.as_fd()).unwrap();
@@ -281,7 +351,7 @@ fn programs_stay_in_their_places() {
     let after = filters();
     assert_eq!(after.matches("direct-action").count(), 2, "{after}");
     assert_ne!(before, after, "it is another program");
-    heritage.take().unwrap();
+    heir::settle(Some(heritage), None);
     wait_until("the keeper has ended", || !daemon.keeper_lives());
     // They are ours now, and the discipline with them.
     assert_eq!(filters(), after);
@@ -323,14 +393,156 @@ fn nobody_but_root_is_a_successor() {
     for (path, mode) in [(daemon.path.parent().unwrap(), 0o755), (&daemon.path, 0o666)] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     }
-    let told = Command::new("/proc/self/exe").arg("--stranger").arg(&daemon.path).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&told.stdout), "nothing\n", "{told:?}");
+    for who in ["of another user", "without a privilege"] {
+        let told = Command::new("/proc/self/exe").args(["--stranger", who]).arg(&daemon.path).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&told.stdout), "nothing\n", "{told:?}");
+    }
     drop(daemon.heritage());
 }
 
-fn stranger(path: &Path) {
-    // SAFETY: it touches no memory.
-    assert_eq!(unsafe { libc::setresuid(65534, 65534, 65534) }, 0);
-    let found = Heritage::find(path).expect("it may connect");
+fn stranger(who: &str, path: &Path) {
+    // It may show a socket, too, only that this one shows nothing.
+    let socket = asked_with(path, who == "of another user");
+    let found = socket.and_then(|socket| Heritage::receive(socket).expect("it may connect"));
     println!("{}", if found.is_some() { "everything" } else { "nothing" });
+}
+
+/// Asks for what was left, by hand.
+fn asked_with(path: &Path, is_marked: bool) -> Option<OwnedFd> {
+    use rustix::net::{
+        AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
+    };
+    let proof = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).unwrap();
+    let one = 1i32;
+    if is_marked {
+        // SAFETY: the kernel reads the four bytes of `one`.
+        let done = unsafe {
+            libc::setsockopt(proof.as_raw_fd(), libc::SOL_SOCKET, libc::SO_DEBUG, (&raw const one).cast(), 4)
+        };
+        assert_eq!(done, 0);
+        if std::env::args().any(|argument| argument == "--stranger") {
+            // SAFETY: it touches no memory.
+            assert_eq!(unsafe { libc::setresuid(65534, 65534, 65534) }, 0);
+        }
+    } else {
+        linux::capabilities::keep_only(linux::capabilities::CapabilitySet::empty()).unwrap();
+        // SAFETY: as above.
+        let done = unsafe {
+            libc::setsockopt(proof.as_raw_fd(), libc::SOL_SOCKET, libc::SO_DEBUG, (&raw const one).cast(), 4)
+        };
+        assert_eq!(done, -1, "this takes a privilege");
+    }
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    let proof = [proof.as_fd()];
+    assert!(beside.push(SendAncillaryMessage::ScmRights(&proof)));
+    let parts = [std::io::IoSlice::new(b"proof")];
+    rustix::net::sendmsg(&socket, &parts, &mut beside, SendFlags::NOSIGNAL).unwrap();
+    Some(socket)
+}
+
+fn a_successor_that_fails_leaves_it_as_it_was() {
+    let mut daemon = Daemon::start("long");
+    daemon.kill();
+    let before = filters();
+    assert_eq!(before.matches("direct-action").count(), 2, "{before}");
+    for _ in 0..2 {
+        let mut next = daemon.next("fails");
+        drop(next.child.stdin.take());
+        assert!(next.child.wait().unwrap().success());
+        wait_until("its steward has ended", || !next.keeper_lives());
+    }
+    assert!(daemon.keeper_lives() && daemon.keys_are_there());
+    assert_eq!(filters(), before);
+    let files = std::fs::read_dir(daemon.path.parent().unwrap()).unwrap();
+    assert_eq!(files.map(|file| file.unwrap().path()).collect::<Vec<_>>(), [daemon.path.clone()]);
+    let places = daemon.heritage().places.len();
+    assert!([2, 4].contains(&places), "{places}");
+}
+
+fn a_successor_that_dies_leaves_it_to_the_next() {
+    let mut daemon = Daemon::start("long");
+    daemon.kill();
+    let before = filters();
+    let mut next = daemon.next("succeeds");
+    wait_until("the first keeper has ended", || !daemon.keeper_lives());
+    next.kill();
+    assert_eq!(next.heritage().queues().len(), 2);
+    assert_eq!(filters(), before);
+    kill_process(next.steward, rustix::process::Signal::TERM).unwrap();
+    is_cleared(&next);
+    assert!(!daemon.keys_are_there(), "they are overwritten");
+}
+
+fn a_successor_keeps_its_predecessor_from_ending() {
+    let mut daemon = Daemon::start("long");
+    daemon.kill();
+    let (heritage, before) = (daemon.heritage(), filters());
+    kill_process(daemon.steward, rustix::process::Signal::TERM).unwrap();
+    // It takes the signal: it is pending no more.
+    let status = format!("/proc/{}/status", daemon.steward);
+    let pending = || std::fs::read_to_string(&status).unwrap().lines().any(|line| line == "ShdPnd:\t0000000000004000");
+    wait_until("the signal is pending, and stays so", pending);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(daemon.keeper_lives() && daemon.keys_are_there());
+    assert_eq!(filters(), before);
+    let copies = heritage.copies().unwrap();
+    heritage.pass_on();
+    wait_until("the keeper has ended", || !daemon.keeper_lives());
+    assert!(is_there() && daemon.keys_are_there());
+    assert_eq!(filters(), before);
+    heir::discard(&copies).unwrap();
+    drop(copies);
+    assert_eq!(filters(), "");
+}
+
+fn end_in_the_middle(daemon: &Daemon) {
+    let heritage = daemon.heritage();
+    kill_process(daemon.steward, rustix::process::Signal::TERM).unwrap();
+    drop(heritage);
+}
+
+fn who_reads_late_gets_it_all() {
+    let mut daemon = Daemon::start("many");
+    daemon.kill();
+    let socket = asked_with(&daemon.path, true).unwrap();
+    // As long as whoever asked has something else to do.
+    std::thread::sleep(Duration::from_millis(300));
+    let heritage = Heritage::receive(socket).unwrap().expect("all of it");
+    assert_eq!(heritage.kept.len(), MANY + 4);
+}
+
+fn somebody_else_can_keep_it_in_between() {
+    let mut daemon = Daemon::start("long");
+    daemon.kill();
+    let (heritage, before) = (daemon.heritage(), filters());
+    let copies = heritage.copies().unwrap();
+    heritage.pass_on();
+    wait_until("the keeper has ended", || !daemon.keeper_lives());
+    assert!(is_there() && daemon.keys_are_there() && daemon.path.exists());
+    assert_eq!(filters(), before);
+    // One that fails, and one that does not.
+    let (theirs, ours) = heir::hand_on(&copies).unwrap();
+    drop(Heritage::receive(theirs).unwrap().expect("all of it"));
+    assert!(!heir::is_taken(&ours, PATIENCE));
+    assert_eq!(filters(), before);
+    let (theirs, ours) = heir::hand_on(&copies).unwrap();
+    let mut heritage = Heritage::receive(theirs).unwrap().expect("all of it");
+    assert!(heritage.is_of_here().unwrap() && heritage.queues().len() == 2);
+    let places = std::mem::take(&mut heritage.places);
+    heir::settle(Some(heritage), None);
+    assert!(heir::is_taken(&ours, PATIENCE));
+    drop(copies);
+    assert_eq!(filters().matches("direct-action").count(), 1, "the interface has gone, and its filter with it");
+    drop(places);
+    assert_eq!(filters(), "");
+    assert!(!output("tc", &["qdisc", "show", "dev", "lo"]).contains("clsact"));
+}
+
+fn a_daemon_has_no_say_about_what_is_not_its_own() {
+    let mut daemon = Daemon::start("intruder");
+    daemon.kill();
+    drop(daemon.heritage());
 }

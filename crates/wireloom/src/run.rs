@@ -108,6 +108,9 @@ pub struct RunArgs {
     /// Only in the place of one that has died and left what it had
     #[arg(long, hide = true)]
     pub successor: bool,
+    /// A socket with what an earlier daemon left, which whoever starts us has kept
+    #[arg(long, value_name = "FD", hide = true, requires = "queues")]
+    pub heritage: Option<i32>,
     /// The interface's MTU in bytes
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
     pub mtu: Option<u16>,
@@ -397,7 +400,11 @@ impl Running {
                     let name = format!("{}{number}", steward::QUEUE);
                     steward::keep(&name, queue).map_err(os("handing a queue to the steward"))?;
                 }
-                heir::await_successor(&heir).map_err(os("making the socket for a successor"))?;
+                if heritage.is_none() && heir::is_answered(&heir) {
+                    log::warn!("{} belongs to another daemon: if this one dies nobody carries on", heir.display());
+                } else {
+                    heir::await_successor(&heir).map_err(os("making the socket for a successor"))?;
+                }
             }
             // All that takes a privilege of ours has been done, and the threads start without.
             steward::entrust(listener.path(), args.socket.is_some())
@@ -437,13 +444,8 @@ impl Running {
         if !duties.is_empty() {
             attend::start(&tun.name, &duties)?;
         }
-        if engine == Engine::Ebpf {
-            // From here on the steward has what a successor needs.
-            steward::is_whole(&ebpf::terms()).map_err(os("handing everything to the steward"))?;
-        }
-        if let Some(heritage) = heritage {
-            heritage.take().map_err(os("taking over what an earlier daemon left"))?;
-        }
+        // From here on the steward has what a successor needs. Up to here all that was left is as it was; and nothing fails after this.
+        heir::settle(heritage, (engine == Engine::Ebpf).then(ebpf::terms).as_ref());
         let sandbox = (!args.no_sandbox).then_some(Role::Daemon { maps: engine == Engine::Ebpf });
         Ok(Self { server, driver, plane, interface: args.interface.clone(), sandbox, stays })
     }
@@ -479,7 +481,11 @@ impl Running {
         // Who asks for log lines wants to see them where the command was given, as with wireguard-go; otherwise whoever waits
         // for the end of our output must not wait for the end of the daemon.
         let output = if keep_output { Output::Keep } else { Output::Discard };
-        readiness.ready(output).map_err(os("going to the background"))?;
+        if let Err(error) = readiness.ready(output) {
+            // Nobody is to carry on.
+            steward::farewell();
+            return Err(os("going to the background")(error));
+        }
         self.finish()
     }
 }
@@ -520,6 +526,10 @@ fn listen(interface: &str) -> Result<Listener, ListenError> {
 /// What an earlier daemon of this interface has left with its steward, if it was one of this place.
 fn find_heritage(args: &RunArgs, path: &Path) -> Result<Option<Heritage>, RunError> {
     let taking = os("taking over what an earlier daemon left");
+    if let Some(number) = args.heritage {
+        // Whoever has kept it has looked at it.
+        return Heritage::receive(adopt("--heritage", number)?).map_err(taking);
+    }
     let Some(heritage) = Heritage::find(path).map_err(taking)? else { return Ok(None) };
     let look = || {
         let Some(queue) = heritage.queue() else { return Ok(false) };

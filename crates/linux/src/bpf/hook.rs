@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::{LINK_CREATE, LINK_UPDATE, call, filter, made};
+use crate::heir::Claim;
 use crate::steward::{Place, Task, perform};
 
 // enum bpf_attach_type
@@ -98,7 +99,7 @@ struct UpdateAttributes {
     old: u32,
 }
 
-/// A program on an interface. It is taken away on drop.
+/// A program on an interface. It is taken away on drop; but not as long as it is somebody else's, who has left it to us.
 #[derive(Debug)]
 pub struct Attached {
     hook: Hook,
@@ -106,6 +107,8 @@ pub struct Attached {
     handle: u32,
     /// The link; for a filter the program, by which it is deleted.
     held: OwnedFd,
+    /// Whether it is ours, where that is not certain.
+    claim: Option<Claim>,
 }
 
 impl Attached {
@@ -121,14 +124,13 @@ impl Attached {
             None if hook.is_filter() => program.try_clone_to_owned()?,
             None => return Err(io::ErrorKind::InvalidData.into()),
         };
-        Ok(Attached { hook, interface, handle, held })
+        Ok(Attached { hook, interface, handle, held, claim: None })
     }
 
-    /// Has, as its own, a program that another process has put in this place. `made`: its discipline goes with it.
-    pub(crate) fn take_over(place: Place, made: bool) -> io::Result<Attached> {
+    /// A program that another process has put in this place, and that is ours when the claim is made.
+    pub(crate) fn left(place: Place, claim: Claim) -> Attached {
         let Place { hook, interface, handle, held } = place;
-        perform(Task::TakeOver { hook, interface, handle, made }, held.as_fd())?;
-        Ok(Attached { hook, interface, handle, held })
+        Attached { hook, interface, handle, held, claim: Some(claim) }
     }
 
     /// Puts another program in the place of the one that is there, with no moment between the two.
@@ -166,6 +168,9 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
+        if self.claim.as_ref().is_some_and(|claim| !claim.is_made()) {
+            return;
+        }
         // The steward has a copy of a link.
         let task = Task::Detach { hook: self.hook, interface: self.interface, handle: self.handle };
         if let Err(error) = perform(task, self.held.as_fd()) {

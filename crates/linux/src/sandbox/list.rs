@@ -120,6 +120,8 @@ const STEWARD: &[c_long] = &[libc::SYS_unlinkat, libc::SYS_recvfrom];
 /// A steward that may have to keep what the daemon leaves, and waits for a successor.
 const KEEPER: &[c_long] = &[
     libc::SYS_unlinkat,
+    // The socket at which that asks gets its name.
+    libc::SYS_renameat2,
     libc::SYS_recvfrom,
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
@@ -207,8 +209,9 @@ fn allowed(role: Role) -> Result<Rules, seccompiler::BackendError> {
             let conditions = [(1, INT, libc::SOL_NETLINK as u64), (2, INT, libc::NETLINK_LISTEN_ALL_NSID as u64)];
             allow(libc::SYS_setsockopt, &conditions)?;
             allow(libc::SYS_ioctl, &ioctl(libc::TUNGETDEVNETNS as u64))?;
-            // Whether the interface is still there.
+            // Whether the interface is still there, and which it is.
             allow(libc::SYS_ioctl, &ioctl(libc::TUNGETIFF as u64))?;
+            allow(libc::SYS_ioctl, &ioctl(libc::SIOCGIFINDEX as u64))?;
             allow(libc::SYS_setns, &[(1, INT, libc::CLONE_NEWNET as u64)])?;
         }
         Role::Attendant => {}

@@ -11,18 +11,25 @@
 //!                    └── keys too old, interface deleted, SIGTERM ──▶ overwrites the keys, lets go, ends
 //! ```
 //!
+//! A successor shows by its first message that it may configure interfaces; then it gets everything, and it has taken it when it says so. In the middle of that
+//! nothing ends, or only when it takes very long. At the end programs go first and keys are overwritten after them.
+//!
 //! It never looks at a key. How old sessions are it reads where programs and daemon keep their books ([`Terms`]). Only the daemon could make a new one,
 //! so the time at which the last one ends is known as soon as the daemon has died.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::net::{SendFlags, SocketFlags, accept_with};
+use rustix::net::{SocketFlags, accept_with};
 
+use super::Task;
 use crate::bpf::{Hook, Map, hook};
 use crate::clock;
+use crate::heir::{ROOM, proves};
+use crate::link::open_requests;
 use crate::poll::{BootTimer, Epoll, Event, Interest, Signal, SignalFd};
+use crate::sys::set_int;
 use crate::tun::Queue;
 use crate::unix::SocketFile;
 
@@ -31,6 +38,8 @@ pub const QUEUE: &str = "queue-";
 /// What the names of programs in their places begin with: hook, interface, handle, and whether the discipline is to be taken away with it, follow.
 const PLACE: &str = "place-";
 
+/// What a successor says first, with a descriptor that shows that it may.
+pub(crate) const PROOF: &[u8] = b"proof";
 /// What a successor is told when it has been handed everything. No name is empty.
 pub(crate) const END: &[u8] = b"\0end";
 /// What it says when it has taken it.
@@ -38,6 +47,15 @@ pub(crate) const TAKEN: &[u8] = b"taken";
 
 /// How long an interface that shows an error is looked at again, until it is known to be gone.
 const AGAIN: Duration = Duration::from_millis(20);
+
+/// How long somebody who asks may take to show who it is.
+const PROVING: Duration = Duration::from_secs(2);
+
+/// How long a successor that has been handed everything may take from the end of the last session on.
+const TAKING: Duration = Duration::from_secs(10);
+
+/// How long a program that has met a packet may be at it when it has been taken away.
+const GRACE: Duration = Duration::from_millis(20);
 
 /// How sessions show their age: an array map has a record of each, in which one word is odd while the session lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,9 +114,19 @@ impl Place {
         (self.hook, self.interface, self.handle) == (hook, interface, handle)
     }
 
-    /// By what name it is handed over.
-    fn name(&self) -> String {
-        let made = hook::is_made_here(self.hook, self.interface);
+    pub(crate) fn try_clone(&self) -> io::Result<Place> {
+        let Place { hook, interface, handle, .. } = *self;
+        Ok(Place { hook, interface, handle, held: self.held.try_clone()? })
+    }
+
+    /// Has the steward take it away one day, which somebody else has put there. `made`: its discipline goes with it.
+    pub(crate) fn take_over(&self, made: bool) -> io::Result<()> {
+        let Place { hook, interface, handle, .. } = *self;
+        super::perform(Task::TakeOver { hook, interface, handle, made }, self.held.as_fd()).map(drop)
+    }
+
+    /// By what name it is handed over. `made`: its discipline goes with it.
+    pub(crate) fn name(&self, made: bool) -> String {
         format!("{PLACE}{}-{}-{}-{}", self.hook as u8, self.interface, self.handle, u8::from(made))
     }
 
@@ -149,6 +177,8 @@ pub(super) enum End {
     Taken,
     /// Nobody does.
     Over,
+    /// Somebody was handed a copy, and has not said what becomes of it.
+    Open,
 }
 
 const LISTENER: u64 = 0;
@@ -157,64 +187,120 @@ const INTERFACE: u64 = 2;
 const TIMER: u64 = 3;
 const SIGNALS: u64 = 4;
 
+/// Somebody who asks for it.
+struct Successor {
+    socket: OwnedFd,
+    /// Everything has been handed over.
+    has_all: bool,
+}
+
 impl Estate {
-    /// Keeps it, now that the daemon has died, for as long as it is of use.
-    pub(super) fn keep(&self, vigil: &Vigil) -> End {
-        let Some((terms, (listener, _))) = self.terms.as_ref().zip(self.listener.as_ref()) else { return End::Over };
-        let end = self.wait(vigil, terms, listener.as_fd()).unwrap_or(End::Over);
-        if end == End::Over {
-            // Whoever has the maps as well must not find them. What cannot be overwritten goes with the last descriptor.
-            let _ = self.wipe(terms);
-        }
-        end
+    /// Whether this is the tunnel's own interface, here at home.
+    pub(super) fn is_interface(&self, index: u32, home: BorrowedFd<'_>) -> bool {
+        let look = || {
+            let (_, fd) = self.queue().ok_or(io::ErrorKind::NotFound)?;
+            Queue::from(fd.try_clone()?).index_at(home, open_requests()?.as_fd())
+        };
+        look().is_ok_and(|found| found == Some(index))
     }
 
-    fn wait(&self, vigil: &Vigil, terms: &Terms, listener: BorrowedFd<'_>) -> io::Result<End> {
+    fn queue(&self) -> Option<&(String, OwnedFd)> {
+        self.kept.iter().find(|(name, _)| name.starts_with(QUEUE))
+    }
+
+    /// Keeps it, now that the daemon has died, for as long as it is of use.
+    pub(super) fn keep(&self, vigil: &Vigil) -> End {
+        let Some((terms, (listener, file))) = self.terms.as_ref().zip(self.listener.as_ref()) else { return End::Over };
+        self.wait(vigil, terms, listener.as_fd(), file).unwrap_or(End::Over)
+    }
+
+    fn wait(&self, vigil: &Vigil, terms: &Terms, listener: BorrowedFd<'_>, file: &SocketFile) -> io::Result<End> {
         let Some(last) = self.last_end(terms)? else { return Ok(End::Over) };
         vigil.timer.set(Some(last))?;
         vigil.wait.add(&vigil.timer, TIMER, Interest::READ)?;
         vigil.wait.add(&vigil.signals, SIGNALS, Interest::READ)?;
         vigil.wait.add(listener, LISTENER, Interest::READ)?;
-        let queue = self.kept.iter().find(|(name, _)| name.starts_with(QUEUE)).map(|(_, fd)| fd);
-        let queue = queue.map(|fd| fd.try_clone().map(Queue::from)).transpose()?;
+        let queue = self.queue().map(|(_, fd)| fd.try_clone().map(Queue::from)).transpose()?;
         if let Some(queue) = &queue {
             // What comes for the daemon stays where it is, for its successor: it is a change that wakes us, and not that there is something.
             vigil.wait.add(queue, INTERFACE, Interest::READ | Interest::EDGE)?;
         }
         let is_gone = || queue.as_ref().is_some_and(|queue| !queue.is_attached());
-        let mut successor: Option<OwnedFd> = None;
+        let mut successor: Option<Successor> = None;
         let mut events = [Event::EMPTY; 5];
-        let mut timeout = None;
+        let (mut again, mut deadline) = (None, None::<Instant>);
+        // The time is over, or we were told to end.
+        let mut over = false;
         loop {
-            let events = vigil.wait.wait(&mut events, timeout.take())?;
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let timeout = [again.take(), left].into_iter().flatten().min();
+            let events = vigil.wait.wait(&mut events, timeout)?;
             if is_gone() {
                 return Ok(End::Over);
             }
+            let mut goes = false;
             for event in events {
                 match event.token() {
-                    TIMER | SIGNALS => return Ok(End::Over),
+                    TIMER | SIGNALS => {
+                        if !successor.as_ref().is_some_and(|successor| successor.has_all) {
+                            return Ok(End::Over);
+                        }
+                        // It has the maps: not under its hands.
+                        (over, deadline) = (true, Some(Instant::now() + TAKING));
+                        vigil.wait.modify(&vigil.timer, TIMER, Interest::NONE)?;
+                        vigil.wait.modify(&vigil.signals, SIGNALS, Interest::NONE)?;
+                    }
                     // It is being deleted.
-                    INTERFACE if event.closed() => timeout = Some(AGAIN),
+                    INTERFACE if event.closed() => again = Some(AGAIN),
                     INTERFACE => (),
                     LISTENER => {
-                        let Ok(asking) = accept_with(listener, SocketFlags::CLOEXEC) else { continue };
-                        if successor.is_none() && is_root(&asking) && self.hand_over(&asking).is_ok() {
-                            vigil.wait.add(&asking, SUCCESSOR, Interest::READ)?;
-                            // One at a time.
-                            vigil.wait.modify(listener, LISTENER, Interest::NONE)?;
-                            successor = Some(asking);
-                        }
+                        let Ok(socket) = accept_with(listener, SocketFlags::CLOEXEC) else { continue };
+                        vigil.wait.add(&socket, SUCCESSOR, Interest::READ)?;
+                        // One at a time.
+                        vigil.wait.modify(listener, LISTENER, Interest::NONE)?;
+                        successor = Some(Successor { socket, has_all: false });
+                        deadline = Some(Instant::now() + PROVING);
                     }
-                    _ => {
-                        let Some(asked) = successor.take() else { continue };
-                        let mut said = [0; TAKEN.len()];
-                        if super::receive(&asked, &mut said).is_ok_and(|(len, _)| said[..len] == *TAKEN) {
-                            return Ok(End::Taken);
-                        }
-                        vigil.wait.modify(listener, LISTENER, Interest::READ)?;
-                    }
+                    _ => match self.hear(successor.as_mut()) {
+                        Some(true) => return Ok(End::Taken),
+                        Some(false) => deadline = None,
+                        None => goes = true,
+                    },
                 }
             }
+            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if goes || late {
+                if late && over {
+                    return Ok(End::Open);
+                }
+                successor = None;
+                deadline = None;
+                if over {
+                    return Ok(End::Over);
+                }
+                if file.is_replaced() {
+                    // It died just after it had put its own in the place of ours: its steward has it all, and is found.
+                    return Ok(End::Taken);
+                }
+                vigil.wait.modify(listener, LISTENER, Interest::READ)?;
+            }
+        }
+    }
+
+    /// Takes in what somebody who asks has said: whether it has taken everything by that, or else has been handed it; nothing where it has gone or
+    /// is not to have it.
+    fn hear(&self, successor: Option<&mut Successor>) -> Option<bool> {
+        let Successor { socket, has_all } = successor?;
+        let mut said = [0; 16];
+        let (len, fd) = super::receive(socket, &mut said).ok()?;
+        match (&said[..len], fd) {
+            (TAKEN, None) if *has_all => Some(true),
+            (PROOF, Some(proof)) if !*has_all && is_root(socket) && proves(proof.as_fd()) => {
+                self.hand_over(socket).ok()?;
+                *has_all = true;
+                Some(false)
+            }
+            _ => None,
         }
     }
 
@@ -241,10 +327,17 @@ impl Estate {
         Ok(last)
     }
 
-    fn wipe(&self, terms: &Terms) -> io::Result<()> {
-        let map = self.map(&terms.keys)?;
-        let zeros = vec![0; map.sizes().1];
-        (0..map.entries()).try_for_each(|slot| map.update(&slot.to_ne_bytes(), &zeros))
+    /// Overwrites the keys, once all programs have been taken from their places: whoever has the maps as well must not find them. What cannot be overwritten
+    /// goes with the last descriptor.
+    pub(super) fn wipe(&self) {
+        let Some(terms) = &self.terms else { return };
+        std::thread::sleep(GRACE);
+        let wipe = || {
+            let map = self.map(&terms.keys)?;
+            let zeros = vec![0; map.sizes().1];
+            (0..map.entries()).try_for_each(|slot| map.update(&slot.to_ne_bytes(), &zeros))
+        };
+        let _: io::Result<()> = wipe();
     }
 
     fn map(&self, name: &str) -> io::Result<Map> {
@@ -254,15 +347,16 @@ impl Estate {
 
     /// Hands a copy of everything to a successor, which then has to say that it has taken it.
     fn hand_over(&self, to: &OwnedFd) -> io::Result<()> {
-        // There is room for all of it. Who does not read does not hold us up.
-        let send = |name: &[u8], fd: Option<BorrowedFd<'_>>| super::send_with(to, &[name], fd, SendFlags::DONTWAIT);
+        // There is room for all of it then, so that who does not read does not hold us up.
+        set_int(to.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, ROOM)?;
         for (name, fd) in &self.kept {
-            send(name.as_bytes(), Some(fd.as_fd()))?;
+            super::send_at_once(to, name.as_bytes(), Some(fd.as_fd()))?;
         }
         for place in &self.places {
-            send(place.name().as_bytes(), Some(place.held.as_fd()))?;
+            let name = place.name(hook::is_made_here(place.hook, place.interface));
+            super::send_at_once(to, name.as_bytes(), Some(place.held.as_fd()))?;
         }
-        send(END, None)
+        super::send_at_once(to, END, None)
     }
 }
 
@@ -300,7 +394,7 @@ mod tests {
     fn a_place_is_known_by_its_name() {
         let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let place = Place { hook: Hook::FilterIngress, interface: 7, handle: u32::MAX, held: null() };
-        let (read, made) = Place::read(&place.name(), null()).unwrap();
+        let (read, made) = Place::read(&place.name(false), null()).unwrap();
         assert!(read.is(place.hook, place.interface, place.handle) && !made);
         for name in ["queue-0", "place-9-1-1-0", "place-1-1", "place-1-x-1-0"] {
             assert!(Place::read(name, null()).is_err(), "{name}");
