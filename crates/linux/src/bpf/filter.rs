@@ -1,6 +1,8 @@
 //! Filters of the `clsact` discipline, by rtnetlink: what kernels before 6.6 have in place of TCX.
 //!
-//! A filter is ours by its priority and its handle. The discipline is made if it is missing, and taken away with the last filter in it, if it was made
+//! A filter is ours by its priority and its handle, which is the number of the interface that it works for. Those of a daemon that was killed with
+//! its steward stay, since nobody else would delete them, until another daemon comes to the same place: it replaces those of its own interface, and deletes
+//! those of interfaces that there are no more. The discipline is made if it is missing, and taken away with the last filter in it, if it was made
 //! here; one that somebody else made stays.
 
 use std::io;
@@ -8,8 +10,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
 use super::Hook;
-use crate::link::message::Request;
-use crate::link::{Requests, direct, open_requests};
+use crate::link::message::{Request, find, u32_at};
+use crate::link::{Requests, Target, direct, open_requests};
 
 /// The priority of our filters. Others' come at 49152 if they are not told otherwise, and before that if they are.
 pub const PRIORITY: u16 = 51820;
@@ -27,6 +29,8 @@ const TCA_OPTIONS: u16 = 2;
 const TCA_BPF_FD: u16 = 6;
 const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_FLAGS: u16 = 8;
+/// How our filters are called.
+const NAME: &[u8] = b"wireloom\0";
 /// The program's result is the verdict.
 const DIRECT: u32 = 1;
 
@@ -36,19 +40,25 @@ const NEW: u16 = ACKNOWLEDGED | (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 /// Interfaces whose discipline was made here.
 static MADE: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
+/// Length of a `struct tcmsg`.
+const HEADER: usize = 20;
+
 /// A `struct tcmsg`.
-fn header(interface: u32, handle: u32, parent: u32, info: u32) -> [u8; 20] {
-    let mut header = [0; 20];
+fn header(interface: u32, handle: u32, parent: u32, info: u32) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
     for (at, value) in [(4, interface), (8, handle), (12, parent), (16, info)] {
         header[at..at + 4].copy_from_slice(&value.to_ne_bytes());
     }
     header
 }
 
-fn filter_header(hook: Hook, interface: u32, handle: u32) -> [u8; 20] {
-    let parent = if hook == Hook::FilterIngress { INGRESS } else { EGRESS };
+fn parent(hook: Hook) -> u32 {
+    if hook == Hook::FilterIngress { INGRESS } else { EGRESS }
+}
+
+fn filter_header(hook: Hook, interface: u32, handle: u32) -> [u8; HEADER] {
     let protocol = (libc::ETH_P_ALL as u16).to_be();
-    header(interface, handle, parent, u32::from(PRIORITY) << 16 | u32::from(protocol))
+    header(interface, handle, parent(hook), u32::from(PRIORITY) << 16 | u32::from(protocol))
 }
 
 fn ask(request: Request) -> io::Result<()> {
@@ -64,6 +74,7 @@ pub(super) fn add(program: BorrowedFd<'_>, hook: Hook, interface: u32, handle: u
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => (),
         Err(error) => return Err(error),
     }
+    clear_up(hook, interface, handle);
     let added = insert(program, hook, interface, handle);
     if added.is_err() {
         tidy(interface);
@@ -81,7 +92,7 @@ fn insert(program: BorrowedFd<'_>, hook: Hook, interface: u32, handle: u32) -> i
     .attribute(TCA_KIND, b"bpf\0");
     let options = request.open_nest(TCA_OPTIONS);
     request.put(TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes());
-    request.put(TCA_BPF_NAME, b"wireloom\0");
+    request.put(TCA_BPF_NAME, NAME);
     request.put(TCA_BPF_FLAGS, &DIRECT.to_ne_bytes());
     request.close(options);
     ask(request)
@@ -99,6 +110,33 @@ pub(super) fn remove(hook: Hook, interface: u32, handle: u32) -> io::Result<()> 
     deleted
 }
 
+/// Deletes filters of ours that work for interfaces which are not there, other than `own`.
+fn clear_up(hook: Hook, interface: u32, own: u32) {
+    let mut handles = Vec::new();
+    let listed = list(hook, interface, |body| handles.extend(ours(body)));
+    if let Err(error) = listed {
+        return log::debug!("filters of interface {interface} cannot be listed: {error}");
+    }
+    for handle in handles.into_iter().filter(|handle| *handle != own) {
+        let there = open_requests().and_then(|socket| Requests::over(socket).find(Target::Index(handle)));
+        if there.is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV)) {
+            log::debug!(
+                "interface {interface} had a filter of a daemon that has ended: {:?}",
+                delete(hook, interface, handle)
+            );
+        }
+    }
+}
+
+/// The handle of the filter that a report tells of, if it is one of ours.
+fn ours(body: &[u8]) -> Option<u32> {
+    let (handle, info) = (u32_at(body, 8)?, u32_at(body, 16)?);
+    let attributes = body.get(HEADER..)?;
+    let name = find(find(attributes, TCA_OPTIONS)?, TCA_BPF_NAME)?;
+    let is_ours = info >> 16 == u32::from(PRIORITY) && find(attributes, TCA_KIND)? == b"bpf\0" && name == NAME;
+    (is_ours && handle != 0).then_some(handle)
+}
+
 fn tidy(interface: u32) {
     let mut made = made();
     if !made.contains(&interface) || !matches!(is_empty(interface), Ok(true)) {
@@ -112,15 +150,22 @@ fn tidy(interface: u32) {
 
 fn is_empty(interface: u32) -> io::Result<bool> {
     let mut empty = true;
-    for parent in [INGRESS, EGRESS] {
-        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
-        let request = Request::new(libc::RTM_GETTFILTER, flags, 0, &header(interface, 0, parent, 0));
-        Requests::over(open_requests()?).exchange(request, direct, |kind, _| {
-            empty &= kind != libc::RTM_NEWTFILTER;
-            false
-        })?;
+    for hook in [Hook::FilterIngress, Hook::FilterEgress] {
+        list(hook, interface, |_| empty = false)?;
     }
     Ok(empty)
+}
+
+/// Tells of all filters, others' too.
+fn list(hook: Hook, interface: u32, mut tell: impl FnMut(&[u8])) -> io::Result<()> {
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+    let request = Request::new(libc::RTM_GETTFILTER, flags, 0, &header(interface, 0, parent(hook), 0));
+    Requests::over(open_requests()?).exchange(request, direct, |kind, body| {
+        if kind == libc::RTM_NEWTFILTER {
+            tell(body);
+        }
+        false
+    })
 }
 
 /// The interface's discipline was made by a process that has ended, and is to be taken away with the last filter all the same.

@@ -334,7 +334,7 @@ fn parse_tun_queues(body: &[u8]) -> Option<u32> {
 
 /// Which interface is meant.
 #[derive(Clone, Copy)]
-enum Target<'a> {
+pub(crate) enum Target<'a> {
     Index(u32),
     Name(&'a str),
 }
@@ -520,7 +520,7 @@ impl Requests {
     }
 
     /// The index and the state of an interface.
-    fn find(&mut self, target: Target<'_>) -> io::Result<(u32, LinkState)> {
+    pub(crate) fn find(&mut self, target: Target<'_>) -> io::Result<(u32, LinkState)> {
         let (index, name) = match target {
             Target::Index(index) => (index, None),
             Target::Name(name) => (0, Some([name.as_bytes(), &[0]].concat())),
