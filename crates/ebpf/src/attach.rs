@@ -4,7 +4,10 @@
 //! theirs), with a program at TC behind it that hands on what it opened; or else by TC alone. TC is TCX where the kernel has it and a `clsact` filter
 //! where not. An interface that takes none of these is left to userspace, and so are all that are no Ethernet: the loopback, other tunnels.
 //!
-//! An underlay stays attached until it goes, whether or not paths lead by it meanwhile: what is on the way to us comes by it still.
+//! An underlay stays attached until it goes, whether or not paths lead by it meanwhile: what is on the way to us comes by it still. There are programs on
+//! underlays only while the tunnel's interface is in the same namespace, where it can be handed packets; and a filter has the number of that
+//! interface for its handle. So filters of different tunnels do not meet, a daemon that comes after one that was killed with its steward puts its own in the
+//! place of what that has left, and a filter whose interface is not there is nobody's.
 
 use std::collections::HashMap;
 use std::io;
@@ -35,13 +38,8 @@ fn is_unknown(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error())
 }
 
-/// What tells our filters from those of other daemons.
-fn handle() -> u32 {
-    std::process::id()
-}
-
-fn at_tc(program: impl AsFd, egress: bool, index: u32, hooks: Hooks) -> io::Result<Attached> {
-    let handle = handle();
+fn at_tc(program: impl AsFd, egress: bool, index: u32, inner: u32, hooks: Hooks) -> io::Result<Attached> {
+    let handle = inner;
     let (tcx, filter) = match egress {
         true => (Hook::TcxEgress, Hook::FilterEgress),
         false => (Hook::TcxIngress, Hook::FilterIngress),
@@ -59,6 +57,8 @@ fn at_tc(program: impl AsFd, egress: bool, index: u32, hooks: Hooks) -> io::Resu
 pub struct Underlays {
     programs: Arc<Programs>,
     hooks: Hooks,
+    /// The tunnel's interface, if it is here.
+    inner: Option<u32>,
     /// By index: how they are called, and what is attached; nothing where they take nothing.
     known: HashMap<u32, (String, Vec<Attached>)>,
 }
@@ -71,7 +71,15 @@ impl Underlays {
             let index = attached.interface();
             known.entry(index).or_insert_with(|| (format!("interface {index}"), Vec::new())).1.push(attached);
         }
-        Underlays { programs, hooks, known }
+        Underlays { programs, hooks, inner: None, known }
+    }
+
+    /// The tunnel's interface is this one now, or not here. What was attached for another is taken away.
+    pub(crate) fn belong_to(&mut self, inner: Option<u32>) {
+        if self.inner.is_some() && self.inner != inner {
+            self.known.clear();
+        }
+        self.inner = inner;
     }
 
     /// Puts our programs in the places of those that another process has attached.
@@ -100,11 +108,9 @@ impl Underlays {
 
     /// Whether the programs meet what comes in by this interface, after having been put there if need be.
     pub(crate) fn take(&mut self, index: u32, interface: &Interface) -> bool {
-        if interface.address.is_none() {
-            return false;
-        }
+        let Some(inner) = self.inner.filter(|_| interface.address.is_some()) else { return false };
         if !self.known.contains_key(&index) {
-            let attached = self.attach(index).unwrap_or_else(|error| {
+            let attached = self.attach(index, inner).unwrap_or_else(|error| {
                 log::info!("what comes in by {} is left to userspace: {error}", interface.name);
                 Vec::new()
             });
@@ -116,13 +122,13 @@ impl Underlays {
         self.known.get(&index).is_some_and(|(_, attached)| !attached.is_empty())
     }
 
-    fn attach(&self, index: u32) -> io::Result<Vec<Attached>> {
+    fn attach(&self, index: u32, inner: u32) -> io::Result<Vec<Attached>> {
         let Programs { ingress, xdp, .. } = &*self.programs;
-        let tc = |program: &OwnedFd| at_tc(program, false, index, self.hooks);
+        let tc = |program: &OwnedFd| at_tc(program, false, index, inner, self.hooks);
         if let (Hooks::Best, Some((early, hand_over))) = (self.hooks, xdp) {
             // What is handed on has to be expected before it is, and for longer: what is taken away goes in the order of the list.
             let hand_over = tc(hand_over)?;
-            match Attached::new(early.as_fd(), Hook::Xdp, index, handle()) {
+            match Attached::new(early.as_fd(), Hook::Xdp, index, inner) {
                 Ok(early) => return Ok(vec![early, hand_over]),
                 Err(error) => log::debug!("interface {index} has no place at XDP for us: {error}"),
             }
@@ -137,9 +143,11 @@ impl Underlays {
         }
     }
 
-    /// Something was missed: all are to be found anew.
-    pub(crate) fn forget_all(&mut self) {
-        self.known.clear();
+    /// Reports were missed: interfaces may have gone. Nothing else that may have happened takes a program away.
+    pub(crate) fn look_for_all(&mut self, ways: &mut Ways) {
+        let is_gone = |error: &io::Error| error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error());
+        let gone = self.known.keys().filter(|index| ways.interface(**index).is_err_and(|error| is_gone(&error)));
+        gone.copied().collect::<Vec<_>>().into_iter().for_each(|index| self.forget(index));
     }
 }
 
@@ -188,7 +196,7 @@ impl Inner {
         let index = ways.index(&self.queue.name()?)?;
         if self.attached.as_ref().is_none_or(|(at, _)| *at != index) {
             self.attached = None;
-            let attached = at_tc(&self.programs.egress, true, index, self.hooks)?;
+            let attached = at_tc(&self.programs.egress, true, index, index, self.hooks)?;
             self.attached = Some((index, attached));
         }
         Ok(Some(index))

@@ -47,22 +47,31 @@ struct Asked {
 pub(crate) struct Desk {
     asked: Mutex<Asked>,
     wake: EventFd,
-    /// The ways as they were written, by slot. Held while one is written.
-    written: Mutex<HashMap<u32, Path>>,
     /// Where we listen, and the mark of what we send.
     port: AtomicU32,
     mark: AtomicU32,
-    /// Whether the device is up, the interface is here, and all allowed IPs have found room.
-    up: AtomicBool,
-    here: AtomicBool,
-    full: AtomicBool,
     /// The maps are as another process left them, and stay so until it is said who the peers are.
     held: AtomicBool,
-    /// Somebody listens at the interface.
-    watched: AtomicBool,
-    /// Held while all that is put together.
-    switch: Mutex<()>,
+    /// What there is against it that the programs take packets: a bit for each [`Against`].
+    against: Mutex<u32>,
     store: Arc<Store>,
+}
+
+/// Why the programs are to leave everything to userspace.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Against {
+    /// The device is down.
+    Down = 1,
+    /// The interface is not here.
+    Elsewhere = 2,
+    /// Somebody listens at the interface.
+    Watched = 4,
+    /// Not all allowed IPs have found room, and so none may be believed.
+    Full = 8,
+    /// Nor if it is not known what a former process has left of them.
+    Unknown = 16,
+    /// They have not been given the rules that are in force.
+    Unruled = 32,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -76,15 +85,10 @@ impl Desk {
         Ok(Desk {
             asked: Mutex::default(),
             wake: EventFd::new()?,
-            written: Mutex::default(),
             port: AtomicU32::new(0),
             mark: AtomicU32::new(0),
-            up: AtomicBool::new(false),
-            here: AtomicBool::new(false),
-            full: AtomicBool::new(false),
             held: AtomicBool::new(held),
-            watched: AtomicBool::new(false),
-            switch: Mutex::default(),
+            against: Mutex::new(Against::Down as u32 | Against::Elsewhere as u32),
             store,
         })
     }
@@ -120,16 +124,15 @@ impl Desk {
     pub(crate) fn moved(&self, peer: PeerId, userspace: &Userspace) {
         if let Some(slot) = self.store.slot_of(peer) {
             let endpoint = userspace.endpoint(peer);
-            let mut written = lock(&self.written);
+            let mut paths = self.store.paths();
             let same = |path: &Path| {
                 endpoint.is_some_and(|now| {
                     now.addr == path.remote && now.source.is_none_or(|Source { ip, .. }| ip == path.local)
                 })
             };
             // What a former daemon wrote is not known.
-            if !self.is_held() && !written.get(&slot).is_some_and(same) {
-                written.remove(&slot);
-                self.write(slot, None);
+            if !self.is_held() && !paths.get(slot).is_some_and(same) {
+                paths.set(slot, None);
             }
         }
         self.look_at(peer);
@@ -137,27 +140,23 @@ impl Desk {
 
     /// The peer has gone, or is about to.
     pub(crate) fn forget(&self, slot: u32) {
-        let mut written = lock(&self.written);
-        written.remove(&slot);
-        self.write(slot, None);
+        self.store.paths().set(slot, None);
     }
 
-    /// It is said who the peers are: from here on the maps tell what holds now, and not what another process left. Whether they did not.
-    pub(crate) fn release(&self) -> bool {
-        let mut written = lock(&self.written);
-        if !self.held.swap(false, Ordering::SeqCst) {
-            return false;
-        }
+    /// It is said who the peers are, and all else is in the maps: from here on they tell what holds now, and not what another process left.
+    pub(crate) fn release(&self) {
+        let mut paths = self.store.paths();
         // What was found meanwhile was not written.
-        written.clear();
-        drop(written);
+        paths.forget();
+        self.held.store(false, Ordering::SeqCst);
+        drop(paths);
         self.set_port();
-        self.enable();
+        self.enable(&lock(&self.against));
         self.ask(|asked| (asked.settled, asked.all, asked.inner) = (true, true, true));
-        true
     }
 
-    fn is_held(&self) -> bool {
+    /// Whether the maps are to stay as another process left them.
+    pub(crate) fn is_held(&self) -> bool {
         self.held.load(Ordering::SeqCst)
     }
 
@@ -169,13 +168,6 @@ impl Desk {
         }
     }
 
-    /// To be called with `written` locked.
-    fn write(&self, slot: u32, path: Option<&Path>) {
-        if let Some(peer) = self.store.maps.peers.get(slot) {
-            peer.set_path(path);
-        }
-    }
-
     /// Where we listen, and the mark of what we send; `None` while the device is down.
     pub(crate) fn set_sockets(&self, facts: Option<(u16, u32)>) {
         if let Some((port, mark)) = facts {
@@ -183,8 +175,7 @@ impl Desk {
             self.mark.store(mark, Ordering::Relaxed);
             self.set_port();
         }
-        self.up.store(facts.is_some(), Ordering::Relaxed);
-        self.enable();
+        self.set(Against::Down, facts.is_none());
         self.look_at_all();
     }
 
@@ -193,49 +184,38 @@ impl Desk {
         self.mark.load(Ordering::Relaxed)
     }
 
-    /// Whether not all allowed IPs have found room; from here on it is as if they had.
-    pub(crate) fn take_overflow(&self) -> bool {
-        let full = self.full.swap(false, Ordering::Relaxed);
-        self.enable();
-        full
-    }
-
-    /// Not all allowed IPs have found room, and so none may be believed.
-    pub(crate) fn overflow(&self) {
-        if !self.full.swap(true, Ordering::Relaxed) {
-            log::warn!("there are more allowed IPs than the eBPF engine holds: all packets are left to userspace");
-        }
-        self.enable();
-    }
-
-    fn set_here(&self, here: bool) {
-        self.here.store(here, Ordering::Relaxed);
-        self.enable();
-    }
-
-    fn set_watched(&self, watched: bool) {
-        if self.watched.swap(watched, Ordering::Relaxed) != watched {
-            log::info!(
-                "{}",
-                if watched {
+    /// Whether something stands against it that the programs take packets.
+    pub(crate) fn set(&self, what: Against, stands: bool) {
+        let (mut against, bit) = (lock(&self.against), what as u32);
+        let before = *against;
+        *against = if stands { before | bit } else { before & !bit };
+        // Under the lock: two who tell different things at once must not both have looked before.
+        self.enable(&against);
+        match (what, stands) {
+            _ if before == *against => (),
+            (Against::Watched, true) => {
+                log::info!(
                     "somebody listens at the interface: all packets are left to userspace, where they are heard"
-                } else {
-                    "nobody listens at the interface any more"
-                }
-            );
+                );
+            }
+            (Against::Watched, false) => log::info!("nobody listens at the interface any more"),
+            (Against::Full, true) => {
+                log::warn!("there are more allowed IPs than the eBPF engine holds: all packets are left to userspace");
+            }
+            (Against::Full, false) => log::info!("all allowed IPs have found room in the eBPF engine"),
+            _ => (),
         }
-        self.enable();
     }
 
-    fn enable(&self) {
-        if self.is_held() {
-            return;
+    /// Whether it does.
+    pub(crate) fn stands(&self, what: Against) -> bool {
+        *lock(&self.against) & what as u32 != 0
+    }
+
+    fn enable(&self, against: &u32) {
+        if !self.is_held() {
+            self.store.maps.device().enabled.store((*against == 0).into(), Ordering::SeqCst);
         }
-        // Two who tell different things at once must not both have looked before.
-        let _switch = lock(&self.switch);
-        let is = |what: &AtomicBool| what.load(Ordering::SeqCst);
-        let enabled = is(&self.up) && is(&self.here) && !is(&self.full) && !is(&self.watched);
-        self.store.maps.device().enabled.store(enabled.into(), Ordering::SeqCst);
     }
 }
 
@@ -295,15 +275,20 @@ impl Keeper {
     /// # Errors
     /// It cannot be found, or takes no program.
     pub(crate) fn find_inner(&mut self) -> io::Result<()> {
-        let was_here = self.desk.here.load(Ordering::Relaxed);
+        let was_here = !self.desk.stands(Against::Elsewhere);
         let found = self.inner.find(&mut self.ways);
         let index = found.as_ref().ok().copied().flatten();
         if let Some(index) = index {
             self.desk.store.maps.device().inner_ifindex.store(index, Ordering::Release);
         }
-        self.desk.set_here(index.is_some());
+        self.underlays.belong_to(index);
+        self.desk.set(Against::Elsewhere, index.is_none());
+        if !was_here {
+            // Without it no underlay has been given programs.
+            self.desk.look_at_all();
+        }
         let is_watched = |index| self.ways.interface(index).is_ok_and(|interface| interface.is_watched);
-        self.desk.set_watched(index.is_some_and(is_watched));
+        self.desk.set(Against::Watched, index.is_some_and(is_watched));
         if was_here && index.is_none() && found.is_ok() {
             log::info!(
                 "the interface is in another network namespace than its sockets: all packets are left to userspace"
@@ -320,7 +305,7 @@ impl Keeper {
             let timeout = self.again.then(|| self.next.saturating_duration_since(Instant::now()));
             if let Err(error) = self.wait.wait(&mut events, timeout) {
                 log::error!("ways to peers are not followed any more, and all packets are left to userspace: {error}");
-                return self.desk.set_here(false);
+                return self.desk.set(Against::Elsewhere, true);
             }
             self.desk.wake.drain();
             let asked = std::mem::take(&mut *lock(&self.desk.asked));
@@ -374,18 +359,18 @@ impl Keeper {
             self.underlays.forget(index);
         }
         if changes.lost {
-            self.underlays.forget_all();
+            self.underlays.look_for_all(&mut self.ways);
         }
         self.again |= changes.routes || changes.lost;
         if changes.neighbours.is_empty() {
             return;
         }
-        let written = lock(&self.desk.written);
+        let paths = self.desk.store.paths();
         let concerned = |path: &Path| {
             let hop = (path.ifindex, path.gateway.unwrap_or(path.remote.ip()));
             changes.neighbours.contains(&hop)
         };
-        let slots = written.iter().filter(|(_, path)| concerned(path)).map(|(slot, _)| *slot);
+        let slots = paths.all().filter(|(_, path)| concerned(path)).map(|(slot, _)| slot);
         due.extend(slots.filter_map(|slot| self.desk.store.peer_at(slot)));
     }
 
@@ -393,20 +378,15 @@ impl Keeper {
     fn look(&mut self, peer: PeerId, interfaces: &mut HashMap<u32, Option<Interface>>) {
         let Some(slot) = self.desk.store.slot_of(peer) else { return };
         let found = self.find(peer, interfaces);
-        let mut written = lock(&self.desk.written);
+        let mut paths = self.desk.store.paths();
         // It may have gone meanwhile, and the slot with it.
         if self.desk.is_held() || self.desk.store.slot_of(peer) != Some(slot) {
             return;
         }
         // That there is none is written in any case: what a former daemon wrote is not known.
-        if found.is_some() && written.get(&slot) == found.as_ref() {
-            return;
+        if found.is_none() || paths.get(slot) != found.as_ref() {
+            paths.set(slot, found);
         }
-        match found {
-            Some(path) => written.insert(slot, path),
-            None => written.remove(&slot),
-        };
-        self.desk.write(slot, found.as_ref());
     }
 
     fn find(&mut self, peer: PeerId, interfaces: &mut HashMap<u32, Option<Interface>>) -> Option<Path> {

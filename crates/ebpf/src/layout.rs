@@ -146,7 +146,7 @@ impl Path {
 }
 
 impl Peer {
-    /// Writes the way to the peer; `None` leaves its packets to us. For one thread at a time.
+    /// Writes the way to the peer; `None` leaves its packets to us. For one thread at a time: see `Store::paths`.
     pub fn set_path(&self, path: Option<&Path>) {
         let bytes = path.map_or([0; 4 * PATH_WORDS], Path::bytes);
         let seq = self.path_seq.load(Ordering::Relaxed) | 1;
@@ -202,10 +202,9 @@ impl Peer {
         load(&self.label)
     }
 
-    /// Forgets everything but the notes, which their holder clears.
+    /// Forgets everything but the notes, which their holder clears, and the path.
     pub fn clear(&self) {
         self.current.store(0, Ordering::SeqCst);
-        self.set_path(None);
         self.set_tag(&[0; 32]);
         self.set_label(&[0; 12]);
         self.flags.store(0, Ordering::Relaxed);

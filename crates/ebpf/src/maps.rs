@@ -392,4 +392,9 @@ pub struct Keys {
 impl Keys {
     /// Bytes of `struct wl_keys` that we write: both keys, and the epoch.
     const USED: usize = 68;
+
+    /// Whether these are no keys: none were written, or they were overwritten since.
+    pub fn are_zeros(&self) -> bool {
+        self.sending.iter().chain(self.receiving.iter()).fold(0, |any, byte| any | byte) == 0
+    }
 }

@@ -27,7 +27,7 @@ use crate::attach::{Hooks, Inner, Underlays};
 use crate::counts;
 use crate::events::{Ring, Told};
 use crate::heritage::Left;
-use crate::keeper::{Desk, Keeper, Watch};
+use crate::keeper::{Against, Desk, Keeper, Watch};
 use crate::maps::Maps;
 use crate::object::Loaded;
 use crate::store::{Lending, Store};
@@ -51,6 +51,8 @@ pub enum StartError {
 struct Allowed {
     owner: HashMap<Cidr, PeerId>,
     of: HashMap<PeerId, BTreeSet<Cidr>>,
+    /// Those that have found no room.
+    outside: BTreeSet<Cidr>,
 }
 
 /// The eBPF data plane.
@@ -65,6 +67,8 @@ pub struct Plane {
     desk: Arc<Desk>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     allowed: Mutex<Allowed>,
+    /// Rules that were set while the maps are as another process left them. They are given to the programs with all else.
+    rules: Mutex<Option<Vec<PeerRule>>>,
     /// One of those that we send by, to ask for its mark.
     socket: Mutex<Option<Socket>>,
     /// Whether what another process left is ours by now.
@@ -122,6 +126,7 @@ impl Plane {
             desk,
             keeper: Mutex::new(Some(thread)),
             allowed: Mutex::default(),
+            rules: Mutex::default(),
             socket: Mutex::default(),
             claim,
         })
@@ -153,9 +158,17 @@ impl Plane {
             prefixes.remove(&prefix);
         }
         allowed.of.entry(peer).or_default().insert(prefix);
-        if let Err(error) = self.store.maps.allow(prefix, self.store.slot_of(peer)) {
-            log::debug!("{prefix} finds no room: {error}");
-            self.desk.overflow();
+        let slot = self.store.slot_of(peer);
+        let Err(error) = self.store.maps.allow(prefix, slot) else {
+            allowed.outside.remove(&prefix);
+            return;
+        };
+        log::debug!("{prefix} finds no room: {error}");
+        self.desk.set(Against::Full, true);
+        // Some kernels say so even of one that is there, and goes to another peer.
+        self.store.maps.disallow(prefix);
+        if self.store.maps.allow(prefix, slot).is_err() {
+            allowed.outside.insert(prefix);
         }
     }
 
@@ -165,15 +178,45 @@ impl Plane {
             if let Some(prefixes) = allowed.of.get_mut(&peer) {
                 prefixes.remove(&prefix);
             }
-            self.store.maps.disallow(prefix);
+            self.drop_prefix(allowed, prefix);
         }
     }
 
     fn clear(&self, allowed: &mut Allowed, peer: PeerId) {
         for prefix in allowed.of.remove(&peer).unwrap_or_default() {
             allowed.owner.remove(&prefix);
+            self.drop_prefix(allowed, prefix);
+        }
+    }
+
+    fn drop_prefix(&self, allowed: &mut Allowed, prefix: Cidr) {
+        if !allowed.outside.remove(&prefix) {
             self.store.maps.disallow(prefix);
         }
+    }
+
+    /// Room may have been made for allowed IPs that had found none.
+    fn let_in(&self, allowed: &mut Allowed) {
+        while let Some(prefix) = allowed.outside.first().copied() {
+            let slot = allowed.owner.get(&prefix).and_then(|peer| self.store.slot_of(*peer));
+            if self.store.maps.allow(prefix, slot).is_err() {
+                return;
+            }
+            allowed.outside.remove(&prefix);
+        }
+        self.desk.set(Against::Full, false);
+    }
+
+    /// Gives the rules to the programs, and to userspace with the words that the programs' limits remember in.
+    fn rule(&self, rules: &[PeerRule], fresh: bool) {
+        let (maps, slot) = (&self.store.maps, |peer| self.store.slot_of(peer));
+        let given = maps.rules.set(maps.device(), rules, fresh, slot);
+        if let Err(error) = &given {
+            log::error!("the eBPF programs do not get their rules, and everything is left to userspace: {error}");
+        }
+        // What the programs cannot judge they must not take.
+        self.desk.set(Against::Unruled, given.is_err());
+        self.userspace.set_policy_lending(rules, fresh, |number| maps.rules.lend(number));
     }
 
     fn told(&self, told: Told) -> Option<PlaneEvent> {
@@ -214,7 +257,11 @@ impl DataPlane for Plane {
     }
 
     fn remove_peer(&self, peer: PeerId) {
-        self.clear(&mut lock(&self.allowed), peer);
+        {
+            let mut allowed = lock(&self.allowed);
+            self.clear(&mut allowed, peer);
+            self.let_in(&mut allowed);
+        }
         self.store.set_current(peer, None);
         self.userspace.remove_peer(peer);
         // Last: from here on the keeper finds no way to it any more.
@@ -258,30 +305,33 @@ impl DataPlane for Plane {
                 AllowedIpChange::Clear(peer) => self.clear(&mut allowed, peer),
             }
         }
+        if changes.iter().any(|change| !matches!(change, AllowedIpChange::Insert(..))) {
+            self.let_in(&mut allowed);
+        }
     }
 
     fn settled(&self) {
-        if !self.desk.release() {
+        if !self.desk.is_held() {
             return;
         }
         self.store.end_unclaimed();
         let mut allowed = lock(&self.allowed);
-        match self.store.maps.prefixes() {
-            Ok(prefixes) => {
-                let gone = prefixes.into_iter().filter(|prefix| !allowed.owner.contains_key(prefix));
-                gone.for_each(|prefix| self.store.maps.disallow(prefix));
-                if self.desk.take_overflow() {
-                    for (prefix, peer) in allowed.owner.clone() {
-                        self.put(&mut allowed, prefix, peer);
-                    }
-                }
-            }
-            // Some may lead to peers that are others now.
-            Err(error) => {
-                log::error!("the allowed IPs that are left cannot be read: {error}");
-                self.desk.overflow();
-            }
+        let prefixes = self.store.maps.prefixes();
+        if let Err(error) = &prefixes {
+            log::error!("the allowed IPs that are left cannot be read, and everything is left to userspace: {error}");
         }
+        // Some may lead to peers that are others now.
+        self.desk.set(Against::Unknown, prefixes.is_err());
+        let gone = prefixes.into_iter().flatten().filter(|prefix| !allowed.owner.contains_key(prefix));
+        gone.for_each(|prefix| self.store.maps.disallow(prefix));
+        self.let_in(&mut allowed);
+        let mut rules = lock(&self.rules);
+        // There are some, or the word that there are none.
+        if let Some(rules) = rules.take() {
+            self.rule(&rules, true);
+        }
+        // Last: all that the programs go by is there.
+        self.desk.release();
     }
 
     fn allowed_ips(&self, peer: PeerId) -> Vec<Cidr> {
@@ -289,13 +339,14 @@ impl DataPlane for Plane {
     }
 
     fn set_policy(&self, rules: &[PeerRule], fresh: bool) {
-        let (maps, slot) = (&self.store.maps, |peer| self.store.slot_of(peer));
-        if let Err(error) = maps.rules.set(maps.device(), rules, fresh, slot) {
-            // What the programs cannot judge they must not take.
-            log::error!("the eBPF programs do not get their rules, and everything is left to userspace: {error}");
-            self.desk.overflow();
+        let mut waiting = lock(&self.rules);
+        if self.desk.is_held() {
+            // The programs have sessions, and go on with the rules that they were given until all that holds from now on is in force at once.
+            self.userspace.set_policy(rules, fresh);
+            *waiting = Some(rules.to_vec());
+        } else {
+            self.rule(rules, fresh);
         }
-        self.userspace.set_policy_lending(rules, fresh, |number| maps.rules.lend(number));
     }
 
     fn policy(&self) -> Vec<RuleCount> {
@@ -444,3 +495,6 @@ impl Drop for Plane {
         self.shutdown();
     }
 }
+
+#[cfg(test)]
+mod tests;

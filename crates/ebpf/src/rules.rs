@@ -75,6 +75,13 @@ impl Rules {
         Ok(())
     }
 
+    /// A rule as the programs read it, by its number in the map.
+    #[cfg(test)]
+    pub(crate) fn rule(&self, number: u32) -> io::Result<[u8; RULE_LEN]> {
+        let mut rule = [0; RULE_LEN];
+        self.rules.lookup(&number.to_ne_bytes(), &mut rule).map(|()| rule)
+    }
+
     /// The word that the limit of this rule, by its number, remembers in.
     pub fn lend(&self, number: usize) -> Bucket {
         let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);

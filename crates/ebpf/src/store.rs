@@ -7,7 +7,11 @@
 //! some microseconds), so that none writes to memory that is somebody else's by now.
 //!
 //! What another process left is *unclaimed* at the start: its peers by their tags, its live sessions by their peers' slots. Who asks for memory
-//! with such a tag gets that peer's, and its sessions are handed out with it. What nobody claims is ended by [`Store::end_unclaimed`].
+//! with such a tag gets that peer's, and its sessions are handed out with it. What nobody claims is ended by [`Store::end_unclaimed`]. A peer without a
+//! tag (there was no private key) can be claimed by nobody. Keys that lie in a slot where no session lives are overwritten: a process was killed between writing
+//! them and beginning the session, and no timer goes off for them.
+//!
+//! The ways to peers, too, are written here ([`Store::paths`]), by whoever has the lock; a slot that comes back has none.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -22,7 +26,7 @@ use noise::limits::REJECT_AFTER_TIME;
 use noise::{Inherited, Label, Ledger, Lender, Lent, Notes, PeerId, Session, Tag};
 use rustix::io::Errno;
 
-use crate::layout::{LAYOUT, Peer, reference};
+use crate::layout::{LAYOUT, Path, Peer, reference};
 use crate::maps::{Mapping, Maps};
 
 /// How long a slot rests.
@@ -67,6 +71,7 @@ struct Slots {
     peer_at: Vec<Option<PeerId>>,
     /// Of another process: peers by their tags, and sessions with the slot of their peer.
     unclaimed: HashMap<Tag, u32>,
+    nobodys: Vec<u32>,
     left: Vec<(u32, u32)>,
 }
 
@@ -75,8 +80,44 @@ pub struct Store {
     /// The maps.
     pub maps: Maps,
     slots: Mutex<Slots>,
+    /// By slot. Locked before `slots` by who takes both.
+    paths: Mutex<HashMap<u32, Path>>,
     /// Starts the timer that wipes a session's keys, where the programs have one.
     arm: Option<OwnedFd>,
+}
+
+/// The ways to peers, as they were written by this process: nobody else writes any meanwhile.
+pub struct Paths<'a> {
+    maps: &'a Maps,
+    written: MutexGuard<'a, HashMap<u32, Path>>,
+}
+
+impl Paths<'_> {
+    /// What was written for this slot.
+    pub fn get(&self, slot: u32) -> Option<&Path> {
+        self.written.get(&slot)
+    }
+
+    /// All that was written.
+    pub fn all(&self) -> impl Iterator<Item = (u32, &Path)> {
+        self.written.iter().map(|(slot, path)| (*slot, path))
+    }
+
+    /// Writes the way to the peer of this slot; `None` leaves its packets to us.
+    pub fn set(&mut self, slot: u32, path: Option<Path>) {
+        if let Some(peer) = self.maps.peers.get(slot) {
+            peer.set_path(path.as_ref());
+        }
+        match path {
+            Some(path) => self.written.insert(slot, path),
+            None => self.written.remove(&slot),
+        };
+    }
+
+    /// What is there is not known to be what was written here.
+    pub fn forget(&mut self) {
+        self.written.clear();
+    }
 }
 
 impl Store {
@@ -93,12 +134,14 @@ impl Store {
             slot_of: HashMap::new(),
             peer_at: vec![None; peers as usize],
             unclaimed: HashMap::new(),
+            nobodys: Vec::new(),
             left: Vec::new(),
         };
         match maps.device().layout.load(Ordering::Acquire) {
             0 => {
                 slots.free_peers.fresh = 0;
                 slots.free_sessions.fresh = 0;
+                maps.device().number.store(clock::boot_nanos() as u32, Ordering::Relaxed);
             }
             LAYOUT => {
                 // Not by the mappings that stay, or all of them would.
@@ -107,7 +150,9 @@ impl Store {
                     match all_peers.get(slot) {
                         None => return Err(unmapped()),
                         Some(peer) if peer.in_use.load(Ordering::Acquire) != 0 => {
-                            slots.unclaimed.insert(peer.tag(), slot);
+                            let tag = peer.tag();
+                            let other = (tag != [0; 32]).then(|| slots.unclaimed.insert(tag, slot));
+                            slots.nobodys.extend(other.unwrap_or(Some(slot)));
                         }
                         _ => slots.free_peers.resting.push_back((0, slot)),
                     }
@@ -119,14 +164,25 @@ impl Store {
                         Some(ledger) if ledger.epoch().load(Ordering::Acquire) % 2 == 1 => {
                             slots.left.push((slot, ledger.peer().load(Ordering::Relaxed)));
                         }
-                        _ => slots.free_sessions.resting.push_back((0, slot)),
+                        _ => {
+                            if maps.keys(slot).is_ok_and(|keys| !keys.are_zeros()) {
+                                maps.wipe_keys(slot);
+                            }
+                            slots.free_sessions.resting.push_back((0, slot));
+                        }
                     }
                 }
             }
             other => return Err(io::Error::other(format!("maps of layout {other}, expected {LAYOUT}"))),
         }
         maps.device().layout.store(LAYOUT, Ordering::Release);
-        Ok(Store { maps, slots: Mutex::new(slots), arm })
+        Ok(Store { maps, slots: Mutex::new(slots), paths: Mutex::default(), arm })
+    }
+
+    /// The ways to peers, to be looked at and changed.
+    pub fn paths(&self) -> Paths<'_> {
+        // Whoever panicked in between left something that is looked at again.
+        Paths { maps: &self.maps, written: self.paths.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -243,12 +299,11 @@ impl Store {
                 .into_iter()
                 .partition(|(_, owner)| matches!(slots.peer_at.get(*owner as usize), Some(Some(_))));
             slots.left = claimed;
-            (others, std::mem::take(&mut slots.unclaimed))
+            let peers: Vec<u32> = std::mem::take(&mut slots.unclaimed).into_values().collect();
+            (others, [peers, std::mem::take(&mut slots.nobodys)].concat())
         };
         self.end_left(sessions);
-        for slot in peers.into_values() {
-            self.free_peer(slot);
-        }
+        peers.into_iter().for_each(|slot| self.free_peer(slot));
     }
 
     fn end_left(&self, sessions: Vec<(u32, u32)>) {
@@ -266,6 +321,9 @@ impl Store {
             left
         };
         self.end_left(left);
+        // Whoever has found a way to the peer writes it while the peer has the slot, or not at all.
+        let mut paths = self.paths();
+        paths.set(slot, None);
         if let Some(peer) = self.maps.peers.get(slot) {
             peer.clear();
             peer.in_use.store(0, Ordering::Release);
@@ -395,7 +453,7 @@ impl Lender for Lending {
             let ledger = self.lend(slot)?;
             let keys = self.0.maps.keys(slot).ok()?;
             // The timer was here.
-            if keys.sending.iter().all(|byte| *byte == 0) {
+            if keys.are_zeros() {
                 return None;
             }
             let is_current = current == reference(slot, ledger.as_ref().epoch().load(Ordering::Acquire));
@@ -432,3 +490,6 @@ impl Lender for Lending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

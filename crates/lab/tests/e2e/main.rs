@@ -39,6 +39,7 @@ mod netns;
 mod onion;
 mod paper;
 mod policy;
+mod policy_restart;
 mod privileges;
 mod quick_dns;
 mod quick_failures;
