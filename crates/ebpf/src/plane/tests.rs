@@ -23,7 +23,7 @@ fn plane(namespace: &Namespace, takes_over: bool) -> Plane {
         let userspace = Arc::new(Userspace::start(tun.queues, config).map_err(io::Error::other)?);
         let capacity = Capacity { peers: 8, allowed_ips: 2 };
         let loaded = load(crate::OBJECT, capacity).map_err(io::Error::other)?;
-        let left = takes_over.then(|| Left { places: Vec::new() });
+        let left = takes_over.then(|| Left { places: Vec::new(), claim: Claim::default() });
         Plane::start(userspace, loaded, left, queue, Hooks::Best).map_err(io::Error::other)
     };
     namespace.inside(begin).unwrap()
