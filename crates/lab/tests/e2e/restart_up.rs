@@ -202,6 +202,43 @@ fn down_after_a_kill_is_a_down_like_any_other() {
 }
 
 #[test]
+fn a_peer_that_had_moved_stays_where_it_is() {
+    let place = Place::new();
+    let bed = &place.bed;
+    place.configure("Address = 10.66.0.1/24", "10.66.0.2/32");
+    let up = ["up", "--engine", "ebpf", INTERFACE];
+    succeeded(bed.wireloom(&up));
+    place.wait_for_answer();
+    let handshake = place.handshake();
+    place.peer.set(&["listen-port", "52000"]).unwrap();
+    let endpoint = || bed.sh(&format!("wg show {INTERFACE} endpoints | cut -f 2")).trim().to_owned();
+    wait_until("the peer to be seen elsewhere", SOON, || {
+        let _ = ping::once(&bed.world, [10, 66, 0, 1].into(), &["-W", "1"]);
+        endpoint() == "192.0.2.1:52000"
+    })
+    .unwrap();
+    place.kill(false);
+    succeeded(bed.wireloom(&up));
+    // The file says 51999, as it did.
+    assert_eq!(endpoint(), "192.0.2.1:52000");
+    assert!(place.answers());
+    assert_eq!(place.handshake(), handshake, "it is the same session");
+    // With another key nothing is taken up, and what the file says is all that is known.
+    place.kill(false);
+    let text = bed.sh(&format!("cat /etc/wireguard/{INTERFACE}.conf"));
+    let key = fs::read_to_string(KeyPair::generate().unwrap().private.path()).unwrap();
+    let other: Vec<String> = text
+        .lines()
+        .map(|line| if line.starts_with("PrivateKey") { format!("PrivateKey = {key}") } else { line.to_owned() })
+        .collect();
+    bed.configure(&other.join("\n"));
+    succeeded(bed.wireloom(&up));
+    assert_eq!(endpoint(), "192.0.2.1:51999");
+    succeeded(bed.wireloom(&["down", INTERFACE]));
+    bed.wait_until_idle().unwrap();
+}
+
+#[test]
 fn an_interface_in_another_namespace_is_carried_on_there() {
     let place = Place::new();
     let bed = &place.bed;

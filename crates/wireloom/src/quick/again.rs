@@ -16,8 +16,10 @@ use super::error::QuickError;
 use super::journal::{FOLDER, Journal};
 use super::link::{Link, open_netns};
 use super::place::Place;
+use super::said::Said;
 use super::step::{Stage, Step, StepError};
 use crate::attend::{Duties, Name};
+use crate::difference::Known;
 use crate::error::Error;
 
 /// How long what was left may take to go, once it has ended.
@@ -26,6 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Gives the device of `journal` the keys and peers that its file has now, and the mark that it had. What belongs to the interface itself is left
 /// as it is. Names that are not known and cannot be resolved are tried again until it is `interrupted`.
 pub fn configure_again(journal: &mut Journal, interrupted: &Arc<AtomicBool>) -> Result<(), Error> {
+    configure_from(journal, &Known::new(), interrupted)
+}
+
+/// The same for a device that may know better where its peers are, but for those of which the file said something else `before`.
+fn configure_from(journal: &mut Journal, before: &Known, interrupted: &Arc<AtomicBool>) -> Result<(), Error> {
     let quick = place(journal)?.read()?;
     let interface = journal.interface.clone();
     let again = |source: StepError| QuickError::Again { interface: interface.clone(), source: Box::new(source) };
@@ -43,14 +50,16 @@ pub fn configure_again(journal: &mut Journal, interrupted: &Arc<AtomicBool>) -> 
             policy.apply().map_err(|error| again(error.into()))?;
         }
     }
-    let late = configure.apply_known(known.unwrap_or(&none), &mut stage).map_err(|error| again(error.into()))?;
+    let left_out =
+        configure.apply_known(known.unwrap_or(&none), before, &mut stage).map_err(|error| again(error.into()))?;
+    configure.apply_unchanged(left_out.unchanged).map_err(|error| again(error.into()))?;
     for step in &journal.steps {
         if let Step::Mark(noted) = step {
             let mut mark = Mark { interface: interface.clone(), mark: noted.mark };
             mark.apply().map_err(|error| again(error.into()))?;
         }
     }
-    configure.apply_late(late, &stage).map_err(|error| again(error.into()))?;
+    configure.apply_late(left_out.unknown, &stage).map_err(|error| again(error.into()))?;
     for step in &mut journal.steps {
         if let Step::Configure(noted) = step {
             noted.endpoints = std::mem::take(&mut configure.endpoints);
@@ -92,7 +101,8 @@ pub fn carry_on(journal: &mut Journal, interrupted: &Arc<AtomicBool>) -> Result<
         let interface = journal.interface.clone();
         return Err(QuickError::Again { interface, source: Box::new(error.into()) }.into());
     }
-    configure_again(journal, interrupted).map(|()| true)
+    let before = Said::before(&journal.interface).map(|said| said.known()).unwrap_or_default();
+    configure_from(journal, &before, interrupted).map(|()| true)
 }
 
 /// Whether the kernel still has the interface, where it was put.

@@ -3,7 +3,7 @@
 //! Names of endpoints are resolved as part of it, in the namespace in which the command was given, as that is where the datagrams leave. Keys are
 //! never in the journal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::said::Said;
 use super::step::Stage;
+use crate::difference::Known;
 use crate::error::Error;
 use crate::resolve::Resolver;
 use crate::{client, conf};
@@ -39,6 +40,9 @@ pub struct Configure {
     /// What the file says. It is used up by applying it.
     #[serde(skip)]
     device: Option<Box<File>>,
+    /// What it says for the next time, if `device` is not that any more.
+    #[serde(skip)]
+    said: Option<Said>,
 }
 
 /// The mark of the device's own datagrams.
@@ -65,7 +69,7 @@ impl Configure {
     /// What `file` says, which is at the path `name`.
     pub fn new(interface: &str, name: &str, file: File) -> Configure {
         let (interface, file, device) = (interface.to_owned(), name.to_owned(), Some(Box::new(file)));
-        Configure { interface, file, endpoints: Endpoints::new(), device }
+        Configure { interface, file, endpoints: Endpoints::new(), device, said: None }
     }
 
     pub fn describe(&self) -> String {
@@ -78,7 +82,7 @@ impl Configure {
         let names: Vec<Option<String>> =
             device.peers.iter().map(|peer| peer.endpoint.as_ref().and_then(name)).collect();
         // Of an interface that is up already there may be routes to what the file has no longer.
-        let said = Said::of(&device).and_networks_of(Said::before(&self.interface));
+        let said = self.said.take().unwrap_or_else(|| Said::of(&device)).and_networks_of(Said::before(&self.interface));
         let mut resolver = Resolver::stopped_by(Arc::clone(&stage.interrupted));
         let resolved = netns::run_in(stage.home.as_fd(), || Ok(conf::change(*device, conf::Mode::Set, &mut resolver)));
         let change: DeviceChange = resolved.map_err(Error::Links)??;
@@ -93,28 +97,68 @@ impl Configure {
     }
 }
 
-/// A peer whose name was not known, with its endpoint.
+/// A peer whose endpoint is for later.
 pub struct Late(PublicKey, HostPort);
+
+/// Peers whose endpoints were left out.
+#[derive(Default)]
+pub struct LeftOut {
+    /// Since their names were not known.
+    pub unknown: Vec<Late>,
+    /// Since the device knows better where they are, if it knows anything.
+    pub unchanged: Vec<Late>,
+}
 
 impl Configure {
     /// Applies it to a device whose interface is up already, and perhaps has all traffic of the machine. Peers whose names are `known` go where they
-    /// were: if they are there no longer, their attendant finds out. The others are for [`Configure::apply_late`].
-    pub fn apply_known(&mut self, known: &Endpoints, stage: &mut Stage) -> Result<Vec<Late>, ConfigureError> {
-        let mut late = Vec::new();
+    /// were: if they are there no longer, their attendant finds out. Left out are the others, and those whose endpoint was said to be the same `before`: a
+    /// daemon that carries on has them where they were last seen. What is left out is for [`Configure::apply_late`].
+    pub fn apply_known(
+        &mut self,
+        known: &Endpoints,
+        before: &Known,
+        stage: &mut Stage,
+    ) -> Result<LeftOut, ConfigureError> {
+        let mut left_out = LeftOut::default();
+        self.said = self.device.as_deref().map(Said::of);
         for peer in self.device.iter_mut().flat_map(|device| &mut device.peers) {
-            let Some((endpoint, name)) = peer.endpoint.clone().and_then(|it| name(&it).map(|name| (it, name))) else {
-                continue;
-            };
-            peer.endpoint = known.get(&name).map(|address| {
-                self.endpoints.insert(name, *address);
-                written(*address)
-            });
-            if peer.endpoint.is_none() {
-                late.push(Late(peer.public_key, endpoint));
+            let Some(endpoint) = peer.endpoint.clone() else { continue };
+            if let Some(name) = name(&endpoint) {
+                peer.endpoint = known.get(&name).map(|address| {
+                    self.endpoints.insert(name, *address);
+                    written(*address)
+                });
+            }
+            let is_unchanged = before.get(&peer.public_key).is_some_and(|before| *before == endpoint.to_string());
+            match peer.endpoint.clone() {
+                None => left_out.unknown.push(Late(peer.public_key, endpoint)),
+                Some(address) if is_unchanged => {
+                    peer.endpoint = None;
+                    left_out.unchanged.push(Late(peer.public_key, address));
+                }
+                Some(_) => {}
             }
         }
         self.apply(stage)?;
-        Ok(late)
+        Ok(left_out)
+    }
+
+    /// Sets those endpoints that were left out for being unchanged, where the device knows nothing better.
+    pub fn apply_unchanged(&self, mut unchanged: Vec<Late>) -> Result<(), ConfigureError> {
+        if unchanged.is_empty() {
+            return Ok(());
+        }
+        let device = client::get_openly(&self.interface)?;
+        let somewhere: HashSet<PublicKey> =
+            device.peers.iter().filter(|peer| peer.endpoint.is_some()).map(|peer| peer.public_key).collect();
+        unchanged.retain(|Late(key, _)| !somewhere.contains(key));
+        let at = |Late(key, endpoint): Late| PeerChange {
+            endpoint: Resolver::literal(&endpoint),
+            update_only: true,
+            ..PeerChange::new(key)
+        };
+        let peers: Vec<PeerChange> = unchanged.into_iter().map(at).collect();
+        Ok(client::set(&self.interface, &DeviceChange { peers, ..DeviceChange::default() })?)
     }
 
     /// Asks for the names that were not known, when the rest of the device works.
