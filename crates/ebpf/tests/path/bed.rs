@@ -1,17 +1,20 @@
 //! A test bed for the data path's programs: a host in a namespace with a TUN, a cable, and the programs attached to both; the maps are written as
 //! the daemon would.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use lab::{Namespace, Port, wait_until};
+use lab::{Gso, Link, Namespace, Port, wait_until};
 use libbpf_rs::libbpf_sys::bpf_insn;
 use libbpf_rs::{
     MapCore, MapFlags, MapHandle, Object, ObjectBuilder, TC_EGRESS, TC_INGRESS, TcHookBuilder, Xdp, XdpFlags,
 };
 use linux::tun::{Offloads, Tun};
+
+use crate::wire::Sockets;
 
 /// The longest that anything here may take.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -131,6 +134,18 @@ pub struct Session {
     pub peer: u32,
 }
 
+/// A session of the peer in slot 0, which this host began.
+pub const KEYS: Session = Session {
+    slot: 3,
+    epoch: 5,
+    local: 0x1111_0001,
+    remote: 0x2222_0002,
+    send: [7; 32],
+    receive: [9; 32],
+    initiator: true,
+    peer: 0,
+};
+
 impl Session {
     pub fn reference(&self) -> u64 {
         u64::from(self.slot) << 32 | u64::from(self.epoch)
@@ -237,6 +252,19 @@ impl Loaded {
         });
         let told = names.map(|name| (name, self.count(name))).filter(|(_, count)| *count > 0);
         told.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The kinds of what the daemon was told since it was asked last.
+    pub fn events(&self) -> Vec<u32> {
+        let (ring, told) = (self.map("events"), RefCell::new(Vec::new()));
+        let mut builder = libbpf_rs::RingBufferBuilder::new();
+        let take = |bytes: &[u8]| {
+            told.borrow_mut().push(u32::from_ne_bytes(bytes[..4].try_into().unwrap()));
+            0
+        };
+        builder.add(&ring, take).unwrap();
+        builder.build().unwrap().consume().unwrap();
+        told.into_inner()
     }
 
     /// tx_bytes, rx_bytes, tx_packets, rx_packets of a peer.
@@ -429,6 +457,37 @@ impl Host {
         wait_until(name, LIMIT, || self.loaded.count(name) >= at_least)
             .unwrap_or_else(|error| panic!("{error}; counted: {}", self.loaded.counts()));
     }
+}
+
+/// A host that has [`KEYS`], and at the other end of its cable its peer, which is a socket.
+pub struct Scene {
+    pub host: Host,
+    pub theirs: Sockets,
+    pub link: Link,
+    /// The family outside.
+    pub v6: bool,
+}
+
+impl Scene {
+    pub fn new(v6: bool, xdp: bool, offloads: Offloads, limits: Limits<'_>) -> Scene {
+        let (left, right) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+        let link = Link::new(&left, &right, Gso::Off).unwrap();
+        let host = Host::new(&link.left, 1, offloads, limits, xdp);
+        host.meet(&link.right, v6, 2, Some(&KEYS));
+        Scene { host, theirs: Sockets::bind(&right, PORT), link, v6 }
+    }
+
+    /// Where the host listens.
+    pub fn here(&self) -> SocketAddr {
+        let Port { v4, v6, .. } = &self.link.left;
+        SocketAddr::new(if self.v6 { (*v6).into() } else { (*v4).into() }, PORT)
+    }
+}
+
+/// A user's address inside, on the host of this number.
+pub fn user(number: u8, v6: bool) -> SocketAddr {
+    let ip: IpAddr = if v6 { format!("2001:db8::{number}").parse().unwrap() } else { [192, 0, 2, number].into() };
+    SocketAddr::new(ip, 7000)
 }
 
 /// Index and link address of a port.

@@ -1,65 +1,52 @@
 //! The way out: the kernel's own packets, and some made by hand, sealed by the programs and opened by `ring`.
 
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
+use std::ops::Deref;
 use std::time::Duration;
 
 use lab::capture::Capture;
-use lab::{Gso, Link, Namespace};
 use linux::tun::Offloads;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with};
 
-use crate::bed::{Host, LIMIT, Limits, MTU, PORT, Session, ledger, peer};
+use crate::bed::{self, KEYS, LIMIT, Limits, MTU, PORT, Session, ledger, peer};
 use crate::wire::{Sockets, checksums_are_right, ip_packet, open, padded, seal, tcp_packet, udp_packet};
 
-const KEYS: Session = Session {
-    slot: 2,
-    epoch: 1,
-    local: 0x1111_0001,
-    remote: 0x2222_0002,
-    send: [7; 32],
-    receive: [9; 32],
-    initiator: true,
-    peer: 0,
-};
-
 struct Scene {
-    host: Host,
-    theirs: Sockets,
+    at: bed::Scene,
     /// A user's sockets, behind the interface.
     user: Sockets,
     capture: Capture,
-    v6: bool,
-    link: Link,
+}
+
+impl Deref for Scene {
+    type Target = bed::Scene;
+
+    fn deref(&self) -> &bed::Scene {
+        &self.at
+    }
 }
 
 fn there(v6: bool) -> SocketAddr {
-    let ip: IpAddr = if v6 { "2001:db8::2".parse().unwrap() } else { [192, 0, 2, 2].into() };
-    SocketAddr::new(ip, 7000)
+    bed::user(2, v6)
 }
 
 fn here(v6: bool) -> SocketAddr {
-    let ip: IpAddr = if v6 { "2001:db8::1".parse().unwrap() } else { [192, 0, 2, 1].into() };
-    SocketAddr::new(ip, 7000)
+    bed::user(1, v6)
 }
 
 impl Scene {
     fn new(v6: bool, offloads: Offloads, limits: Limits<'_>) -> Scene {
-        let (left, right) = (Namespace::new().unwrap(), Namespace::new().unwrap());
-        let link = Link::new(&left, &right, Gso::Off).unwrap();
-        let host = Host::new(&link.left, 1, offloads, limits, false);
-        host.meet(&link.right, v6, 2, Some(&KEYS));
-        let (theirs, user) = (Sockets::bind(&right, PORT), Sockets::bind(&left, 7000));
-        let capture = Capture::start(&right).unwrap();
-        Scene { host, theirs, user, capture, v6, link }
+        let at = bed::Scene::new(v6, false, offloads, limits);
+        let (user, capture) = (Sockets::bind(&at.link.left.namespace, 7000), Capture::start(&at.link.right.namespace));
+        Scene { at, user, capture: capture.unwrap() }
     }
 
     /// The next sealed packet: its counter and what it holds, padding and all. What lies around it is right.
     fn sealed(&self) -> (u64, Vec<u8>, u8) {
         let (message, received) =
             self.theirs.receive(self.v6, LIMIT).unwrap_or_else(|| panic!("nothing: {}", self.host.loaded.counts()));
-        let from = if self.v6 { self.host.port.v6.into() } else { IpAddr::from(self.host.port.v4) };
-        assert_eq!(received.from, SocketAddr::new(from, PORT));
+        assert_eq!(received.from, self.at.here());
         let (index, counter, text) = open(&KEYS.send, &message).unwrap();
         assert_eq!(index, KEYS.remote);
         (counter, text, received.ecn)
@@ -192,11 +179,7 @@ fn what_cannot_be_taken_reaches_the_daemon_as_it_is() {
     loaded.set("peers", &0u32.to_ne_bytes(), &whole);
 
     // The peer's own endpoint, routed into the tunnel.
-    let looped = udp_packet(here(false), SocketAddr::new(scene.link.right.v4.into(), PORT), 0, &[3; 50]);
     loaded.allow(scene.link.right.v4.into(), 32, 0);
-    scene.host.port.namespace.ip(&["route", "add", "172.31.255.1/32", "dev", "wg0"]).unwrap();
-    let mut way = looped.clone();
-    way[16..20].copy_from_slice(&looped[16..20]);
     scene.host.port.namespace.ip(&["route", "add", &format!("{}/32", scene.link.right.v4), "dev", "wg0"]).unwrap();
     let before = loaded.count("WL_LEFT_PATH");
     scene.user.send(SocketAddr::new(scene.link.right.v4.into(), PORT), 0, &[3; 50], None);
@@ -270,8 +253,7 @@ fn streams_are_cut() {
         let data: Vec<u8> = (0..200_000u32).map(|i| (i / 7) as u8).collect();
         let head = if inner { 40 } else { 20 };
         let to = SocketAddr::new(there(inner).ip(), 80);
-        let us = if scene.v6 { scene.host.port.v6.into() } else { IpAddr::from(scene.host.port.v4) };
-        let us = SocketAddr::new(us, PORT);
+        let us = scene.at.here();
         let namespace = scene.host.port.namespace.clone();
         let (mut cut, mut fin) = (0, false);
         std::thread::scope(|scope| {
@@ -351,17 +333,7 @@ fn a_session_that_sends_asks_for_the_next_once() {
         scene.inject(&ip_packet(here(false).ip(), there(false).ip(), 0, 253, &[1; 10]));
         scene.sealed();
     }
-    let ring = scene.host.loaded.map("events");
-    let events = std::cell::RefCell::new(Vec::new());
-    let mut builder = libbpf_rs::RingBufferBuilder::new();
-    builder
-        .add(&ring, |bytes: &[u8]| {
-            events.borrow_mut().push(u32::from_ne_bytes(bytes[..4].try_into().unwrap()));
-            0
-        })
-        .unwrap();
-    builder.build().unwrap().consume().unwrap();
-    assert_eq!(*events.borrow(), [1, 2], "activity, for the answer that is awaited, and a rekey");
+    assert_eq!(scene.host.loaded.events(), [1, 2], "activity, for the answer that is awaited, and a rekey");
     assert_eq!(scene.host.loaded.field32("ledgers", KEYS.slot, ledger::REKEY_ON_SEND), 1);
 }
 

@@ -1,52 +1,40 @@
 //! The way in: messages that `ring` has sealed, from a plain socket at the other end of the cable.
 
-use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::time::Duration;
 
-use lab::{Gso, Link, Namespace};
 use libbpf_rs::{MapCore, MapFlags};
 use linux::tun::Offloads;
 
-use crate::bed::{Bytes, Host, LIMIT, Limits, Loaded, MTU, PORT, Session, ledger, peer, push_vlan};
+use crate::bed::{self, Bytes, KEYS, LIMIT, Limits, Loaded, MTU, PORT, ledger, peer, push_vlan, user};
 use crate::wire::{Observer, Sockets, padded, seal, udp_packet};
 
 /// Where `policy` is in a `struct wl_device`, and where `number`.
 const POLICY_AT: usize = 40;
 const NUMBER_AT: usize = 20;
 
-const KEYS: Session = Session {
-    slot: 3,
-    epoch: 5,
-    local: 0x1111_0001,
-    remote: 0x2222_0002,
-    send: [7; 32],
-    receive: [9; 32],
-    initiator: true,
-    peer: 0,
-};
-
-/// A host with programs, and the other end with a socket.
 struct Scene {
-    host: Host,
-    theirs: Sockets,
+    at: bed::Scene,
     /// What the programs leave comes here, as it would to the daemon.
     daemon: Sockets,
     observer: Observer,
     /// To whom the inner packets are, so that no ICMP error answers them.
-    _user: Sockets,
-    v6: bool,
-    _link: Link,
+    user: Sockets,
+}
+
+impl Deref for Scene {
+    type Target = bed::Scene;
+
+    fn deref(&self) -> &bed::Scene {
+        &self.at
+    }
 }
 
 impl Scene {
     fn new(v6: bool, xdp: bool, limits: Limits<'_>) -> Scene {
-        let (left, right) = (Namespace::new().unwrap(), Namespace::new().unwrap());
-        let link = Link::new(&left, &right, Gso::Off).unwrap();
-        let host = Host::new(&link.left, 1, Offloads::default(), limits, xdp);
-        host.meet(&link.right, v6, 2, Some(&KEYS));
-        let (theirs, daemon) = (Sockets::bind(&right, PORT), Sockets::bind(&left, PORT));
-        let user = Sockets::bind(&left, 7000);
-        Scene { theirs, daemon, observer: Observer::new(&left), _user: user, v6, host, _link: link }
+        let at = bed::Scene::new(v6, xdp, Offloads::default(), limits);
+        let host = &at.link.left.namespace;
+        Scene { daemon: Sockets::bind(host, PORT), observer: Observer::new(host), user: Sockets::bind(host, 7000), at }
     }
 
     /// All four kinds of carrier.
@@ -54,11 +42,6 @@ impl Scene {
         for (v6, xdp) in [(false, false), (true, false), (false, true), (true, true)] {
             test(Scene::new(v6, xdp, &[]));
         }
-    }
-
-    fn here(&self) -> SocketAddr {
-        let port = &self.host.port;
-        SocketAddr::new(if self.v6 { port.v6.into() } else { port.v4.into() }, PORT)
     }
 
     fn send(&self, message: &[u8]) {
@@ -87,13 +70,8 @@ impl Scene {
     }
 }
 
-fn there(last: u8, v6: bool) -> SocketAddr {
-    let ip: IpAddr = if v6 { format!("2001:db8::{last}").parse().unwrap() } else { [192, 0, 2, last].into() };
-    SocketAddr::new(ip, 7000)
-}
-
 fn inner(v6: bool, class: u8, payload: &[u8]) -> Vec<u8> {
-    udp_packet(there(2, v6), there(1, v6), class, payload)
+    udp_packet(user(2, v6), user(1, v6), class, payload)
 }
 
 #[test]
@@ -198,7 +176,7 @@ fn what_is_not_authentic_changes_nothing() {
 fn the_inner_source_has_to_be_the_peers() {
     Scene::each(|scene| {
         for v6 in [false, true] {
-            let spoofed = udp_packet(there(9, v6), there(1, v6), 0, b"not mine");
+            let spoofed = udp_packet(user(9, v6), user(1, v6), 0, b"not mine");
             let n = u64::from(v6);
             scene.counts("spoofed", "WL_DROP_SOURCE", &seal(&KEYS.receive, KEYS.local, n, &padded(&spoofed)));
             // It was the peer who sent it all the same.
@@ -208,7 +186,7 @@ fn the_inner_source_has_to_be_the_peers() {
         // Another peer's, and one that the programs do not serve.
         for owner in [1, u32::MAX] {
             scene.host.loaded.allow([192, 0, 2, 9].into(), 32, owner);
-            let spoofed = padded(&udp_packet(there(9, false), there(1, false), 0, b"not mine"));
+            let spoofed = padded(&udp_packet(user(9, false), user(1, false), 0, b"not mine"));
             scene.counts(
                 "another's",
                 "WL_DROP_SOURCE",
@@ -284,7 +262,7 @@ fn what_the_programs_do_not_take_comes_to_the_daemon_as_it_is() {
             loaded.poke("ledgers", KEYS.slot, ledger::CREATED, &created.to_ne_bytes());
         }
         // From another port.
-        let elsewhere = Sockets::bind(&scene._link.right.namespace, PORT + 1);
+        let elsewhere = Sockets::bind(&scene.link.right.namespace, PORT + 1);
         elsewhere.send(scene.here(), 0, &message, None);
         scene.host.wait_count("WL_LEFT_ROAMED", 1);
         assert_eq!(scene.daemon.receive(scene.v6, LIMIT).unwrap().0, message);
@@ -320,29 +298,18 @@ fn congestion_on_the_way_is_carried_in() {
 #[test]
 fn a_session_that_only_receives_asks_for_the_next_once() {
     let scene = Scene::new(false, false, &[("wl_rekey_on_receive_after", 1)]);
-    let ring = scene.host.loaded.map("events");
-    let events = std::cell::RefCell::new(Vec::new());
-    let mut builder = libbpf_rs::RingBufferBuilder::new();
-    builder
-        .add(&ring, |bytes: &[u8]| {
-            events.borrow_mut().push(u32::from_ne_bytes(bytes[..4].try_into().unwrap()));
-            0
-        })
-        .unwrap();
-    let ring = builder.build().unwrap();
     for n in 0..3 {
         scene.send_inner(n, &padded(&inner(false, 0, b"received")));
     }
     scene.host.wait_count("WL_OPENED", 3);
-    ring.consume().unwrap();
-    assert_eq!(*events.borrow(), [1, 2], "activity, for the answer that is owed, and a rekey");
+    assert_eq!(scene.host.loaded.events(), [1, 2], "activity, for the answer that is owed, and a rekey");
     assert_eq!(scene.host.loaded.field32("ledgers", KEYS.slot, ledger::REKEY_ON_RECEIVE), 1);
 }
 
 /// Has the other end send to this link address of ours.
 fn lead(scene: &Scene, mac: [u8; 6]) {
     let mac: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (right, here) = (&scene._link.right, scene.here().ip().to_string());
+    let (right, here) = (&scene.link.right, scene.here().ip().to_string());
     let add = ["neigh", "replace", &here, "lladdr", &mac.join(":"), "nud", "permanent", "dev", &right.interface];
     right.namespace.ip(&add).unwrap();
 }
@@ -376,7 +343,7 @@ fn what_was_opened_for_another_interface_does_not_pass_for_plain() {
             scene.send_inner(counter, &padded(&inner(v6, 0, text)));
             host.wait_count("WL_OPENED", counter + 1);
         };
-        let receive = || scene._user.receive(v6, LIMIT).unwrap().0;
+        let receive = || scene.user.receive(v6, LIMIT).unwrap().0;
         // The program at TC finds that the interface is another one by now: the packet is nobody's.
         let later = Loaded::new(&[]);
         later.device(host.tun.index + 1, MTU);
@@ -396,12 +363,12 @@ fn what_was_opened_for_another_interface_does_not_pass_for_plain() {
 #[test]
 fn the_tag_of_a_vlan_that_the_driver_put_aside_stays_outside() {
     let scene = Scene::new(false, true, &[]);
-    let right = &scene._link.right;
+    let right = &scene.link.right;
     lead(&scene, scene.host.mac);
     // Whatever leaves the other end is of VLAN 10; a veth leaves the tag beside the frame.
-    push_vlan(&right.namespace, crate::bed::link_of(right).0, 10);
+    push_vlan(&right.namespace, bed::link_of(right).0, 10);
     let packet = inner(false, 0, b"tagged");
     scene.send_inner(0, &padded(&packet));
     scene.observer.expect("the packet", &packet);
-    assert_eq!(scene._user.receive(false, LIMIT).unwrap().0, b"tagged");
+    assert_eq!(scene.user.receive(false, LIMIT).unwrap().0, b"tagged");
 }

@@ -2,24 +2,12 @@
 
 use std::collections::HashSet;
 
-use lab::{Gso, Link, Namespace};
 use linux::tun::Offloads;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::bed::{Host, LIMIT, Limits, PORT, Session, ledger};
-use crate::wire::{Sockets, seal};
-
-const KEYS: Session = Session {
-    slot: 7,
-    epoch: 9,
-    local: 0x1111_0001,
-    remote: 0x2222_0002,
-    send: [7; 32],
-    receive: [9; 32],
-    initiator: true,
-    peer: 0,
-};
+use crate::bed::{self, KEYS, LIMIT, ledger};
+use crate::wire::seal;
 
 /// REJECT_AFTER_MESSAGES.
 const LIMIT_OF_COUNTERS: u64 = u64::MAX - (1 << 13);
@@ -42,35 +30,29 @@ impl Rule {
 }
 
 struct Scene {
-    host: Host,
-    theirs: Sockets,
-    link: Link,
+    at: bed::Scene,
     seen: u64,
 }
 
 impl Scene {
-    fn new(limits: Limits<'_>) -> Scene {
-        let (left, right) = (Namespace::new().unwrap(), Namespace::new().unwrap());
-        let link = Link::new(&left, &right, Gso::Off).unwrap();
-        let host = Host::new(&link.left, 1, Offloads::default(), limits, false);
-        host.meet(&link.right, false, 2, Some(&KEYS));
-        Scene { theirs: Sockets::bind(&right, PORT), host, link, seen: 0 }
+    fn new() -> Scene {
+        Scene { at: bed::Scene::new(false, false, Offloads::default(), &[]), seen: 0 }
     }
 
     /// Forgets all counters.
     fn fresh(&self) {
-        self.host.loaded.session(&KEYS);
+        self.at.host.loaded.session(&KEYS);
     }
 
     /// Sends keepalives with these counters, in order; how many of them were new.
     fn burst(&mut self, counters: &[u64]) -> u64 {
-        let before = self.host.loaded.count("WL_KEEPALIVE");
+        let before = self.at.host.loaded.count("WL_KEEPALIVE");
         for counter in counters {
             let message = seal(&KEYS.receive, KEYS.local, *counter, &[]);
-            self.theirs.send((self.link.left.v4, PORT).into(), 0, &message, None);
+            self.at.theirs.send(self.at.here(), 0, &message, None);
         }
         self.seen += counters.len() as u64;
-        let loaded = &self.host.loaded;
+        let loaded = &self.at.host.loaded;
         let all = || loaded.count("WL_KEEPALIVE") + loaded.count("WL_DROP_REPLAYED") >= self.seen;
         lab::wait_until("all to be looked at", LIMIT, all).unwrap_or_else(|e| panic!("{e}: {}", loaded.counts()));
         loaded.count("WL_KEEPALIVE") - before
@@ -79,7 +61,7 @@ impl Scene {
 
 #[test]
 fn the_windows_edges() {
-    let mut scene = Scene::new(&[]);
+    let mut scene = Scene::new();
     for (what, counters, new) in [
         ("twice", vec![0, 0], 1),
         ("backwards", (0..50).rev().collect(), 50),
@@ -96,7 +78,7 @@ fn the_windows_edges() {
     ] {
         scene.fresh();
         assert_eq!(scene.burst(&counters), new, "{what}");
-        assert_eq!(scene.host.loaded.field64("ledgers", KEYS.slot, ledger::ARRIVED), new, "{what}");
+        assert_eq!(scene.at.host.loaded.field64("ledgers", KEYS.slot, ledger::ARRIVED), new, "{what}");
     }
 }
 
@@ -124,7 +106,7 @@ fn counters(jumps: bool) -> impl Strategy<Value = Vec<u64>> {
 }
 
 fn check(jumps: bool) {
-    let scene = std::cell::RefCell::new(Scene::new(&[]));
+    let scene = std::cell::RefCell::new(Scene::new());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[5; 32]);
     let config = Config { cases: 60, failure_persistence: None, ..Config::default() };
     let told = TestRunner::new_with_rng(config, rng).run(&counters(jumps), |counters| {
@@ -133,7 +115,7 @@ fn check(jumps: bool) {
         let mut rule = Rule::default();
         let expected = counters.iter().filter(|counter| rule.commit(**counter)).count() as u64;
         let new = scene.burst(&counters);
-        let loaded = &scene.host.loaded;
+        let loaded = &scene.at.host.loaded;
         prop_assert_eq!(loaded.field64("ledgers", KEYS.slot, ledger::ARRIVED), new);
         prop_assert_eq!(loaded.field64("ledgers", KEYS.slot, ledger::RECEIVED_NEXT), rule.next);
         prop_assert!(new == expected || (jumps && new < expected), "{} new, and not {}", new, expected);
