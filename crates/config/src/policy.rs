@@ -19,6 +19,8 @@ use inet::policy::{Action, DCCP, Direction, Limit, Matching, Ports, SCTP, UDP_LI
 use inet::{Cidr, ip};
 use noise::PublicKey;
 
+pub use inet::policy::RuleCount;
+
 use crate::address::{CidrText, digits, parse_cidr};
 use crate::key;
 use crate::value::Quoted;
@@ -35,17 +37,6 @@ pub struct Rule {
     pub matching: Matching,
     /// What becomes of them.
     pub action: Action,
-}
-
-/// How often a rule has taken a packet since it is in force.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RuleCount {
-    /// Packets that it took, whatever became of them.
-    pub packets: u64,
-    /// Their bytes, from the inner IP header on.
-    pub bytes: u64,
-    /// How many of the packets it dropped.
-    pub dropped: u64,
 }
 
 /// What is wrong with a rule.

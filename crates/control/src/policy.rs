@@ -19,10 +19,8 @@ impl Device {
     /// The rules in force, and what each has taken.
     pub(crate) fn policy(&self) -> Vec<(Rule, RuleCount)> {
         let _configuration = self.configuration();
-        let counted =
-            |it: plane::policy::RuleCount| RuleCount { packets: it.packets, bytes: it.bytes, dropped: it.dropped };
         let rules = self.state().policy.clone();
-        rules.into_iter().zip(self.plane.policy().into_iter().map(counted)).collect()
+        rules.into_iter().zip(self.plane.policy()).collect()
     }
 
     /// Peers have come or gone.

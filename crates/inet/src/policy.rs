@@ -40,6 +40,17 @@ pub enum Direction {
     In,
 }
 
+/// How often a rule has taken a packet since it is in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleCount {
+    /// Packets that it took, whatever became of them; a super-packet counts by its segments.
+    pub packets: u64,
+    /// Their bytes, from the inner IP header on.
+    pub bytes: u64,
+    /// How many of the packets it dropped.
+    pub dropped: u64,
+}
+
 /// What the rules see of an inner packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {

@@ -5,6 +5,8 @@
 //! Another data plane that judges packets too lends the words that its limits remember in, so that what is limited is limited
 //! for both together.
 
+pub use inet::policy::RuleCount;
+
 use arc_swap::ArcSwapOption;
 use inet::policy::{Action, Direction, Flow, Matching};
 use noise::{Instant, PeerId};
@@ -33,17 +35,6 @@ pub struct PeerRule {
     pub matching: Matching,
     /// What becomes of them.
     pub action: Action,
-}
-
-/// How often a rule has taken a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RuleCount {
-    /// Packets that it took, whatever became of them; a super-packet counts by its segments.
-    pub packets: u64,
-    /// Their bytes, from the inner IP header on.
-    pub bytes: u64,
-    /// How many of the packets it dropped.
-    pub dropped: u64,
 }
 
 /// The word that a limit remembers in: see [`inet::policy::Limit::admits`].
