@@ -21,6 +21,7 @@ each_engine!(
     what_is_told_is_what_happened_and_holds_no_keys,
     top_shows_what_is_true_and_gives_the_terminal_back,
     top_once_tells_what_moved_within_the_interval,
+    what_is_counted_of_a_peer_is_true_whoever_moved_it,
 );
 
 each_engine_and_mixed!(what_was_lost_on_the_way_is_told);
@@ -381,6 +382,39 @@ fn what_was_lost_on_the_way_is_told() {
     assert_eq!(number(&peer["rx_expected_packets"]) - number(&peer["rx_packets"]), lost, "{peer}");
     let back = &told(left)["peers"][0];
     assert_eq!(back["rx_expected_packets"], back["rx_packets"], "nothing was lost the other way");
+}
+
+fn what_is_counted_of_a_peer_is_true_whoever_moved_it() {
+    /// 1000 bytes and 28 of headers inside, padded to a multiple of 16, and 32 around them.
+    const SEALED: u64 = 1040 + 32;
+    const PINGS: u64 = 50;
+    let tunnel = spec().build().unwrap();
+    let (left, right) = (&tunnel.left, &tunnel.right);
+    check_pings(left, right);
+    said(left, &["attend", &left.daemon.interface, "--metrics", &PORT.to_string()]);
+    let look = || {
+        let (json, text) = (told(left), scrape(left.namespace(), "127.0.0.1"));
+        let (samples, peer) = (parsed(&text), &json["peers"][0]);
+        let metric = |name| sum(&samples, name, &[]) as u64;
+        let moved =
+            [peer["tx_bytes"].clone(), peer["rx_bytes"].clone(), peer["rx_packets"].clone()].map(|it| number(&it));
+        let names =
+            ["wireguard_sent_bytes_total", "wireguard_received_bytes_total", "wireloom_peer_received_packets_total"];
+        assert_eq!(moved, names.map(metric), "JSON and metrics");
+        let listed = left.peer(right).unwrap();
+        assert_eq!([listed.sent, listed.received], [moved[0], moved[1]], "JSON and `wg show`");
+        let taken = if engine() == Engine::Ebpf { left.daemon.taken().unwrap() } else { (0, 0) };
+        (moved, left.counters().unwrap(), taken)
+    };
+    let before = look();
+    let [pings, size] = [PINGS.to_string(), "1000".to_owned()];
+    left.namespace().run("ping", &["-q", "-c", &pings, "-i", "0.01", "-s", &size, &right.v4.to_string()]).unwrap();
+    let after = look();
+    let moved = std::array::from_fn(|n| after.0[n] - before.0[n]);
+    assert_eq!(moved, [PINGS * SEALED, PINGS * SEALED, PINGS]);
+    // The interface's own counters know what the daemon moved, and nothing of what programs did: see docs/ebpf.md.
+    let (interface, taken) = (after.1.since(before.1), (after.2.0 - before.2.0, after.2.1 - before.2.1));
+    assert_eq!((interface.sent_packets + taken.0, interface.received_packets + taken.1), (PINGS, PINGS));
 }
 
 /// A program on a terminal of its own, as script(1) makes one.
