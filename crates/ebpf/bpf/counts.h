@@ -32,7 +32,6 @@ enum wl_count {
 	WL_LEFT_MALFORMED,  /* to our port, and no message or of odd lengths */
 	WL_LEFT_INDEX,	    /* of no session that we know */
 	WL_LEFT_EXPIRED,    /* of a session that may not be received with any more */
-	WL_LEFT_CONFIRM,    /* the session's first message */
 	WL_LEFT_ROAMED,	    /* not from where the peer is known to be */
 	WL_LEFT_COALESCED,  /* several datagrams in one */
 	WL_LEFT_OPENED,	    /* authentic, but not to be handed on from here; the daemon opens it again */

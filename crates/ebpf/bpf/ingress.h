@@ -62,10 +62,6 @@ static __always_inline enum wl_fate wl_look(struct wl_work *w, struct wl_entry *
 		wl_count(WL_LEFT_EXPIRED);
 		return WL_FATE_LEAVE;
 	}
-	if (READ_ONCE(e->ledger->awaits_confirmation)) {
-		wl_count(WL_LEFT_CONFIRM);
-		return WL_FATE_LEAVE;
-	}
 	w->peer = slot = READ_ONCE(e->ledger->peer);
 	e->peer = bpf_map_lookup_elem(&peers, &slot);
 	if (!e->peer || !wl_copy_path(w, e->peer) || w->path.family != w->arrival.family ||
@@ -131,6 +127,7 @@ static __always_inline enum wl_fate wl_receive(struct wl_work *w, struct wl_scra
 		return wl_refuse(WL_LEFT_INDEX, WL_FATE_LEAVE);
 	if (!wl_commit(e->ledger, counter))
 		return wl_refuse(WL_DROP_REPLAYED, WL_FATE_DROP);
+	wl_confirm(w, e->peer, e->ledger);
 	wl_received(w, &e->peer->notes, !len);
 	if (wl_rekey_due_on_receive(w, e->ledger))
 		wl_raise(WL_EVENT_REKEY, slot);

@@ -17,7 +17,7 @@
 
 #include "kernel.h"
 
-#define WL_LAYOUT 1
+#define WL_LAYOUT 2
 
 #define WL_WINDOW_WORDS 512 /* of 32 counters each: more than 8192 + 32, and a power of two, so that the index is a mask */
 #define WL_NONE 0xffffffffu /* no slot; as a value of `allowed*`: a peer that the programs do not serve */
@@ -43,7 +43,7 @@ struct wl_ledger {
 	__u64 created;	     /* ns, CLOCK_BOOTTIME */
 	__u32 epoch;
 	__u32 may_send;		     /* 0: our private key changed */
-	__u32 awaits_confirmation;   /* responder: nothing authentic has come yet; programs leave such a session alone, both ways */
+	__u32 awaits_confirmation;   /* WL_AWAITS: responder, and nothing authentic has come yet; then WL_CONFIRMED, until the daemon knows */
 	__u32 is_initiator;
 	__u32 rekey_asked_on_send;   /* whoever turns it from 0 to 1 raises WL_EVENT_REKEY */
 	__u32 rekey_asked_on_receive;
@@ -124,7 +124,11 @@ struct wl_traffic { /* per CPU, by peer slot; bytes of WireGuard messages, as wg
 /* `limits`, const volatile in .rodata, set by the loader (shorter in tests): */
 /* wl_reject_after_time, wl_rekey_after_time, wl_rekey_on_receive_after (ns), wl_rekey_after_messages, wl_reject_after_messages */
 
-enum wl_event_kind { WL_EVENT_ACTIVITY = 1, WL_EVENT_REKEY = 2 };
+/* What `awaits_confirmation` says, or 0. */
+enum wl_confirmation { WL_AWAITS = 1, WL_CONFIRMED = 2 };
+
+/* The number in an event is a peer's slot, but in the last that of a session. */
+enum wl_event_kind { WL_EVENT_ACTIVITY = 1, WL_EVENT_REKEY = 2, WL_EVENT_CONFIRMED = 3 };
 struct wl_event { /* ring buffer `events` */
 	__u32 kind;
 	__u32 peer; /* slot */

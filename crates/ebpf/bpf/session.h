@@ -39,7 +39,7 @@ static __always_inline __u64 wl_age(const struct wl_work *w, const struct wl_led
 	return w->now > created ? w->now - created : 0;
 }
 
-/* Whether it may be received with; what the daemon has to see first (the first message of a responder's session) aside. */
+/* Whether it may be received with. */
 static __always_inline bool wl_young(const struct wl_work *w, const struct wl_ledger *ledger)
 {
 	return wl_age(w, ledger) < wl_reject_after_time;
@@ -50,7 +50,7 @@ static __always_inline bool wl_may_send(const struct wl_work *w, const struct wl
 {
 	__u64 next = READ_ONCE(ledger->next_counter);
 
-	return wl_young(w, ledger) && READ_ONCE(ledger->may_send) && !READ_ONCE(ledger->awaits_confirmation) &&
+	return wl_young(w, ledger) && READ_ONCE(ledger->may_send) && READ_ONCE(ledger->awaits_confirmation) != WL_AWAITS &&
 	       next < wl_reject_after_messages && wl_reject_after_messages - next >= n;
 }
 
@@ -114,6 +114,20 @@ static __always_inline void wl_raise(__u32 kind, __u32 peer)
 
 	/* A ring that is full has a daemon that will look at all peers (engine/events.rs). */
 	bpf_ringbuf_output(&events, &event, sizeof(event), 0);
+}
+
+/*
+ * A message has proved that the initiator has the keys: from here on we send with them, as what it has sent with before may be gone by now. That
+ * is done here, and the daemon told, since there may be none at the moment: the initiator uses no other session from its first message on.
+ */
+static __always_inline void wl_confirm(struct wl_work *w, struct wl_peer *peer, struct wl_ledger *ledger)
+{
+	if (READ_ONCE(ledger->awaits_confirmation) != WL_AWAITS ||
+	    __sync_val_compare_and_swap(&ledger->awaits_confirmation, WL_AWAITS, WL_CONFIRMED) != WL_AWAITS)
+		return;
+	if (READ_ONCE(ledger->may_send) && READ_ONCE(ledger->epoch) == w->epoch)
+		WRITE_ONCE(peer->current, (__u64)w->slot << 32 | w->epoch);
+	wl_raise(WL_EVENT_CONFIRMED, w->slot);
 }
 
 #endif

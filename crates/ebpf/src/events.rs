@@ -25,6 +25,8 @@ pub enum Told {
     Activity(u32),
     /// The session of the peer of this slot is due.
     Rekey(u32),
+    /// The session of this slot was used by its initiator for the first time.
+    Confirmed(u32),
     /// More was to be told than the ring holds: look at everybody.
     Lost,
 }
@@ -89,6 +91,7 @@ impl Ring {
                 match word(0) {
                     1 => Some(Told::Activity(word(4))),
                     2 => Some(Told::Rekey(word(4))),
+                    3 => Some(Told::Confirmed(word(4))),
                     _ => None,
                 }
             });

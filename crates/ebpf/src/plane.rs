@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use inet::{Cidr, Endpoint, Source};
@@ -69,6 +69,8 @@ pub struct Plane {
     allowed: Mutex<Allowed>,
     /// Rules that were set while the maps are as another process left them. They are given to the programs with all else.
     rules: Mutex<Option<Vec<PeerRule>>>,
+    /// Sessions of which the first message may come to the programs, by slot.
+    awaiting: Mutex<HashMap<u32, Weak<Session>>>,
     /// One of those that we send by, to ask for its mark.
     socket: Mutex<Option<Socket>>,
     /// Whether what another process left is ours by now.
@@ -127,6 +129,7 @@ impl Plane {
             keeper: Mutex::new(Some(thread)),
             allowed: Mutex::default(),
             rules: Mutex::default(),
+            awaiting: Mutex::default(),
             socket: Mutex::default(),
             claim,
         })
@@ -223,15 +226,32 @@ impl Plane {
         match told {
             Told::Activity(slot) => self.store.peer_at(slot).map(PlaneEvent::Activity),
             Told::Rekey(slot) => self.store.peer_at(slot).map(PlaneEvent::RekeyDue),
+            Told::Confirmed(slot) => self.confirmed(slot).map(PlaneEvent::SessionConfirmed),
             Told::Lost => {
                 log::warn!("the eBPF programs had more to tell than there was room for: all peers are looked at");
                 let mut pending = lock(&self.pending);
                 for (peer, _) in self.store.peers() {
                     pending.extend([PlaneEvent::Activity(peer), PlaneEvent::RekeyDue(peer)]);
                 }
+                let slots: Vec<u32> = lock(&self.awaiting).keys().copied().collect();
+                pending.extend(
+                    slots.into_iter().filter_map(|slot| self.confirmed(slot)).map(PlaneEvent::SessionConfirmed),
+                );
                 pending.pop_front()
             }
         }
+    }
+
+    /// The session of this slot, if a program has confirmed it and nobody has heard of that yet.
+    fn confirmed(&self, slot: u32) -> Option<Arc<Session>> {
+        let mut awaiting = lock(&self.awaiting);
+        let session = awaiting.get(&slot)?.upgrade();
+        if session.as_ref().is_some_and(|session| session.awaits_confirmation()) {
+            // It is another one that has the slot by now.
+            return None;
+        }
+        awaiting.remove(&slot);
+        session.filter(|session| session.confirm())
     }
 }
 
@@ -361,6 +381,11 @@ impl DataPlane for Plane {
 
     fn install_session(&self, session: Arc<Session>) {
         self.userspace.install_session(session.clone());
+        if let Some(lent) = session.ledger()
+            && session.awaits_confirmation()
+        {
+            lock(&self.awaiting).insert(lent.slot(), Arc::downgrade(&session));
+        }
         self.store.begin(&session);
     }
 
@@ -376,6 +401,7 @@ impl DataPlane for Plane {
 
     fn retire_session(&self, session: &Session) {
         if let Some(lent) = session.ledger() {
+            lock(&self.awaiting).remove(&lent.slot());
             self.store.end(lent.slot());
         }
         self.userspace.retire_session(session);

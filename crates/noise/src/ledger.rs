@@ -29,7 +29,7 @@ pub(crate) struct Facts {
     pub epoch: AtomicU32,
     /// 0: our private key changed.
     pub may_send: AtomicU32,
-    /// 1: we are the responder, and nothing authentic has come yet.
+    /// 1: we are the responder, and nothing authentic has come yet. 2: who lent the memory has seen the first, and we have not heard of it.
     pub awaits_confirmation: AtomicU32,
     /// 1: we began the handshake.
     pub is_initiator: AtomicU32,

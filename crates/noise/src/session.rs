@@ -116,8 +116,9 @@ impl Session {
     pub(crate) fn adopt(peer: PeerId, ledger: Lent<Ledger>, keys: [SharedSecret; 2]) -> Self {
         let facts = &ledger.as_ref().facts;
         let beginning = facts.beginning();
-        // Whoever has asked for the next session is gone.
+        // Whoever has asked for the next session is gone, and who was to hear that this one is confirmed.
         facts.let_rekey_be_asked();
+        let _ = facts.awaits_confirmation.compare_exchange(2, 0, Ordering::AcqRel, Ordering::Relaxed);
         let [sending, receiving] = keys.clone();
         Self::with(peer, &beginning, [&sending, &receiving], Books::Lent { ledger, keys: Box::new(keys) })
     }
@@ -298,8 +299,8 @@ impl Session {
     }
 
     /// Whether it is the responder's, and the initiator has not shown yet that it has the keys.
-    pub(crate) fn awaits_confirmation(&self) -> bool {
-        self.facts().awaits_confirmation.load(Ordering::Acquire) != 0
+    pub fn awaits_confirmation(&self) -> bool {
+        self.facts().awaits_confirmation.load(Ordering::Acquire) == 1
     }
 
     /// After sending: whether a new session should be asked for. True once per session, when its counter has reached

@@ -44,6 +44,9 @@ pub fn place(name: &str) -> u32 {
     names.enumerate().find(|(_, it)| *it == name).unwrap_or_else(|| panic!("no count {name}")).0 as u32
 }
 
+/// `WL_LAYOUT`; programs over maps of another one do nothing.
+const LAYOUT: u32 = 2;
+
 /// Bytes of a struct of `layout.h`, written field by field.
 #[derive(Default)]
 pub struct Bytes(pub Vec<u8>);
@@ -243,6 +246,21 @@ impl Loaded {
         values.iter().map(|value| u64::from_ne_bytes(value[..8].try_into().unwrap())).sum()
     }
 
+    /// What the programs have told since they were last asked: the kind, and a slot.
+    pub fn events(&self) -> Vec<[u32; 2]> {
+        let (ring, events) = (self.map("events"), std::cell::RefCell::new(Vec::new()));
+        let mut builder = libbpf_rs::RingBufferBuilder::new();
+        let word = |bytes: &[u8], at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+        builder
+            .add(&ring, |bytes: &[u8]| {
+                events.borrow_mut().push([word(bytes, 0), word(bytes, 4)]);
+                0
+            })
+            .unwrap();
+        builder.build().unwrap().consume().unwrap();
+        events.take()
+    }
+
     /// All that was counted, for messages.
     pub fn counts(&self) -> String {
         let (_, names) = COUNTS.split_once("enum wl_count {").unwrap();
@@ -276,7 +294,7 @@ impl Loaded {
     }
 
     pub fn device(&self, inner: u32, mtu: u32) {
-        let bytes = Bytes::default().u32(1).u32(1).u32(inner).u32(mtu).be16(PORT).zeros(48);
+        let bytes = Bytes::default().u32(LAYOUT).u32(1).u32(inner).u32(mtu).be16(PORT).zeros(48);
         self.set("device", &0u32.to_ne_bytes(), &bytes.0);
     }
 

@@ -243,10 +243,6 @@ fn what_the_programs_do_not_take_comes_to_the_daemon_as_it_is() {
         scene.left("reserved bytes", "WL_LEFT_MALFORMED", &reserved);
         scene.left("too short", "WL_LEFT_MALFORMED", &message[..31]);
         let loaded = &scene.host.loaded;
-        // A responder's first.
-        loaded.poke("ledgers", KEYS.slot, ledger::AWAITS_CONFIRMATION, &1u32.to_ne_bytes());
-        scene.left("the first", "WL_LEFT_CONFIRM", &message);
-        loaded.poke("ledgers", KEYS.slot, ledger::AWAITS_CONFIRMATION, &0u32.to_ne_bytes());
         // An ended session, and one of another epoch.
         for epoch in [KEYS.epoch + 1, KEYS.epoch + 2] {
             loaded.poke("ledgers", KEYS.slot, ledger::EPOCH, &epoch.to_ne_bytes());
@@ -270,6 +266,37 @@ fn what_the_programs_do_not_take_comes_to_the_daemon_as_it_is() {
         scene.send(&message);
         scene.host.wait_count("WL_OPENED", 1);
         assert!(scene.daemon.receive(scene.v6, Duration::ZERO).is_none());
+    });
+}
+
+#[test]
+fn the_first_message_confirms_a_responders_session() {
+    Scene::each(|scene| {
+        let loaded = &scene.host.loaded;
+        let awaits = || loaded.field32("ledgers", KEYS.slot, ledger::AWAITS_CONFIRMATION);
+        let current = || loaded.field64("peers", 0, peer::CURRENT);
+        loaded.poke("ledgers", KEYS.slot, ledger::AWAITS_CONFIRMATION, &1u32.to_ne_bytes());
+        loaded.poke("peers", 0, peer::CURRENT, &0u64.to_ne_bytes());
+        let message = |counter| seal(&KEYS.receive, KEYS.local, counter, &padded(&inner(false, 0, b"first")));
+        // Who has not the keys confirms nothing.
+        let mut forged = message(0);
+        *forged.last_mut().unwrap() ^= 1;
+        scene.counts("forged", "WL_DROP_FORGED", &forged);
+        assert_eq!((awaits(), current()), (1, 0));
+        scene.counts("the first", "WL_OPENED", &message(0));
+        let this = u64::from(KEYS.slot) << 32 | u64::from(KEYS.epoch);
+        assert_eq!((awaits(), current()), (2, this), "and from here on it is sent with");
+        // Once, even where the daemon has chosen another one by now.
+        loaded.poke("peers", 0, peer::CURRENT, &0u64.to_ne_bytes());
+        scene.counts("the second", "WL_OPENED", &message(1));
+        assert_eq!((awaits(), current()), (2, 0));
+        let told = loaded.events();
+        assert_eq!(told.iter().filter(|event| **event == [3, KEYS.slot]).count(), 1, "{told:?}");
+        // Of one that may not be sent with any more it is told, and nothing else.
+        loaded.poke("ledgers", KEYS.slot, ledger::AWAITS_CONFIRMATION, &1u32.to_ne_bytes());
+        loaded.poke("ledgers", KEYS.slot, ledger::MAY_SEND, &0u32.to_ne_bytes());
+        scene.counts("the third", "WL_OPENED", &message(2));
+        assert_eq!((awaits(), current()), (2, 0));
     });
 }
 
