@@ -10,10 +10,11 @@ use lab::traffic::{Service, exchange_tcp};
 use lab::{
     End, Engine, Gso, LabError, Link, Namespace, Outer, Relay, System, Witness, ping, run_checked, wait_for, wait_until,
 };
+use rustix::process::Pid;
 
-use super::carrier::Recorder;
+use super::carrier::{Mark, Recorder};
 use super::kernel::Objects;
-use super::kills::Kill;
+use super::kills::{Kill, Moment};
 use super::pings::Pings;
 use super::stream::Stream;
 use crate::error::Failure;
@@ -114,22 +115,26 @@ impl Bed {
     }
 
     /// Kills a daemon where it stands, starts another one and tells it what the first one had been told.
-    pub fn kill_and_restart(&mut self, kill: Kill) -> Result<(), Failure> {
+    pub fn kill_and_restart(&mut self, mut kill: Kill) -> Result<(), Failure> {
         self.look()?;
-        let end = if kill.left { &mut self.left } else { &mut self.right };
-        let interface = end.daemon.interface.clone();
-        let file = tempfile::NamedTempFile::new().map_err(Failure::io("a temporary file"))?;
-        let text = lab::wg::show_config(&interface)?;
-        std::fs::write(file.path(), text).map_err(Failure::io("a temporary file"))?;
-        let mut command = self.system.command(end.namespace(), &interface)?;
-        if kill.at_handshake {
-            let handshakes = || self.carrier.lock().unwrap_or_else(PoisonError::into_inner).handshakes;
-            let (before, start) = (handshakes(), Instant::now());
-            while handshakes() == before && start.elapsed() < 2 * REKEY {
-                std::thread::sleep(Duration::from_micros(500));
+        let mut texts = Vec::new();
+        for end in [&self.left, &self.right] {
+            texts.push(lab::wg::show_config(&end.daemon.interface)?);
+        }
+        if let Some(Moment { kind, by_killed }) = kill.at {
+            let carrier = || self.carrier.lock().unwrap_or_else(PoisonError::into_inner);
+            let pids = [&self.left, &self.right].map(|end| Pid::from_raw(end.daemon.process.id().cast_signed()));
+            if let [Some(left), Some(right)] = pids {
+                carrier().mark = Some(Mark { pids: [left, right], kind, sender: by_killed });
             }
+            kill.left = wait_for("a handshake to kill in", LIMIT, || Ok(carrier().struck.take()))?;
         }
         let at = self.began.elapsed();
+        let (end, text) = if kill.left { (&mut self.left, &texts[0]) } else { (&mut self.right, &texts[1]) };
+        let interface = end.daemon.interface.clone();
+        let file = tempfile::NamedTempFile::new().map_err(Failure::io("a temporary file"))?;
+        std::fs::write(file.path(), text).map_err(Failure::io("a temporary file"))?;
+        let mut command = self.system.command(end.namespace(), &interface)?;
         self.said += &end.daemon.process.log();
         end.daemon.replace_after_a_crash(kill.pause, &mut command)?;
         run_checked(Command::new("wg").args(["setconf", &interface]).arg(file.path()), LIMIT)?;
@@ -315,7 +320,7 @@ fn place(at: Duration, kills: &[(Duration, Duration, Kill)]) -> String {
         Some((from, to, kill)) => format!(
             "at {seconds:.3} s, where the {} daemon was killed{} at {:.3} s and its successor configured at {:.3} s",
             SIDES[usize::from(!kill.left)],
-            if kill.at_handshake { " in a handshake" } else { "" },
+            kill.at.map_or(String::new(), |at| format!(" in a handshake, {at:?},")),
             from.as_secs_f64(),
             to.as_secs_f64()
         ),
