@@ -232,6 +232,9 @@ fn the_responder_confirms_once_and_the_initiator_never() {
     for responder in both(false) {
         assert!(responder.awaits_confirmation() && responder.confirm());
         assert!(!responder.confirm() && !responder.awaits_confirmation());
+        // What a program has seen is heard of once.
+        responder.facts().awaits_confirmation.store(2, Ordering::Relaxed);
+        assert!(!responder.awaits_confirmation() && responder.confirm() && !responder.confirm());
     }
 }
 
@@ -390,4 +393,8 @@ fn two_that_take_up_a_ledger_agree_about_everything() {
     assert!(!first.may_send(start()) && first.may_receive(start()));
     second.revoke();
     assert!(!first.is_revoked(), "that is each process's own");
+    // A program has seen the first message, and who should have heard of it is gone.
+    first.facts().awaits_confirmation.store(2, Ordering::Relaxed);
+    let third = Session::adopt(PeerId::from_u32(4), lend(), [key(1), key(2)]);
+    assert!(!third.awaits_confirmation() && !third.confirm());
 }
