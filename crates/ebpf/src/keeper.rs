@@ -281,9 +281,11 @@ impl Keeper {
         if let Some(index) = index {
             self.desk.store.maps.device().inner_ifindex.store(index, Ordering::Release);
         }
-        self.underlays.belong_to(index);
+        if found.is_ok() {
+            self.underlays.belong_to(index);
+        }
         self.desk.set(Against::Elsewhere, index.is_none());
-        if !was_here {
+        if !was_here && index.is_some() {
             // Without it no underlay has been given programs.
             self.desk.look_at_all();
         }
@@ -348,6 +350,8 @@ impl Keeper {
                 self.look(peer, &mut interfaces);
             }
             if all {
+                let hops: BTreeSet<_> = self.desk.store.paths().all().map(|(_, path)| path.hop()).collect();
+                self.ways.keep_neighbours(|hop| hops.contains(hop));
                 self.next = Instant::now() + (began.elapsed() * REST).min(REST_MAX);
             }
         }
@@ -366,10 +370,7 @@ impl Keeper {
             return;
         }
         let paths = self.desk.store.paths();
-        let concerned = |path: &Path| {
-            let hop = (path.ifindex, path.gateway.unwrap_or(path.remote.ip()));
-            changes.neighbours.contains(&hop)
-        };
+        let concerned = |path: &Path| changes.neighbours.contains(&path.hop());
         let slots = paths.all().filter(|(_, path)| concerned(path)).map(|(slot, _)| slot);
         due.extend(slots.filter_map(|slot| self.desk.store.peer_at(slot)));
     }

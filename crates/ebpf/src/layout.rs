@@ -126,6 +126,11 @@ fn address(ip: IpAddr) -> [u8; 16] {
 }
 
 impl Path {
+    /// The interface and the address that the packets are handed to.
+    pub fn hop(&self) -> (u32, IpAddr) {
+        (self.ifindex, self.gateway.unwrap_or(self.remote.ip()))
+    }
+
     fn bytes(&self) -> [u8; 4 * PATH_WORDS] {
         let mut bytes = [0; 4 * PATH_WORDS];
         let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);

@@ -21,6 +21,7 @@ use crate::steward::{Kind, Task, obtain, perform};
 use crate::sys::{check, set_int};
 use crate::{netns, tun};
 
+mod hops;
 pub(crate) mod message;
 mod routes;
 mod spread;

@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::hops::Hops;
 use super::message::{LINK, Messages, Request, find, u32_at};
 use super::routes::{ROUTE, RTA_DPORT, RTA_DST, RTA_IP_PROTO, RTA_MARK, RTA_OIF, RTA_SPORT, RTA_SRC, RTMGRP_IPV4_RULE};
 use super::{
@@ -72,7 +73,7 @@ pub struct Changes {
     pub routes: bool,
     /// Interfaces are other ones, or have other settings.
     pub links: bool,
-    /// Neighbours, by their interface and address.
+    /// Neighbours that were asked for, by their interface and address; perhaps some more.
     pub neighbours: Vec<(u32, IpAddr)>,
     /// Interfaces that are no longer in this namespace.
     pub gone: Vec<u32>,
@@ -84,6 +85,7 @@ pub struct Changes {
 #[derive(Debug)]
 pub struct Ways {
     reports: OwnedFd,
+    hops: Hops,
     requests: Requests,
 }
 
@@ -93,7 +95,8 @@ impl Ways {
         let v4 = libc::RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_RULE | libc::RTMGRP_IPV4_IFADDR;
         let groups = v4 | libc::RTMGRP_IPV6_ROUTE | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_LINK | RTMGRP_NEIGH;
         let groups = groups as u32 | 1 << (RTNLGRP_IPV6_RULE - 1);
-        Ok(Ways { reports: socket(groups, libc::SOCK_NONBLOCK)?, requests: Requests::over(open_requests()?) })
+        let reports = socket(groups, libc::SOCK_NONBLOCK)?;
+        Ok(Ways { hops: Hops::none(reports.as_fd())?, reports, requests: Requests::over(open_requests()?) })
     }
 
     /// What has been reported since the last call. Reads some reports; while there are more, the descriptor stays readable.
@@ -156,8 +159,17 @@ impl Ways {
         matches!(self.way(SocketAddr::new(ip, 9), None, None, 0, 0), Ok(None))
     }
 
-    /// The hardware address of a neighbour, as far as it is known.
+    /// Forgets which neighbours were asked for, but for these.
+    pub fn keep_neighbours(&mut self, which: impl Fn(&(u32, IpAddr)) -> bool) {
+        if let Err(error) = self.hops.keep(self.reports.as_fd(), which) {
+            log::debug!("of some neighbours it is told in vain: {error}");
+        }
+    }
+
+    /// The hardware address of a neighbour, as far as it is known. From now on its changes are told.
     pub fn neighbour(&mut self, interface: u32, ip: IpAddr) -> Option<[u8; 6]> {
+        // Before it is asked for, or what happens in between would be missed.
+        self.hops.add(self.reports.as_fd(), (interface, ip)).ok()?;
         let mut header = [0; NEIGHBOUR];
         header[0] = if ip.is_ipv4() { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 };
         header[4..8].copy_from_slice(&interface.to_ne_bytes());
@@ -378,6 +390,19 @@ mod tests {
             ip("neighbour replace 192.0.1.254 lladdr 02:00:00:00:00:99 dev one");
             assert_eq!(ways.changes(), Changes { neighbours: vec![(one, gateway)], ..Changes::default() });
             assert_eq!(ways.neighbour(one, gateway), Some([2, 0, 0, 0, 0, 0x99]));
+            // Of others nothing is heard, nor of one that nobody is interested in any more.
+            ip("neighbour replace 192.0.1.253 lladdr 02:00:00:00:00:97 dev one");
+            ip("neighbour replace 192.0.2.254 lladdr 02:00:00:00:00:96 dev two");
+            ip("neighbour replace fd01::253 lladdr 02:00:00:00:00:95 dev one");
+            assert_eq!(ways.changes(), Changes::default());
+            assert_eq!(ways.neighbour(two, host("192.0.2.254")), Some([2, 0, 0, 0, 0, 0x96]));
+            ways.keep_neighbours(|(interface, _)| *interface == one);
+            ip("neighbour replace 192.0.2.254 lladdr 02:00:00:00:00:94 dev two");
+            assert_eq!(ways.changes(), Changes::default());
+            ip("neighbour del 192.0.1.254 dev one");
+            let told = ways.changes().neighbours;
+            assert!(!told.is_empty() && told.iter().all(|hop| *hop == (one, gateway)), "{told:?}");
+            ip("neighbour replace 192.0.1.254 lladdr 02:00:00:00:00:99 dev one");
             ip("neighbour replace fd01::254 lladdr 02:00:00:00:00:98 dev one");
             assert_eq!(ways.neighbour(one, host("fd01::254")), Some([2, 0, 0, 0, 0, 0x98]));
             while ways.changes() != Changes::default() {}
