@@ -387,7 +387,7 @@ impl Running {
         let programs = match engine {
             Engine::Userspace => None,
             Engine::Ebpf => {
-                if let Err(error) = spread_flows(&tun.name, tun.queues.len()) {
+                if let Err(error) = spread_flows(&queue, tun.queues.len()) {
                     log::info!("packets of a flow may come out of {} in another order: {error}", args.interface);
                 }
                 Some(load_programs(heritage.as_mut())?)
