@@ -50,6 +50,8 @@ pub struct Live {
     /// The time from the start of the first of its processes, or from the making of its first interface, until each tunnel had answered; keys and files had
     /// been made before. What the lab itself takes to start programs is in it.
     pub start_up: Duration,
+    /// The MTU inside the tunnels in bytes: the one that was asked for, if the system can be told it.
+    pub mtu: u32,
     /// What it took.
     pub configuration: Configuration,
     pub(super) pids: [Vec<u32>; 2],
@@ -127,6 +129,22 @@ impl Parts {
             }
         }
         Ok(())
+    }
+}
+
+impl Parts {
+    /// The last lines that each has said.
+    pub(super) fn log(&self) -> String {
+        let of = |part: &Part| {
+            let process = match part {
+                Part::Daemon(daemon) => &daemon.process,
+                Part::Process(process) => process,
+            };
+            let log = process.log();
+            let lines: Vec<&str> = log.lines().collect();
+            format!("--- {} ---\n{}\n", process.name(), lines[lines.len().saturating_sub(20)..].join("\n"))
+        };
+        self.0.iter().map(of).collect()
     }
 }
 

@@ -7,20 +7,26 @@
 mod kernel;
 mod live;
 mod none;
+mod openvpn;
 mod ours;
 mod peers;
+mod strongswan;
 mod wireguard;
 mod works;
 
+use std::env;
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::{LabError, Topology};
 
 pub use kernel::{KernelWireGuard, place_of};
 pub use live::{Configuration, Live};
 pub use none::NoTunnel;
+pub use openvpn::OpenVpn;
 pub use ours::Ours;
 pub use peers::Peer;
+pub use strongswan::{Cipher, Esp, StrongSwan};
 pub use works::Works;
 
 /// What is spoken between the gateways.
@@ -167,6 +173,8 @@ pub fn all() -> Vec<Box<dyn Subject>> {
     boxed(Ours::all())
         .chain(boxed(vec![KernelWireGuard]))
         .chain(boxed(Peer::all()))
+        .chain(boxed(StrongSwan::all()))
+        .chain(boxed(OpenVpn::ALL.to_vec()))
         .chain(boxed(vec![NoTunnel]))
         .collect()
 }
@@ -183,4 +191,14 @@ fn missing(error: LabError, install: &str) -> Missing {
         other => other.to_string().lines().next().unwrap_or_default().to_owned(),
     };
     Missing { what, install: install.to_owned() }
+}
+
+/// Where a program is, in the path or where Debian keeps those of root.
+fn find(program: &str) -> Result<PathBuf, LabError> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+        .ok_or(LabError::Missing { program: program.to_owned(), hint: "`cargo xtask setup` installs it" })
 }

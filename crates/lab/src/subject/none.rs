@@ -35,15 +35,14 @@ impl Subject for NoTunnel {
 
     fn build(&self, works: &mut Works) -> Result<Box<dyn Meter>, LabError> {
         let ports = Side::BOTH.map(|side| works.topology().port(side).clone());
+        works.mtu_is(works.topology().spec.link_mtu);
         works.go();
         for way in works.topology().ways.clone() {
             for (side, port) in Side::BOTH.into_iter().zip(&ports) {
-                let own = format!("{}/24", way.gateway(side));
-                works.ip(side, &["addr", "add", &own, "dev", &port.interface])?;
-                if way.end(side) != way.gateway(side) {
-                    let (far, via) = (way.end(side.other()).to_string(), way.gateway(side.other()).to_string());
-                    works.ip(side, &["route", "add", &far, "via", &via, "dev", &port.interface])?;
-                }
+                let (own, via) = (way.gateway(side).to_string(), works.topology().port(side.other()).v4.to_string());
+                works.ip(side, &["addr", "add", &format!("{own}/32"), "dev", &port.interface])?;
+                let far = way.prefix(side.other());
+                works.ip(side, &["route", "add", &far, "via", &via, "dev", &port.interface, "src", &own])?;
             }
         }
         Ok(Box::new(OneLink))

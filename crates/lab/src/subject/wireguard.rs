@@ -35,7 +35,7 @@ pub(super) fn build(
                 "[Interface]\nPrivateKey = {}\nListenPort = {port}\n\n[Peer]\nPublicKey = {}\nAllowedIPs = {}\nEndpoint = {}:{port}\n",
                 private.trim(),
                 other.public,
-                way.networks(side.other()).join(", "),
+                way.prefix(side.other()),
                 works.topology().port(side.other()).v4,
             );
             let file = works.file(&format!("wg-{}-{}.conf", side.name(), way.number), &text)?;
@@ -44,15 +44,12 @@ pub(super) fn build(
     }
     // The right ends first: they are to be there when the left ones' first messages come.
     files.sort_by_key(|(way, side, _)| (*side == Side::Left, way.number));
-    let mtu = works.topology().spec.mtu.to_string();
     let mut interfaces = Interfaces(vec![String::new(); ways.len()]);
     works.go();
     for (way, side, file) in files {
         let name = interface(works, side)?;
         works.command(side, "wg", &["setconf", &name, &file.to_string_lossy()])?;
-        works.ip(side, &["addr", "add", &format!("{}/24", way.gateway(side)), "dev", &name])?;
-        works.ip(side, &["link", "set", "dev", &name, "mtu", &mtu, "up"])?;
-        works.route(side, way.number, &name)?;
+        works.connect(side, way.number, &name)?;
         // There are no more tunnels than ports.
         let port = u16::try_from(FIRST_PORT + way.number).unwrap_or(u16::MAX);
         wait_until_it_listens(works.topology().gateway(side), &name, port)?;

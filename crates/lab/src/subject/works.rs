@@ -18,13 +18,13 @@ use super::live::{Part, Parts};
 use super::{Configuration, Live, Meter};
 use crate::namespace::scratch_folder;
 use crate::topology::{Side, Topology};
-use crate::{Daemon, LabError, Namespace, Process, System, run_checked};
+use crate::{Daemon, LabError, Namespace, Process, System, run, run_checked, wait_for};
 
 /// How long a command may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// How long it may take until the tunnels answer. A handshake that is lost is repeated after 5 s by most, and emulated or busy machines are slow.
-const ANSWER_LIMIT: u32 = 60;
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// A system being set up.
 pub struct Works {
@@ -36,11 +36,13 @@ pub struct Works {
     step: u32,
     fault: Option<u32>,
     began: Option<Instant>,
+    mtu: u32,
 }
 
 impl Works {
     pub(super) fn new(topology: Topology, fault: Option<u32>) -> Result<Works, LabError> {
         Ok(Works {
+            mtu: topology.spec.mtu,
             parts: Parts::default(),
             topology,
             folder: scratch_folder("a folder for a system under test")?,
@@ -126,6 +128,15 @@ impl Works {
         self.topology.gateway(side).ip(args).map(drop)
     }
 
+    /// Runs `ip` on a gateway for what is the lab's own affair, and no configuration of the system.
+    ///
+    /// # Errors
+    /// What it said.
+    pub fn lab_ip(&mut self, side: Side, args: &[&str]) -> Result<(), LabError> {
+        self.step()?;
+        self.topology.gateway(side).ip(args).map(drop)
+    }
+
     /// Says that keys and files are there and that the time of the start counts from here; what comes later is part of it.
     pub fn go(&mut self) {
         self.began.get_or_insert_with(Instant::now);
@@ -165,17 +176,21 @@ impl Works {
         Ok(interface)
     }
 
-    /// Routes what lies behind the other gateway into an interface that leads there. With two hosts there is nothing behind.
+    /// Gives an interface a gateway's address inside a tunnel, brings it up, and routes what lies at the other end into it.
     ///
     /// # Errors
     /// What `ip` said.
-    pub fn route(&mut self, side: Side, number: u32, interface: &str) -> Result<(), LabError> {
+    pub fn connect(&mut self, side: Side, number: u32, interface: &str) -> Result<(), LabError> {
         let way = self.topology.ways[number as usize - 1];
-        let far = side.other();
-        if way.end(far) == way.gateway(far) {
-            return Ok(());
-        }
-        self.ip(side, &["route", "add", &way.end(far).to_string(), "dev", interface])
+        let mtu = self.topology.spec.mtu.to_string();
+        self.ip(side, &["addr", "add", &format!("{}/32", way.gateway(side)), "dev", interface])?;
+        self.ip(side, &["link", "set", "dev", interface, "mtu", &mtu, "up"])?;
+        self.ip(side, &["route", "add", &way.prefix(side.other()), "dev", interface])
+    }
+
+    /// Says that the MTU inside is another than the one that was asked for, since this system has no other.
+    pub fn mtu_is(&mut self, bytes: u32) {
+        self.mtu = bytes;
     }
 
     /// Whether all that was started still runs.
@@ -197,6 +212,7 @@ impl Works {
         Ok(Live {
             topology: self.topology,
             start_up,
+            mtu: self.mtu,
             configuration: self.configuration,
             pids,
             meter,
@@ -207,15 +223,25 @@ impl Works {
 
     fn wait_for_answers(&mut self) -> Result<(), LabError> {
         let from = self.topology.end(Side::Left).clone();
-        let limit = ANSWER_LIMIT.to_string();
         for number in 0..self.topology.ways.len() {
             let way = self.topology.ways[number];
-            let mut command = from.command("ping");
-            command.args(["-n", "-q", "-c", "1", "-i", "0.01", "-w", &limit, "-I", &way.source.to_string()]);
-            let answered = run_checked(command.arg(way.drain.to_string()), LIMIT * 2);
-            // What has ended says more than that nobody answers.
-            self.check()?;
-            answered?;
+            let (source, drain) = (way.source.to_string(), way.drain.to_string());
+            let what = format!("{drain} to answer {source} through tunnel {}", way.number);
+            // Before its interface is there, a tunnel is not even asked.
+            let answer = wait_for(&what, ANSWER_LIMIT, || {
+                let mut command = from.command("ping");
+                command.args(["-n", "-q", "-c", "1", "-i", "0.01", "-w", "10", "-I", &source, &drain]);
+                let answered = run(&mut command, LIMIT)?.status.success();
+                // What has ended says more than that nobody answers.
+                self.parts.check()?;
+                Ok(answered.then_some(()))
+            });
+            answer.map_err(|error| match error {
+                LabError::TimedOut { what, after } => {
+                    LabError::TimedOut { what: format!("{what}; they said:\n{}", self.parts.log()), after }
+                }
+                other => other,
+            })?;
         }
         Ok(())
     }

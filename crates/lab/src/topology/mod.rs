@@ -128,11 +128,16 @@ impl Way {
     fn new(shape: Shape, number: u32) -> Way {
         // There are no more than TUNNELS_MAX.
         let n = u8::try_from(number).unwrap_or(u8::MAX);
-        let (left, right) = (Ipv4Addr::new(10, 77, n, 1), Ipv4Addr::new(10, 77, n, 2));
+        let address = |network, host| Ipv4Addr::new(10, network, n, host);
         match shape {
-            Shape::Pair => Way { number, left, right, source: left, drain: right },
+            Shape::Pair => {
+                let (left, right) = (address(77, 1), address(77, 2));
+                Way { number, left, right, source: left, drain: right }
+            }
+            // A gateway has an address in each network that it is the gateway of.
             Shape::Four => {
-                Way { number, left, right, source: Ipv4Addr::new(10, 78, n, 1), drain: Ipv4Addr::new(10, 79, n, 1) }
+                let (left, right) = (address(78, 254), address(79, 254));
+                Way { number, left, right, source: address(78, 1), drain: address(79, 1) }
             }
         }
     }
@@ -153,14 +158,19 @@ impl Way {
         }
     }
 
-    /// The networks that are reached through the tunnel at this side, the gateway itself first.
-    pub fn networks(&self, side: Side) -> Vec<String> {
+    /// The network that is reached through the tunnel at this side: the gateway alone, or the one that it is the gateway of. Address and length of the prefix.
+    pub fn network(&self, side: Side) -> (Ipv4Addr, u8) {
         let (gateway, end) = (self.gateway(side), self.end(side));
-        let mut networks = vec![format!("{gateway}/32")];
-        if gateway != end {
-            networks.push(format!("{end}/32"));
+        match gateway == end {
+            true => (gateway, 32),
+            false => (Ipv4Addr::from_bits(gateway.to_bits() & 0xffff_ff00), 24),
         }
-        networks
+    }
+
+    /// The same as it is usually written.
+    pub fn prefix(&self, side: Side) -> String {
+        let (address, length) = self.network(side);
+        format!("{address}/{length}")
     }
 }
 
@@ -219,13 +229,15 @@ mod tests {
     fn each_tunnel_has_addresses_of_its_own() {
         for shape in [Shape::Pair, Shape::Four] {
             let ways: Vec<Way> = (1..=TUNNELS_MAX).map(|number| Way::new(shape, number)).collect();
-            let networks: Vec<String> =
-                ways.iter().flat_map(|way| Side::BOTH.map(|side| way.networks(side))).flatten().collect();
+            let networks: Vec<String> = ways.iter().flat_map(|way| Side::BOTH.map(|side| way.prefix(side))).collect();
             let different: std::collections::BTreeSet<&String> = networks.iter().collect();
             assert_eq!(networks.len(), different.len());
         }
-        let way = Way::new(Shape::Four, 7);
-        assert_eq!(way.networks(Side::Right), ["10.77.7.2/32", "10.79.7.1/32"]);
-        assert_eq!(Way::new(Shape::Pair, 7).networks(Side::Left), ["10.77.7.1/32"]);
+        let four = Way::new(Shape::Four, 7);
+        assert_eq!(
+            (four.prefix(Side::Right).as_str(), four.right.to_string().as_str()),
+            ("10.79.7.0/24", "10.79.7.254")
+        );
+        assert_eq!(Way::new(Shape::Pair, 7).prefix(Side::Left), "10.77.7.1/32");
     }
 }

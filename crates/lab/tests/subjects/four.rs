@@ -17,3 +17,13 @@ fn gateways_forward_by_ours() {
 fn gateways_forward_by_programs_in_the_kernel() {
     check::carries_on("wireloom-ebpf", Shape::Four, 3);
 }
+
+#[test]
+fn gateways_forward_by_openvpn() {
+    check::carries_on("openvpn-aes", Shape::Four, 2);
+}
+
+#[test]
+fn gateways_forward_by_strongswan() {
+    check::carries_on("strongswan-libipsec-aes", Shape::Four, 2);
+}

@@ -8,5 +8,7 @@
 
 mod check;
 mod four;
+mod ipsec;
+mod openvpn;
 mod plain;
 mod wireguard;

@@ -1,6 +1,7 @@
 //! WireGuard, by whom it may be.
 
 use crate::check;
+use lab::subject;
 
 #[test]
 fn ours_as_it_comes() {
@@ -50,4 +51,13 @@ fn ours_with_programs_in_the_kernel_leaves_nothing_half_way() {
 #[test]
 fn others_leave_nothing_half_way() {
     check::fails_cleanly("wireguard-go");
+}
+
+/// With a kernel that has it, it works, and with another it says so.
+#[test]
+fn the_kernels() {
+    match subject::named("kernel").unwrap().available() {
+        Ok(_) => check::carries("kernel"),
+        Err(missing) => assert!(missing.what.contains("has no WireGuard"), "{missing}"),
+    }
 }
