@@ -5,6 +5,9 @@
 //! are only unpacked into that cache: nothing of this machine's own kernel changes. So is a small Debian, for packages and services.
 
 use std::env;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -42,14 +45,30 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("dbus-daemon", "dbus-daemon"),
     ("debootstrap", "debootstrap"),
     ("tcpdump", "tcpdump"),
+    ("openssl", "openssl"),
+    ("openvpn", "openvpn"),
+    ("swanctl", "strongswan-swanctl"),
+    ("charon-systemd", "charon-systemd"),
     ("bpftool", "bpftool"),
     ("cc", "gcc libc6-dev"),
     ("clang-19", "clang-19"),
     ("llvm-strip-19", "llvm-19"),
 ];
 
-/// Libraries that we build with, by a header of theirs: what the loader of eBPF programs reads objects with.
-const LIBRARIES: [(&str, &str); 2] = [("/usr/include/libelf.h", "libelf-dev"), ("/usr/include/zlib.h", "zlib1g-dev")];
+/// What is no program, by a file of it: the libraries that the loader of eBPF programs reads objects with, and what strongSwan loads.
+const FILES: [(&str, &str); 4] = [
+    ("/usr/include/libelf.h", "libelf-dev"),
+    ("/usr/include/zlib.h", "zlib1g-dev"),
+    ("/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so", "libcharon-extra-plugins"),
+    ("/usr/lib/ipsec/plugins/libstrongswan-openssl.so", "libstrongswan-standard-plugins"),
+];
+
+/// Services that come with packages and that nobody has asked for, with the package: the lab runs those programs itself, where nobody else meets them.
+const SERVICES: [(&str, &str); 2] = [("openvpn.service", "openvpn"), ("strongswan.service", "charon-systemd")];
+
+/// What decides whether a package may start its services, and one that says no.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+const NO_SERVICES: &str = "#!/bin/sh\n# For the time of an installation by `cargo xtask setup`.\nexit 101\n";
 
 /// What the fuzz targets need on top: libFuzzer is C++.
 const FUZZ_PROGRAMS: [(&str, &str); 1] = [("c++", "g++")];
@@ -130,10 +149,10 @@ fn unpack(package: Unpacked) -> Result<(), Failure> {
 /// Tells what `.cargo/cc` had to install before this program could be built, once.
 fn tell_of_compiler() {
     let note = root().join("target/cc-installed");
-    if let Ok(packages) = std::fs::read_to_string(&note) {
+    if let Ok(packages) = fs::read_to_string(&note) {
         println!("Installed the packages {}, since there was no C compiler to build with.", packages.trim());
         // If it stays, it is told again.
-        let _ = std::fs::remove_file(note);
+        let _ = fs::remove_file(note);
     }
 }
 
@@ -144,7 +163,7 @@ fn install_packages() -> Result<(), Failure> {
         .chain(FUZZ_PROGRAMS.iter().filter(|_| fuzz))
         .filter(|(program, _)| find(program).is_none())
         .flat_map(|(_, packages)| packages.split(' '))
-        .chain(LIBRARIES.iter().filter(|(header, _)| !Path::new(header).exists()).map(|(_, package)| *package))
+        .chain(FILES.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package))
         // The names of services, which ports may be written as.
         .chain((!Path::new("/etc/services").exists()).then_some("netbase"))
         .collect();
@@ -163,8 +182,43 @@ fn install_packages() -> Result<(), Failure> {
     apt(&["update"])?;
     // Without what they recommend: that of wireguard-tools is a kernel.
     let mut args = vec!["install", "-y", "--no-install-recommends"];
-    args.extend(missing);
-    apt(&args)
+    args.extend(&missing);
+    let _quiet = Quiet::new()?;
+    apt(&args)?;
+    for (service, _) in SERVICES.iter().filter(|(_, package)| missing.contains(package)) {
+        // Where there is no systemd, nobody starts it anyway.
+        let _ = Command::new("systemctl").args(["--quiet", "disable", service]).status();
+    }
+    Ok(())
+}
+
+/// As long as this lives, packages start no services. Where this machine has said so itself, it stays as it is.
+struct Quiet {
+    is_ours: bool,
+}
+
+impl Quiet {
+    fn new() -> Result<Quiet, Failure> {
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(POLICY);
+        match file {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Quiet { is_ours: false }),
+            file => {
+                let quiet = Quiet { is_ours: true };
+                file.and_then(|mut file| file.write_all(NO_SERVICES.as_bytes()))
+                    .map_err(Failure::io(POLICY.to_owned()))?;
+                Ok(quiet)
+            }
+        }
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if self.is_ours {
+            // It may not be there, if it could not be made.
+            let _ = fs::remove_file(POLICY);
+        }
+    }
 }
 
 fn apt(args: &[&str]) -> Result<(), Failure> {
@@ -212,7 +266,7 @@ fn install_debian() -> Result<(), Failure> {
 fn install_peer(peer: &Peer) -> Result<(), Failure> {
     let folder = peers_folder();
     let pinned = format!("\"{} {} ", peer.name, peer.version);
-    let list = std::fs::read_to_string(folder.join(".crates.toml")).unwrap_or_default();
+    let list = fs::read_to_string(folder.join(".crates.toml")).unwrap_or_default();
     if list.contains(&pinned) && folder.join("bin").join(peer.binary).exists() {
         return Ok(());
     }

@@ -4,6 +4,7 @@
 //! [`Live`]: tunnels through which packets are known to pass, with what was needed to get there. Dropping it takes everything away, and so does a set-up
 //! that fails half way. [`Works`] is what all set-ups are made with: it counts what a person would have had to write and type, and can be told to fail before any step.
 
+mod guest;
 mod kernel;
 mod live;
 mod none;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 use crate::{LabError, Topology};
 
+pub use guest::{Weight, weigh};
 pub use kernel::{KernelWireGuard, place_of};
 pub use live::{Configuration, Live};
 pub use none::NoTunnel;

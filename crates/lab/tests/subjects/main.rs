@@ -8,6 +8,7 @@
 
 mod check;
 mod four;
+mod guest;
 mod ipsec;
 mod openvpn;
 mod plain;
