@@ -107,7 +107,7 @@ fn conditions(record: &Record, experiment: &Experiment) -> BTreeMap<String, Stri
     let axis = experiment.axis.map(|axis| axis.key);
     let numbers = record.x.iter().filter(|(key, _)| Some(key.as_str()) != axis);
     let numbers = numbers.map(|(key, value)| (key.clone(), value.to_string()));
-    numbers.chain(record.labels.iter().map(|(key, value)| (key.clone(), value.clone()))).collect()
+    numbers.chain(record.labels.iter().map(|(key, value)| (format!("{key}:"), value.clone()))).collect()
 }
 
 fn series<'a>(run: &'a Run, experiment: &'static Experiment, slug: &'a str, records: &[&'a Record]) -> Series<'a> {
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].common, ["mtu 1420"]);
         let names: Vec<_> = all[0].panels.iter().map(|panel| panel.name.as_str()).collect();
-        assert_eq!(names, ["link gso", "link plain"]);
+        assert_eq!(names, ["link: gso", "link: plain"]);
         let [ours, none] = &all[0].panels[0].series[..] else { panic!("{all:?}") };
         assert_eq!((ours.title, ours.ours, none.title, none.reference), ("A", true, "n", true));
         assert_eq!(ours.points.iter().map(|point| point.x).collect::<Vec<_>>(), [1.0, 8.0]);

@@ -24,6 +24,8 @@ pub struct Experiment {
     pub thesis: &'static str,
     /// The experiment whose records it reads: another's, where it only looks at them differently.
     pub source: &'static str,
+    /// Whether the verdict is drawn where the axis begins rather than where it ends: small packets are what is hard.
+    pub near: bool,
     /// What the answer may not be drawn from where it was emulated: an experiment of speed.
     pub speed: bool,
 }
@@ -98,6 +100,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         metrics: &[THROUGHPUT, COST, PROCESSORS],
         thesis: "6.2",
         source: "streams",
+        near: false,
         speed: true,
     },
     Experiment {
@@ -109,6 +112,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         metrics: &[THROUGHPUT, COST, PROCESSORS],
         thesis: "6.4, 6.6, 7.2",
         source: "tunnels",
+        near: false,
         speed: true,
     },
     Experiment {
@@ -120,6 +124,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         metrics: &[metric("busy", "busy share", Unit::Share, Better::Neither)],
         thesis: "6.3, 6.5, 7.3, 7.4",
         source: "cores",
+        near: false,
         speed: true,
     },
     Experiment {
@@ -131,6 +136,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         metrics: &[PER_PROCESSOR],
         thesis: "7.5",
         source: "tunnels",
+        near: false,
         speed: true,
     },
     Experiment {
@@ -142,6 +148,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         metrics: &[THROUGHPUT, COST, PROCESSORS],
         thesis: "5.2",
         source: "mtu",
+        near: false,
         speed: true,
     },
     Experiment {
@@ -158,6 +165,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         ],
         thesis: "",
         source: "sizes",
+        near: true,
         speed: true,
     },
     Experiment {
@@ -173,6 +181,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         ],
         thesis: "",
         source: "flood",
+        near: true,
         speed: true,
     },
     Experiment {
@@ -184,6 +193,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         metrics: &[P50, P99],
         thesis: "",
         source: "latency",
+        near: false,
         speed: true,
     },
     Experiment {
@@ -195,6 +205,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         metrics: &[P99, P50, THROUGHPUT],
         thesis: "",
         source: "latency-loaded",
+        near: false,
         speed: true,
     },
     Experiment {
@@ -206,6 +217,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         metrics: &[metric("handshakes", "handshakes", Unit::PerSecond, Better::More), PROCESSORS],
         thesis: "",
         source: "handshakes",
+        near: false,
         speed: true,
     },
     Experiment {
@@ -217,6 +229,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         metrics: &[metric("first_byte", "time to the first byte", Unit::Seconds, Better::Less)],
         thesis: "",
         source: "first-byte",
+        near: false,
         speed: true,
     },
     Experiment {
@@ -228,6 +241,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         metrics: &[metric("recovery", "time until traffic flows", Unit::Seconds, Better::Less)],
         thesis: "",
         source: "recovery",
+        near: false,
         speed: true,
     },
     Experiment {
@@ -242,6 +256,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         ],
         thesis: "",
         source: "start",
+        near: false,
         speed: true,
     },
     Experiment {
@@ -256,6 +271,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         ],
         thesis: "",
         source: "memory",
+        near: false,
         speed: false,
     },
     Experiment {
@@ -267,6 +283,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         metrics: &[metric("wakeups", "wake-ups", Unit::PerSecond, Better::Less)],
         thesis: "",
         source: "wakeups",
+        near: false,
         speed: false,
     },
     Experiment {
@@ -278,6 +295,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         metrics: &[MEMORY, metric("configure", "time to configure them", Unit::Seconds, Better::Less)],
         thesis: "",
         source: "peers",
+        near: false,
         speed: false,
     },
     Experiment {
@@ -289,6 +307,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         metrics: &[THROUGHPUT, COST],
         thesis: "",
         source: "peers",
+        near: false,
         speed: true,
     },
     Experiment {
@@ -300,6 +319,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         metrics: &[THROUGHPUT],
         thesis: "7.2",
         source: "scaling",
+        near: false,
         speed: true,
     },
 ];

@@ -10,7 +10,9 @@
 
 pub mod analysis;
 pub mod catalogue;
+mod code;
 pub mod compare;
+pub mod criteria;
 mod distribution;
 mod error;
 pub mod merge;
@@ -25,6 +27,7 @@ mod time;
 mod unit;
 pub mod verdict;
 
+pub use code::Code;
 pub use distribution::Distribution;
 pub use error::EvaluationError;
 pub use plan::{Plan, Step, Todo};

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::code::Code;
 use crate::error::EvaluationError;
 use crate::record::Record;
 
@@ -95,6 +96,9 @@ pub struct System {
     /// Commands to a working tunnel from an installed system, counted from what was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u32>,
+    /// How much code packets meet, if it was there to be counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
 }
 
 impl Machine {

@@ -83,7 +83,7 @@ fn answer(panel: &Panel<'_>, analysis: &Analysis<'_>) -> Answer {
     let emulated: Vec<_> = panel.series.iter().filter(quiet).map(|series| series.title).collect();
     let rivals: Vec<&Series<'_>> = panel.series.iter().filter(|series| !quiet(series) && !series.reference).collect();
     let mut best = Vec::new();
-    if let Some((x, entrants)) = reference(&rivals, metric) {
+    if let Some((x, entrants)) = reference(&rivals, metric, experiment.near) {
         let place = experiment.axis.map(|axis| format!(" at {}", at(axis, x)));
         best = rank(&entrants, metric, &place.unwrap_or_default(), &mut sentences);
         if let Some(axis) = experiment.axis {
@@ -109,8 +109,12 @@ fn failed(series: &Series<'_>) -> bool {
     series.points.iter().all(|point| point.records.is_empty())
 }
 
-/// Where along the axis the rivals meet: the farthest value that most of them have, and who is there.
-fn reference<'a>(rivals: &[&'a Series<'a>], metric: &Metric) -> Option<(f64, Vec<(&'a Series<'a>, &'a Point<'a>)>)> {
+/// Where along the axis the rivals meet: the farthest value, or the nearest, that most of them have, and who is there.
+fn reference<'a>(
+    rivals: &[&'a Series<'a>],
+    metric: &Metric,
+    near: bool,
+) -> Option<(f64, Vec<(&'a Series<'a>, &'a Point<'a>)>)> {
     let mut xs: Vec<f64> = rivals.iter().flat_map(|series| series.points.iter().map(|point| point.x)).collect();
     xs.sort_by(f64::total_cmp);
     xs.dedup();
@@ -118,7 +122,10 @@ fn reference<'a>(rivals: &[&'a Series<'a>], metric: &Metric) -> Option<(f64, Vec
         let each = rivals.iter().filter_map(|series| Some((*series, series.at(x)?)));
         each.filter(|(_, point)| point.estimate(metric).is_some()).collect()
     };
-    // Of equally many the last, which is the farthest.
+    if near {
+        xs.reverse();
+    }
+    // Of equally many the last.
     xs.into_iter().map(|x| (x, there(x))).filter(|(_, them)| !them.is_empty()).max_by_key(|(_, them)| them.len())
 }
 

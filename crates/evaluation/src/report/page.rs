@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::criteria;
 use super::section::section;
 use crate::analysis::Analysis;
 use crate::plot::escape;
@@ -37,6 +38,7 @@ pub fn html(run: &Run) -> String {
     for (verdict, analysis) in &all {
         section(&mut out, run, analysis, verdict);
     }
+    criteria::section(&mut out, run);
     systems(&mut out, run);
     method(&mut out, run);
     data(&mut out, run);

@@ -13,7 +13,7 @@ use crate::statistics::seed;
 use crate::unit::{digits, named};
 use crate::verdict::Verdict;
 
-/// For how many processors the model is asked.
+/// For how many processors the table has what the model says.
 const FAR: [f64; 5] = [4.0, 8.0, 16.0, 32.0, 64.0];
 /// What goes without a tunnel is left out of a picture where it is so many times the most of all others: they would be a line at
 /// its foot.
@@ -54,7 +54,7 @@ pub fn section(out: &mut String, run: &Run, analysis: &Analysis<'_>, verdict: &V
 }
 
 /// What a system is drawn like, the same everywhere.
-pub fn style(run: &Run, slug: &str) -> Style {
+fn style(run: &Run, slug: &str) -> Style {
     let number = run.order().iter().position(|it| *it == slug).unwrap_or(0);
     Style { number, ours: run.systems.get(slug).is_some_and(|system| system.ours) }
 }
@@ -170,8 +170,8 @@ fn points(series: &Series<'_>, metric: &Metric) -> Vec<model::Point> {
     series.points.iter().flat_map(of).collect()
 }
 
-/// The model of a system, with its predictions from one processor to 64, or none where it cannot be fitted or was emulated.
-pub fn fitted(run: &Run, series: &Series<'_>, metric: &Metric, at: &[f64]) -> Option<Model> {
+/// The model of a system with its predictions, or none where it cannot be fitted or was emulated.
+fn fitted(run: &Run, series: &Series<'_>, metric: &Metric, at: &[f64]) -> Option<Model> {
     let points = points(series, metric);
     if series.emulated() || series.reference {
         return None;
@@ -180,8 +180,9 @@ pub fn fitted(run: &Run, series: &Series<'_>, metric: &Metric, at: &[f64]) -> Op
 }
 
 fn models(out: &mut String, run: &Run, panel: &Panel<'_>, metric: &Metric) {
+    // Eight steps to each doubling, so that those of the table are among them exactly.
     let curve: Vec<f64> = (0..=48).map(|step| 2_f64.powf(f64::from(step) / 8.0)).collect();
-    let told = panel.series.iter().filter_map(|series| Some((series, fitted(run, series, metric, &FAR)?)));
+    let told = panel.series.iter().filter_map(|series| Some((series, fitted(run, series, metric, &curve)?)));
     let told: Vec<_> = told.collect();
     if told.is_empty() {
         return;
@@ -190,10 +191,9 @@ fn models(out: &mut String, run: &Run, panel: &Panel<'_>, metric: &Metric) {
         "<h3>Beyond this machine: a model, no measurement</h3>\n<p class=\"faint\">Marks are measurements, the line is the model fitted to \
          them, the band its error bars, the dots what linear growth would be.</p><div class=\"plots\">",
     );
-    for (series, _) in &told {
-        let Some(model) = fitted(run, series, metric, &curve) else { continue };
+    for (series, model) in &told {
         let title = format!("{}: model", series.title);
-        let picture = plot::prediction(&title, metric, style(run, series.slug), &model, &points(series, metric));
+        let picture = plot::prediction(&title, metric, style(run, series.slug), model, &points(series, metric));
         // Writing to a string cannot fail.
         let _ = writeln!(out, "<figure><figcaption>{}</figcaption>{picture}</figure>", escape(series.title));
     }
@@ -212,7 +212,7 @@ fn models(out: &mut String, run: &Run, panel: &Panel<'_>, metric: &Metric) {
     for (series, model) in &told {
         let _ = write!(out, "<tr><th scope=\"row\">{}</th>", escape(series.title));
         out.push_str(&range(model.fit.alpha * 100.0, model.alpha.0 * 100.0, model.alpha.1 * 100.0));
-        for it in &model.predictions {
+        for it in model.predictions.iter().filter(|it| FAR.contains(&it.processors)) {
             out.push_str(&range(it.throughput / size, it.low / size, it.high / size));
         }
         out.push_str("</tr>\n");

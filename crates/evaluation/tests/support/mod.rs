@@ -52,7 +52,16 @@ pub fn made_up(rounds: u32) -> Run {
         let (protocol, carrier) = (protocol.to_owned(), carrier.to_owned());
         let ours = slug.starts_with("wireloom");
         let version = "version <1> & \"2\"".to_owned();
-        let system = System { title, version, protocol, carrier, ours, configuration_lines: Some(12), steps: Some(4) };
+        let system = System {
+            title,
+            version,
+            protocol,
+            carrier,
+            ours,
+            configuration_lines: Some(12),
+            steps: Some(4),
+            code: None,
+        };
         run.systems.insert(slug.to_owned(), system);
     }
     let mut noise = Noise(1);

@@ -1,0 +1,249 @@
+//! What a report says and how it looks, of a run that was measured and of one that is made up.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use evaluation::compare::{Course, compare, comparison};
+use evaluation::merge::merge;
+use evaluation::{Record, Run, report};
+use roxmltree::{Document, Node};
+
+mod support;
+
+/// A run of `cargo xtask bench net` with three rounds, each figure as it was measured, turned into base units.
+fn measured() -> Run {
+    Run::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/bench.json")).unwrap()
+}
+
+/// All pictures of a page but those of the legends.
+fn pictures(page: &str) -> Vec<&str> {
+    let starts = page.match_indices("<svg class=\"plot\"").map(|(at, _)| &page[at..]);
+    starts.map(|rest| &rest[..rest.find("</svg>").unwrap() + 6]).collect()
+}
+
+fn number(node: Node<'_, '_>, name: &str) -> f64 {
+    node.attribute(name).unwrap().parse().unwrap()
+}
+
+/// Where a text stands: left, right, top and bottom, with letters as wide as those of DejaVu Sans are on average.
+fn extent(node: Node<'_, '_>) -> [f64; 4] {
+    let wide = node.text().unwrap_or_default().chars().count() as f64 * 6.6;
+    let (x, y) = (number(node, "x"), number(node, "y"));
+    let left = match node.attribute("text-anchor").unwrap() {
+        "start" => x,
+        "middle" => x - wide / 2.0,
+        "end" => x - wide,
+        other => panic!("{other}"),
+    };
+    [left, left + wide, y - 9.0, y + 2.0]
+}
+
+#[test]
+fn no_text_of_a_picture_touches_another_or_leaves_it() {
+    for (page, least) in [(report::html(&support::made_up(5)), 35), (report::html(&measured()), 20)] {
+        let pictures = pictures(&page);
+        assert!(pictures.len() >= least, "{}", pictures.len());
+        for picture in pictures {
+            let document = Document::parse(picture).unwrap();
+            let title = document.root_element().attribute("aria-label").unwrap();
+            let size: Vec<f64> = document
+                .root_element()
+                .attribute("viewBox")
+                .unwrap()
+                .split(' ')
+                .map(|it| it.parse().unwrap())
+                .collect();
+            let texts: Vec<_> = document.descendants().filter(|node| node.has_tag_name("text")).collect();
+            assert!(texts.len() >= 3, "{title}");
+            for (at, one) in texts.iter().enumerate() {
+                let [left, right, top, bottom] = extent(*one);
+                let said = one.text().unwrap_or_default();
+                assert!(
+                    left >= -1.0 && right <= size[2] + 6.0 && top >= 0.0 && bottom <= size[3] + 1.0,
+                    "{title}: {said}"
+                );
+                for other in &texts[at + 1..] {
+                    let [l, r, t, b] = extent(*other);
+                    let apart = right <= l || r <= left || bottom <= t || b <= top;
+                    assert!(apart, "{title}: {said:?} and {:?}", other.text());
+                }
+            }
+            for mark in document.descendants().filter(|node| node.has_tag_name("circle")) {
+                let (x, y) = (number(mark, "cx"), number(mark, "cy"));
+                assert!((0.0..=size[2]).contains(&x) && (0.0..=size[3]).contains(&y), "{title}: {x} {y}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_page_needs_nothing_else_and_trusts_nothing() {
+    let mut run = support::made_up(3);
+    let evil = "<script>alert('x')</script>\u{1} & \"co\"</script>";
+    run.id = evil.to_owned();
+    run.settings.insert(evil.to_owned(), evil.to_owned());
+    if let Some(system) = run.systems.get_mut("boringtun") {
+        system.title = evil.to_owned();
+    }
+    let mut failed = Record::new("streams", "boringtun", 9, 0).at("streams", 1.0);
+    failed.failure = Some(evil.to_owned());
+    run.records.push(failed);
+    assert_eq!(run.fault(), None);
+    let page = report::html(&run);
+    assert_eq!(page.matches("<script").count(), 1, "only the data, which no browser runs");
+    assert!(page.contains("<script type=\"application/json\" id=\"run\">"));
+    for from in ["src=", "href=\"http", "url(", "@import", "<link", "<img", "javascript:"] {
+        assert!(!page.contains(from), "{from}");
+    }
+    assert!(page.contains("default-src &#39;none&#39;") || page.contains("default-src 'none'"));
+    // Each link within the page leads somewhere.
+    for link in page.split("href=\"#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        assert!(page.contains(&format!("id=\"{link}\"")), "{link}");
+    }
+    // The data is the run, whole.
+    let data = page.split("id=\"run\">").nth(1).unwrap().split("</script>").next().unwrap();
+    assert_eq!(Run::parse("page", data).unwrap(), run);
+    // Nor does a terminal see what would move its cursor.
+    assert!(report::summary(&run, 80).chars().all(|c| c == '\n' || !c.is_control()));
+}
+
+#[test]
+fn every_experiment_of_the_catalogue_is_told() {
+    let run = support::made_up(6);
+    let page = report::html(&run);
+    for experiment in &evaluation::catalogue::EXPERIMENTS {
+        assert!(page.contains(&format!("<section id=\"{}\">", experiment.slug)), "{}", experiment.slug);
+        assert!(report::summary(&run, 100).contains(experiment.title));
+    }
+    for said in [
+        "a model, no measurement",
+        "Universal Scalability Law",
+        "CVE-2024-26861",
+        "CryptoVerif",
+        "cargo install gotatun-cli",
+    ] {
+        assert!(page.contains(said), "{said}");
+    }
+    assert!(page.contains("16</th><th scope=\"col\">32</th><th scope=\"col\">64</th>"));
+    // The same run, the same page, chance included.
+    let small =
+        Run { records: run.records.into_iter().filter(|it| it.experiment == "start").collect(), ..support::made_up(1) };
+    assert_eq!(report::html(&small), report::html(&small));
+}
+
+/// What the figures of the measured run say, reckoned by hand from its file.
+#[test]
+fn verdicts_are_those_of_the_figures() {
+    let run = measured();
+    let text = report::summary(&run, 10_000);
+    let median = |system: &str, link: &str, streams: f64| {
+        let mut values: Vec<f64> = run
+            .records
+            .iter()
+            .filter(|it| it.experiment == "streams" && it.system == system && it.labels["link"] == link)
+            .filter(|it| it.x["streams"] == streams)
+            .map(|it| it.metrics["throughput"])
+            .collect();
+        values.sort_by(f64::total_cmp);
+        assert_eq!(values.len(), 3);
+        values
+    };
+    let ours = median("wireloom", "super-packets pass whole", 8.0);
+    let line = format!(
+        "Highest throughput at 8 TCP streams in one tunnel: wireloom, {:.2} Gb/s ({:.2}–{:.2}).",
+        ours[1] / 1e9,
+        ours[0] / 1e9,
+        ours[2] / 1e9
+    );
+    assert!(text.contains(&line), "{line}\n{text}");
+    assert!(text.contains("With 3 rounds the intervals are only 75 % sure."));
+    // Of idle latency boringtun's median is the least, and no difference to ours can be shown: the ratios lie on both sides of 1.
+    assert!(text.contains("Lowest round trip, median: boringtun"), "{text}");
+    assert!(text.contains("No difference to it can be shown for wireloom"), "{text}");
+}
+
+#[test]
+fn few_rounds_and_emulation_bear_no_verdict() {
+    let mut run = measured();
+    run.records.retain(|record| record.round <= 2);
+    let text = report::summary(&run, 10_000);
+    assert!(text.contains("Too few rounds (2) for figures to quote."));
+    assert!(
+        !text.contains("Highest") && !text.contains("Lowest") && text.contains("Too few rounds (2) for a verdict."),
+        "{text}"
+    );
+    let mut run = measured();
+    for record in run.records.iter_mut().filter(|record| record.system == "wireloom") {
+        record.emulated = true;
+    }
+    let text = report::summary(&run, 10_000);
+    assert!(text.contains("Emulated, so nothing is said about speed: wireloom."), "{text}");
+    assert!(!text.contains("Highest throughput at 8 TCP streams in one tunnel: wireloom"), "{text}");
+    let page = report::html(&run);
+    let speed = page.split("<section id=\"streams\">").nth(1).unwrap().split("</section>").next().unwrap();
+    assert!(!speed.contains("<li class=\"ours-name\">"), "no picture of speed has it");
+    // What it weighs is not speed.
+    assert!(text.contains("Lowest memory after load: boringtun"), "{text}");
+    assert!(text.split("Memory\n").nth(1).unwrap().contains("wireloom"), "{text}");
+}
+
+#[test]
+fn runs_are_merged_round_by_round() {
+    let one = support::made_up(2);
+    let mut other = support::made_up(3);
+    other.id = "the other".to_owned();
+    other.started += 60;
+    let all = merge(&[one.clone(), other.clone()]).unwrap();
+    assert_eq!(all.records.len(), one.records.len() + other.records.len());
+    assert_eq!(all.records.iter().map(|record| record.round).max(), Some(5));
+    assert_eq!(all.id, "made up, not measured + the other");
+    assert_eq!(all.fault(), None);
+    let refused = |other: &Run, said: &str| {
+        let error = merge(&[one.clone(), other.clone()]).unwrap_err().to_string();
+        assert!(error.contains(said) && !error.contains('\n'), "{error}");
+    };
+    refused(&one, "they are the same run");
+    let changed = |change: &dyn Fn(&mut Run)| {
+        let mut run = other.clone();
+        change(&mut run);
+        run
+    };
+    refused(&changed(&|run| run.machine.kernel = "5.10".to_owned()), "measured on Made-up processor");
+    refused(&changed(&|run| run.systems.get_mut("gotatun").unwrap().version = "2".to_owned()), "gotatun is ");
+    let mut settings = one.clone();
+    settings.settings = BTreeMap::from([("seconds".to_owned(), "1".to_owned())]);
+    let seconds = changed(&|run| drop(run.settings.insert("seconds".to_owned(), "5".to_owned())));
+    let error = merge(&[settings, seconds]).unwrap_err().to_string();
+    assert!(error.ends_with("seconds is 1 in one and 5 in the other"), "{error}");
+    assert!(merge(&[]).unwrap_err().to_string().contains("no run was named"));
+}
+
+#[test]
+fn a_comparison_tells_what_changed_and_what_cannot_be_told() {
+    let before = measured();
+    let mut after = before.clone();
+    after.id = "later".to_owned();
+    for record in after.records.iter_mut().filter(|record| record.experiment == "streams" && record.system == "gotatun")
+    {
+        *record.metrics.get_mut("throughput").unwrap() *= 3.0;
+    }
+    for record in after.records.iter_mut().filter(|record| record.experiment == "memory" && record.system == "wireloom")
+    {
+        *record.metrics.get_mut("loaded").unwrap() *= 2.0;
+    }
+    let changes = compare(&before, &after);
+    let count = |course: Course| changes.iter().filter(|change| change.course() == course).count();
+    // One and eight streams over two links; memory over two links.
+    assert_eq!((count(Course::Better), count(Course::Worse), count(Course::Other)), (4, 2, 0));
+    assert_eq!(count(Course::Same) + 6, changes.len());
+    let text = comparison(&before, &after);
+    let (worse, better) = (text.find("\nWorse:\n").unwrap(), text.find("\nBetter:\n").unwrap());
+    assert!(worse < better && text.contains("2.00 times") && text.contains("3.00 times"), "{text}");
+    assert!(!text.contains("The machines differ"));
+    after.machine.kernel = "7.0".to_owned();
+    after.records.retain(|record| record.round < 3);
+    let text = comparison(&before, &after);
+    assert!(text.contains("The machines differ") && text.contains("Too few rounds to tell in"), "{text}");
+    assert!(!text.contains("Worse:"), "{text}");
+}
