@@ -189,7 +189,7 @@ mod tests {
         for (name, text, lines) in [
             ("rs", "let a = \"/* no comment\"; // one\n/* a /* b */ c\n*/ let b;\n\n//! told\n", 2),
             ("rs", "fn f<'a>(c: char) { c == '\"' }\n// told\nlet s = \"two\n// of it\n\";\n", 4),
-            ("rs", "let s = r#\"a \" b\n// of it\n\"#;\n// told\nlet r = br\"\\\"; // told\nfor\n", 4),
+            ("rs", "let s = r#\"a \" b\n// of it\n\"#;\n// told\nlet r = br\"\\\"; // told\nfor\n", 5),
             ("c", "/* a /* b */ int c;\nchar *d = \"// no comment\"; /* begins\nends */\n'\"';\n// e\n", 3),
             ("go", "a := `one\n// of it\n`\n// told\n", 3),
             ("sh", "#!/bin/sh\necho '#'\n  # told\n", 1),
