@@ -82,7 +82,7 @@ pub const WAYS: [Way; 9] = [
     Way {
         name: "strongSwan with the kernel's XFRM",
         memory: "C in the kernel, and C in the daemon that negotiates",
-        update: "The daemon's restart keeps nothing that it negotiated; the kernel's part with the kernel",
+        update: "The daemon's restart, after which it negotiates anew; the kernel's part with the kernel",
         platforms: "Linux; the daemon also on FreeBSD, macOS, Windows and Android",
         source: "docs.strongswan.org; Linux: net/xfrm",
     },
