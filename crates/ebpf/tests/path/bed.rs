@@ -1,7 +1,6 @@
 //! A test bed for the data path's programs: a host in a namespace with a TUN, a cable, and the programs attached to both; the maps are written as
 //! the daemon would.
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -270,19 +269,6 @@ impl Loaded {
         });
         let told = names.map(|name| (name, self.count(name))).filter(|(_, count)| *count > 0);
         told.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
-    }
-
-    /// The kinds of what the daemon was told since it was asked last.
-    pub fn events(&self) -> Vec<u32> {
-        let (ring, told) = (self.map("events"), RefCell::new(Vec::new()));
-        let mut builder = libbpf_rs::RingBufferBuilder::new();
-        let take = |bytes: &[u8]| {
-            told.borrow_mut().push(u32::from_ne_bytes(bytes[..4].try_into().unwrap()));
-            0
-        };
-        builder.add(&ring, take).unwrap();
-        builder.build().unwrap().consume().unwrap();
-        told.into_inner()
     }
 
     /// tx_bytes, rx_bytes, tx_packets, rx_packets of a peer.
