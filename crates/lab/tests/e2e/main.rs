@@ -23,6 +23,7 @@ mod ebpf;
 mod engines;
 mod errors;
 mod files;
+mod heirs;
 mod helping;
 mod hostile;
 mod hostile_flood;

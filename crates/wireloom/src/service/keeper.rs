@@ -1,5 +1,9 @@
 //! What outlives a daemon: the queues of the interface and the listening socket. They are made here, handed to the service manager,
 //! under names, and to the daemon; and what an earlier process has handed to the manager is what we were started with.
+//!
+//! A daemon of the engine in the kernel leaves maps and programs besides, with its steward. But that is a process of our group, which the manager ends with us.
+//! So we ask the steward for them as a successor would, hand them to the manager (its *estate*), and give them to the next daemon, which takes them
+//! as if by a steward; then the manager is told to let go of them.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
+use linux::heir::{self, Heritage};
 use linux::manager::{self, Manager};
 use linux::tun::{self, Offloads, Queue};
 use linux::unix::{self, Listener};
@@ -28,6 +33,12 @@ const QUEUE: &str = "queue-";
 /// What is kept (nothing but a sign) where the interface is the kernel's.
 const KERNEL: &str = "kernel";
 
+/// What the names of all begin with that a daemon has left.
+const ESTATE: &str = "estate-";
+
+/// How long the manager may take to hear what it is told.
+const HEARING: Duration = Duration::from_secs(10);
+
 /// How long a daemon may take to end before it is made to. It is long because it wipes a hundred thousand peers.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -40,6 +51,8 @@ pub struct Keeper {
     manager: Option<Manager>,
     /// What the manager has, by name.
     kept: Vec<(String, OwnedFd)>,
+    /// What it has of the estate of the last daemon, by the names which that gave.
+    estate: Vec<(String, OwnedFd)>,
     /// The names of what it has or was given, to be let go.
     names: Vec<String>,
     daemon: Option<Child>,
@@ -49,7 +62,9 @@ impl Keeper {
     /// One with what an earlier process has left.
     pub fn new(interface: &str, manager: Option<Manager>, kept: Vec<(String, OwnedFd)>) -> Keeper {
         let names = kept.iter().map(|(name, _)| name.clone()).collect();
-        Keeper { interface: interface.to_owned(), manager, kept, names, daemon: None }
+        let (estate, kept): (Vec<_>, Vec<_>) = kept.into_iter().partition(|(name, _)| name.starts_with(ESTATE));
+        let estate = estate.into_iter().map(|(name, fd)| (name[ESTATE.len()..].to_owned(), fd)).collect();
+        Keeper { interface: interface.to_owned(), manager, kept, estate, names, daemon: None }
     }
 
     /// Whether somebody keeps for us.
@@ -98,6 +113,7 @@ impl Keeper {
             return Ok(());
         }
         self.kept.clear();
+        self.discard();
         self.remove_socket();
         let manner = Manner { regardless: true, keep_kill_switch: args.kill_switch };
         // By its name: it may be of another file.
@@ -117,8 +133,44 @@ impl Keeper {
         }
     }
 
+    /// Takes away what the last daemon left, if nobody has it yet.
+    fn discard(&mut self) {
+        let estate = std::mem::take(&mut self.estate);
+        if !estate.is_empty()
+            && let Err(error) = heir::discard(&estate)
+        {
+            eprintln!("wireloom: programs of the last daemon may stay on interfaces: {error}");
+        }
+    }
+
+    /// Has the service manager keep what the daemon, which has died, has left with its steward: that will not live any longer than we do.
+    pub fn keep_estate(&self) {
+        let Some(manager) = &self.manager else { return };
+        let keep = || -> io::Result<()> {
+            let Some(heritage) = Heritage::find(&heir::path(&self.interface))? else { return Ok(()) };
+            // Another one of the same name, in another network namespace, is not ours.
+            let name = heritage.queue().map(|queue| queue.name()).transpose()?;
+            if !heritage.is_of_here()? || name.as_ref() != Some(&self.interface) {
+                return Ok(());
+            }
+            for (name, fd) in heritage.copies()? {
+                // Queues it has already.
+                if !name.starts_with(QUEUE) {
+                    manager.keep(&format!("{ESTATE}{name}"), fd)?;
+                }
+            }
+            manager.wait(HEARING)?;
+            heritage.pass_on();
+            Ok(())
+        };
+        if let Err(error) = keep() {
+            eprintln!("wireloom: sessions will be made anew, as they cannot be kept: {error}");
+        }
+    }
+
     /// Lets go of all that the service manager has.
     pub fn let_go(&mut self) {
+        self.discard();
         for name in self.names.drain(..) {
             if let Some(manager) = &self.manager {
                 // What it does not let go of now goes with the service.
@@ -178,9 +230,39 @@ impl Keeper {
         if let Some(netns) = netns {
             command.args(["--netns", netns]);
         }
+        let heritage = match self.estate.is_empty() {
+            true => None,
+            false => {
+                let (theirs, ours) = heir::hand_on(&self.estate).map_err(os("handing on what was left"))?;
+                let number = manager::inherit(&theirs).map_err(os("handing a descriptor to the daemon"))?;
+                command.args(["--heritage", &number.to_string()]);
+                Some((theirs, ours))
+            }
+        };
         self.daemon = Some(command.arg(&self.interface).spawn().map_err(os("starting the daemon"))?);
         drop(kept);
-        self.wait_until_ready()
+        let heritage = heritage.map(|(_, ours)| ours);
+        self.wait_until_ready()?;
+        if let Some(ours) = heritage {
+            if !heir::is_taken(&ours, PATIENCE) {
+                eprintln!("wireloom: the daemon has not taken what the last one left");
+                self.discard();
+            }
+            self.let_go_of_estate();
+        }
+        Ok(())
+    }
+
+    /// Leaves it to the daemon alone.
+    fn let_go_of_estate(&mut self) {
+        self.estate.clear();
+        let (estate, names) = std::mem::take(&mut self.names).into_iter().partition(|name| name.starts_with(ESTATE));
+        self.names = names;
+        let estate: Vec<String> = estate;
+        for (name, manager) in estate.iter().zip(std::iter::repeat(&self.manager)) {
+            // What it does not let go of now goes with the service.
+            let _ = manager.as_ref().map(|manager| manager.let_go(name));
+        }
     }
 
     /// Waits for the answer to a request that changes nothing.
@@ -219,6 +301,14 @@ impl Keeper {
     /// How the daemon has ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.daemon.as_mut()?.try_wait().ok().flatten()
+    }
+
+    /// Ends the daemon in such a way that it leaves what a successor may carry on with: it has no part in that.
+    pub fn kill_daemon(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
     }
 
     /// Ends the daemon, if it has not.

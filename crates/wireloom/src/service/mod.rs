@@ -12,7 +12,8 @@
 //!
 //! The daemon is a child of this process, with the queues and the socket from the [`keeper`], which the service manager keeps as well.
 //! So the interface outlives a daemon that crashes and a restart of the service: addresses, routes and rules stay, and whoever
-//! connects to the socket meanwhile waits. Keys and sessions do not: they are in the daemon alone, and no other process is to have them. They are
+//! connects to the socket meanwhile waits. Of the engine in the kernel sessions do, too: they are in maps, of which the manager keeps the descriptors for as
+//! long. Those of the userspace engine do not: they are in the daemon alone, and no other process is to have them. They are
 //! made anew, from the file and by handshakes. Without a service manager nothing stays but a kill switch, which goes only when we are told to stop.
 
 mod keeper;
@@ -248,7 +249,12 @@ impl Service<'_> {
                 keeper.say("STOPPING=1");
                 if keeper.has_manager() && manager::is_restart() {
                     eprintln!("wireloom: {interface}: everything but the daemon stays for the next one");
-                    keeper.end_daemon();
+                    if self.engine == Some(Engine::Ebpf) {
+                        keeper.kill_daemon();
+                        keeper.keep_estate();
+                    } else {
+                        keeper.end_daemon();
+                    }
                     return Ok(());
                 }
                 keeper.remove_socket();
@@ -259,6 +265,9 @@ impl Service<'_> {
             }
             End::Daemon(status) if !status.success() => {
                 // What is kept is for the next one.
+                if self.engine == Some(Engine::Ebpf) {
+                    keeper.keep_estate();
+                }
                 if !keeper.has_manager() {
                     keeper.remove_socket();
                     down(&interface, UNTOLD)?;
