@@ -22,6 +22,7 @@ mod eavesdropper;
 mod ebpf;
 mod engines;
 mod errors;
+mod estate;
 mod files;
 mod heirs;
 mod helping;
