@@ -79,17 +79,41 @@ impl Place {
         lines
     }
 
-    /// Kills the daemon of the host, or its steward.
+    /// Waits until the host's programs carry pings alone, where there are any: what is killed before leaves nothing that could go on.
     #[track_caller]
-    fn kill(&self, steward: bool) {
+    fn wait_until_carried(&self) {
+        if engine() != Engine::Ebpf {
+            return self.wait_for_answer();
+        }
+        wait_until("the programs to carry pings alone", SOON, || {
+            let daemon = self.process(false);
+            kill_process(daemon, Signal::STOP).unwrap();
+            let carried = self.answers();
+            kill_process(daemon, Signal::CONT).unwrap();
+            carried
+        })
+        .unwrap();
+    }
+
+    /// The daemon of the host, or its steward.
+    #[track_caller]
+    fn process(&self, steward: bool) -> Pid {
         let name = |pid: u32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
         let runs = |pid: &u32| name(*pid, "cmdline").contains("\0run\0");
         let is_steward = |pid: u32| name(pid, "comm").trim() == "wl-steward";
         let wanted = |pid: &u32| runs(pid) && is_steward(*pid) == steward;
         let found: Vec<u32> = self.bed.namespace.pids().into_iter().filter(wanted).collect();
         let [pid] = found[..] else { panic!("{found:?} of {:?}", self.bed.processes()) };
-        kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
-        wait_until("it to end", SOON, || !self.bed.namespace.pids().contains(&pid)).unwrap();
+        Pid::from_raw(pid.cast_signed()).unwrap()
+    }
+
+    /// Kills one of them.
+    #[track_caller]
+    fn kill(&self, steward: bool) {
+        let pid = self.process(steward);
+        kill_process(pid, Signal::KILL).unwrap();
+        let number = pid.as_raw_nonzero().get().cast_unsigned();
+        wait_until("it to end", SOON, || !self.bed.namespace.pids().contains(&number)).unwrap();
     }
 
     fn has_interface(&self) -> bool {
@@ -128,7 +152,7 @@ fn what_the_file_says_now_is_so_after_a_kill_and_an_up() {
     assert_ne!(fresh[0], fresh[1]);
     write(0);
     succeeded(bed.wireloom(&up));
-    place.wait_for_answer();
+    place.wait_until_carried();
     let handshake = place.handshake();
     for at in [1, 0, 0] {
         place.kill(false);
@@ -137,7 +161,7 @@ fn what_the_file_says_now_is_so_after_a_kill_and_an_up() {
         let said = succeeded(bed.wireloom(&up));
         assert_eq!(said.contains("another one carries on"), engine() == Engine::Ebpf, "{said}");
         assert_eq!(place.state(), fresh[at], "file {at}:\n{said}");
-        place.wait_for_answer();
+        place.wait_until_carried();
         if engine() == Engine::Ebpf {
             assert_eq!(place.handshake(), handshake, "it is the same session");
         }
@@ -158,7 +182,7 @@ fn down_after_a_kill_is_a_down_like_any_other() {
     let file = bed.state();
     let ran = || bed.sh(&format!("cat {HOOKS} 2>/dev/null || true; rm -f {HOOKS}"));
     succeeded(bed.wireloom(&["up", INTERFACE]));
-    place.wait_for_answer();
+    place.wait_until_carried();
     place.kill(false);
     place.wait_for_the_consequences();
     let said = succeeded(bed.wireloom(&["down", INTERFACE]));
@@ -184,7 +208,7 @@ fn down_after_a_kill_is_a_down_like_any_other() {
          rm /run/key; ip address add 10.66.0.1/24 dev {INTERFACE}; ip link set {INTERFACE} up",
         key.trim()
     ));
-    place.wait_for_answer();
+    place.wait_until_carried();
     place.kill(false);
     place.wait_for_the_consequences();
     let down = bed.wireloom(&["down", INTERFACE]);
