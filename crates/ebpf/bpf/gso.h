@@ -197,6 +197,7 @@ static __always_inline int wl_send_super(struct __sk_buff *skb, struct wl_work *
 	}
 	wl_hide(len);
 	len = ((len - 1) & (WL_SUPER_MAX - 1)) + 1;
+	w->super = len;
 	if (bpf_skb_load_bytes(skb, 0, super->bytes, len) || bpf_skb_pull_data(skb, len)) {
 		wl_count(WL_LEFT_SUPER);
 		return WL_LEAVE;
@@ -240,6 +241,17 @@ static __always_inline int wl_send_super(struct __sk_buff *skb, struct wl_work *
 	}
 	wl_count(WL_DROP_MEMORY);
 	return TC_ACT_SHOT;
+}
+
+/* The copy of a super-packet is plaintext, and nobody needs it any more. */
+static __always_inline void wl_forget_super(struct wl_work *w)
+{
+	__u32 cpu = bpf_get_smp_processor_id(), len = w->super;
+	struct wl_super *super = bpf_map_lookup_elem(&supers, &cpu);
+
+	wl_hide(len);
+	if (super && len)
+		wl_zero(super->bytes, ((len - 1) & (WL_SUPER_MAX - 1)) + 1);
 }
 
 #endif

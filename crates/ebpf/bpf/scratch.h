@@ -27,6 +27,12 @@
 #define WL_BLOCK 64
 #define WL_STRIDE 128
 
+/* Overwrites memory of ours with zeros: that is what the kernel leaves of a read that it refuses, as the verifier relies upon. */
+static __always_inline void wl_zero(void *at, __u32 len)
+{
+	bpf_probe_read_kernel(at, len, NULL);
+}
+
 /* Bytes at the head of the scratch area that are secret, or would tell a secret: wiped after each message. */
 #define WL_SECRET_LEN (32 + 8 + WL_STRIDE + WL_TAG_LEN)
 

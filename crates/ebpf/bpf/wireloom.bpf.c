@@ -31,9 +31,19 @@ static __always_inline bool wl_enter(struct wl_work **work_area, struct wl_scrat
 		return false;
 	}
 	w->now = bpf_ktime_get_boot_ns();
+	w->super = w->arrival.len = 0;
 	*work_area = w;
 	*scratch_area = s;
 	return true;
+}
+
+/* The areas are another program's from here on, with nothing of the packet's plaintext in them. `opened`: so many bytes of the message were. */
+static __always_inline void wl_exit(struct wl_work *w, struct wl_scratch *s, __u32 opened)
+{
+	wl_hide(opened);
+	if (opened)
+		wl_zero(s->data, ((opened - 1) & 2047) + 1);
+	WRITE_ONCE(w->busy, 0);
 }
 
 static __always_inline struct wl_device *wl_any_device(void)
@@ -61,7 +71,9 @@ int wl_egress(struct __sk_buff *skb)
 	if (!way.dev || !wl_enter(&w, &s))
 		return WL_LEAVE;
 	verdict = skb->gso_size ? wl_send_super(skb, w, s, &way) : wl_send_plain(skb, w, s, &way);
-	WRITE_ONCE(w->busy, 0);
+	wl_forget_super(w);
+	/* What was sent lies there sealed. */
+	wl_exit(w, s, verdict == WL_LEAVE || verdict == TC_ACT_SHOT ? 2048 : 0);
 	return verdict;
 }
 
@@ -87,7 +99,7 @@ int wl_ingress(struct __sk_buff *skb)
 	if (!bpf_skb_load_bytes_relative(skb, 0, w->outer.words, head, WL_FROM_NETWORK) &&
 	    wl_read_outer(w, entry.dev))
 		verdict = wl_arrived(skb, w, s, &entry);
-	WRITE_ONCE(w->busy, 0);
+	wl_exit(w, s, w->arrival.len);
 	return verdict;
 }
 
@@ -103,7 +115,7 @@ int wl_xdp(struct xdp_md *xdp)
 	if (!entry.dev || !wl_peek_frame(xdp, entry.dev->port) || !wl_enter(&w, &s))
 		return XDP_PASS;
 	action = wl_arrived_xdp(xdp, w, s, &entry);
-	WRITE_ONCE(w->busy, 0);
+	wl_exit(w, s, w->arrival.len);
 	return action;
 }
 

@@ -76,6 +76,7 @@ struct wl_work {
 	__u64 now; /* ns, CLOCK_BOOTTIME */
 	__u32 busy;
 	__u32 fence; /* nothing: what wl_fence exchanges */
+	__u32 super; /* bytes of a super-packet that lie in `supers` */
 	__u32 slot;  /* of the session */
 	__u32 epoch; /* of the session */
 	__u32 peer;  /* slot */
