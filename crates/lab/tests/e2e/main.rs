@@ -24,6 +24,7 @@ mod engines;
 mod errors;
 mod estate;
 mod files;
+mod filters;
 mod heirs;
 mod helping;
 mod hostile;
