@@ -43,7 +43,9 @@ fn filters_of_the_dead_are_taken_away_and_those_of_the_living_stay() {
     let underlay = tunnel.link.right.interface.clone();
     assert_eq!(filters(right, &underlay), [index(right)]);
     // Another tunnel of the same host, by the same underlay.
-    let adjust = |command: &mut Command| drop(command.args(ARGUMENTS));
+    let adjust = |command: &mut Command| {
+        command.args(ARGUMENTS);
+    };
     let other = wireloom().start_with(right.namespace(), adjust).unwrap();
     let other = End::new(other, &tunnel.link.right, 7).unwrap();
     other.bring_up(1420).unwrap();
@@ -69,7 +71,6 @@ fn filters_of_the_dead_are_taken_away_and_those_of_the_living_stay() {
     std::mem::forget(std::mem::replace(&mut right.daemon, next));
     right.bring_up(1420).unwrap();
     right.add_peer(left, Some(left.endpoint(Outer::V4)), None).unwrap();
-    wait_for_ping(right, left);
     let both = sorted([index(right), index(&other)]);
     wait_until("a filter for each", SOON, || filters(right, &underlay) == both).unwrap();
 }

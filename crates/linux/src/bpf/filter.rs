@@ -120,10 +120,8 @@ fn clear_up(hook: Hook, interface: u32, own: u32) {
     for handle in handles.into_iter().filter(|handle| *handle != own) {
         let there = open_requests().and_then(|socket| Requests::over(socket).find(Target::Index(handle)));
         if there.is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV)) {
-            log::debug!(
-                "interface {interface} had a filter of a daemon that has ended: {:?}",
-                delete(hook, interface, handle)
-            );
+            let deleted = delete(hook, interface, handle);
+            log::debug!("interface {interface} had a filter of a daemon that has ended: {deleted:?}");
         }
     }
 }
