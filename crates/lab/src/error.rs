@@ -93,6 +93,18 @@ impl fmt::Debug for LabError {
 }
 
 impl LabError {
+    /// In one line: of a program that said more, the last line.
+    pub fn line(&self) -> String {
+        match self {
+            LabError::Died { name, status, log } => {
+                let last = log.lines().rfind(|line| !line.trim().is_empty());
+                let said = last.map_or_else(|| "nothing".to_owned(), |line| line.trim().to_owned());
+                format!("`{name}` ended early ({status}); it said: {said}")
+            }
+            other => other.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
+        }
+    }
+
     /// Wraps an I/O error with what was attempted.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {
         let what = what.into();

@@ -87,35 +87,8 @@ impl Run {
         seconds: u32,
         report: bool,
     ) -> Result<Run, LabError> {
-        static NEXT: AtomicU16 = AtomicU16::new(0);
-        // A port of its own for each run: the last one's may still be in TIME_WAIT.
-        let port = 5201 + NEXT.fetch_add(1, Ordering::Relaxed) % 20_000;
-        let port = port.to_string();
-        let mut command = to.command("iperf3");
-        command.args(["-s", "-1", "-p", &port, "--forceflush"]);
-        let mut server = Process::spawn(&mut command)?;
-        server.wait_for_output("Server listening", Duration::from_secs(10))?;
-
-        let mut command = from.command("iperf3");
-        command.args(["-c", &address.to_string(), "-p", &port]);
-        command.args(["-t", &seconds.to_string(), "--connect-timeout", "5000"]);
-        if report {
-            command.args(["-i", "1", "-f", "m", "--forceflush"]);
-        } else {
-            command.args(["-i", "0", "-J"]);
-        }
-        match load {
-            Load::Tcp { streams } => {
-                command.args(["-C", "cubic", "-P", &streams.to_string()]);
-            }
-            Load::Udp { size, rate } => {
-                let bits = rate.map_or(0, |rate| rate * u64::from(size) * 8);
-                command.args(["-u", "-l", &size.to_string(), "-b", &bits.to_string()]);
-                // As large as every kernel allows: the receiver's naps are not the tunnel's losses.
-                command.args(["-w", "208K"]);
-            }
-        }
-        Ok(Run { client: Process::spawn(&mut command)?, _server: server, seconds })
+        let (server, port) = serve(to)?;
+        connect(from, listening(server)?, address, port, load, seconds, report)
     }
 
     /// The client, whose output grows while it runs.
@@ -161,6 +134,71 @@ impl Run {
         let text = finished.checked()?.stdout;
         Ok((json, text))
     }
+}
+
+/// Starts a run to each of several addresses of one host, all at nearly one moment: the servers are there before the first client begins.
+///
+/// # Errors
+/// As [`Run::start`].
+pub fn start_all(
+    from: &Namespace,
+    to: &Namespace,
+    addresses: &[IpAddr],
+    load: Load,
+    seconds: u32,
+) -> Result<Vec<Run>, LabError> {
+    let servers = addresses.iter().map(|_| serve(to)).collect::<Result<Vec<_>, _>>()?;
+    let mut ready = Vec::new();
+    for (server, port) in servers {
+        ready.push((listening(server)?, port));
+    }
+    let pairs = ready.into_iter().zip(addresses);
+    pairs.map(|((server, port), address)| connect(from, server, *address, port, load, seconds, false)).collect()
+}
+
+/// A server for one run, which may not listen yet, and its port.
+fn serve(to: &Namespace) -> Result<(Process, u16), LabError> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // A port of its own for each run: the last one's may still be in TIME_WAIT.
+    let port = 5201 + NEXT.fetch_add(1, Ordering::Relaxed) % 20_000;
+    let mut command = to.command("iperf3");
+    Ok((Process::spawn(command.args(["-s", "-1", "-p", &port.to_string(), "--forceflush"]))?, port))
+}
+
+fn listening(mut server: Process) -> Result<Process, LabError> {
+    server.wait_for_output("Server listening", Duration::from_secs(10))?;
+    Ok(server)
+}
+
+fn connect(
+    from: &Namespace,
+    server: Process,
+    address: IpAddr,
+    port: u16,
+    load: Load,
+    seconds: u32,
+    report: bool,
+) -> Result<Run, LabError> {
+    let mut command = from.command("iperf3");
+    command.args(["-c", &address.to_string(), "-p", &port.to_string()]);
+    command.args(["-t", &seconds.to_string(), "--connect-timeout", "5000"]);
+    if report {
+        command.args(["-i", "1", "-f", "m", "--forceflush"]);
+    } else {
+        command.args(["-i", "0", "-J"]);
+    }
+    match load {
+        Load::Tcp { streams } => {
+            command.args(["-C", "cubic", "-P", &streams.to_string()]);
+        }
+        Load::Udp { size, rate } => {
+            let bits = rate.map_or(0, |rate| rate * u64::from(size) * 8);
+            command.args(["-u", "-l", &size.to_string(), "-b", &bits.to_string()]);
+            // As large as every kernel allows: the receiver's naps are not the tunnel's losses.
+            command.args(["-w", "208K"]);
+        }
+    }
+    Ok(Run { client: Process::spawn(&mut command)?, _server: server, seconds })
 }
 
 /// Runs TCP for `seconds` from one host to another.

@@ -39,6 +39,18 @@ pub fn machine_cpu() -> Result<Duration, LabError> {
         .ok_or(LabError::Unreadable { what: "the CPU time of the machine", text: format!("{uptime}{stat}") })
 }
 
+/// The time that each processor has idled since the machine started.
+///
+/// # Errors
+/// `/proc/stat` cannot be read.
+pub fn idle() -> Result<Vec<Duration>, LabError> {
+    let text = read("/proc/stat")?;
+    match parse_idle(&text) {
+        Some(idle) if !idle.is_empty() => Ok(idle.into_iter().map(from_ticks).collect()),
+        _ => Err(LabError::Unreadable { what: "the idle time of processors", text }),
+    }
+}
+
 /// The resident memory of a process in KiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Memory {
@@ -113,6 +125,18 @@ fn parse_machine_cpu(uptime: &str, stat: &str, ticks: u64) -> Option<Duration> {
     Duration::try_from_secs_f64((up * processors as f64 - idle).max(0.0)).ok()
 }
 
+/// What each processor idled, and idled waiting for a disk, in ticks.
+fn parse_idle(stat: &str) -> Option<Vec<u64>> {
+    let lines = stat.lines().skip(1).take_while(|line| line.starts_with("cpu"));
+    lines
+        .map(|line| {
+            let mut fields = line.split_whitespace().skip(4);
+            let (idle, waiting): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+            Some(idle + waiting)
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +149,9 @@ mod tests {
         let busy = parse_machine_cpu("10.25 3.00\n", lines, 100);
         assert_eq!(busy, Some(Duration::from_millis(17_000)));
         assert_eq!(parse_machine_cpu("10.25 3.00\n", "intr 5\n", 100), None);
+        let lines = "cpu  1 2 4 300 50 8\ncpu0 1 1 2 100 20 4\ncpu1 0 1 2 200 30 4\nintr 5\n";
+        assert_eq!(parse_idle(lines), Some(vec![120, 230]));
+        assert_eq!(parse_idle("cpu 1\ncpu0 1\n"), None);
     }
 
     #[test]
@@ -134,6 +161,7 @@ mod tests {
         assert!(memory.resident > 100 && memory.peak >= memory.resident);
         process_cpu(pid).unwrap();
         machine_cpu().unwrap();
+        assert!(!idle().unwrap().is_empty());
         sleeps(pid).unwrap();
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use lab::iperf::{self, Load, Run};
 use lab::traffic::blast::{Blast, BlastPlan, blast};
+use lab::traffic::clean::{self, PROBE, Verdict};
 use lab::{Engine, Gso, LabError, Link, Namespace, System, Tunnel, TunnelSpec, interrupted, ping, usage, wait_for};
 
 use super::sample::Sample;
@@ -25,19 +26,8 @@ pub const STEPS: [(&str, Step); 8] = [
     ("the share of programs", taken),
 ];
 
-/// Up to this share of lost datagrams a rate counts as clean.
-pub const CLEAN: f64 = 0.01;
-/// So much of a rate has to be sent for it to count at all.
-const REACHED: f64 = 0.95;
-/// A loss up to this may be due to what else the machine does in that moment, and the rate gets a second try.
-const DOUBTFUL: f64 = 0.1;
-
-/// Between these rates, in thousands of datagrams per second, the clean one is looked for; in so many steps, of which the last makes a
-/// difference of 2 %.
-const RATES: (f64, f64) = (4.0, 1000.0);
+/// Rates that are tried to find the clean one, of which the last makes a difference of 2 %.
 const PROBES: u32 = 8;
-/// How long each rate is tried.
-const PROBE: Duration = Duration::from_millis(400);
 
 /// The rates that iperf3 tries, whose tries take longer.
 const IPERF_RATES: [u64; 15] = [5, 10, 25, 50, 75, 100, 125, 150, 175, 200, 225, 250, 300, 350, 400];
@@ -46,29 +36,6 @@ const IPERF_RATES: [u64; 15] = [5, 10, 25, 50, 75, 100, 125, 150, 175, 200, 225,
 /// long it is watched then.
 const SETTLE: Duration = Duration::from_secs(12);
 const QUIET: Duration = Duration::from_secs(10);
-
-/// What came of a rate that was tried.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Verdict {
-    /// Nearly all of it arrived: so many thousands of datagrams per second.
-    Clean(f64),
-    /// Somewhat too few did.
-    Doubtful,
-    /// The system cannot, or the sender could not.
-    Unclean,
-}
-
-impl Verdict {
-    /// Of a rate in datagrams per second, what was sent and what arrived of it.
-    fn of(rate: f64, offered: f64, arrived: f64) -> Verdict {
-        let loss = 1.0 - arrived / offered.max(1e-9);
-        match offered >= rate * REACHED {
-            true if loss <= CLEAN => Verdict::Clean(arrived / 1e3),
-            true if loss <= DOUBTFUL => Verdict::Doubtful,
-            _ => Verdict::Unclean,
-        }
-    }
-}
 
 /// How long everything takes.
 pub struct Plan {
@@ -240,7 +207,7 @@ fn udp_large(bed: &Bed, plan: &Plan, sample: &mut Sample) -> Result<(), LabError
 fn udp(bed: &Bed, plan: &Plan, sample: &mut Sample, size: usize, keys: [&'static str; 3]) -> Result<(), LabError> {
     let mut late = 0;
     let mut try_rate = |rate: Option<f64>, time| -> Result<Blast, LabError> {
-        let rate = rate.map(|kpps| (kpps * 1e3) as u64);
+        let rate = rate.map(|rate| rate as u64);
         let blast = blast(&bed.from, &bed.to, bed.address, &BlastPlan { size, rate, time })?;
         late += blast.late;
         Ok(blast)
@@ -248,36 +215,13 @@ fn udp(bed: &Bed, plan: &Plan, sample: &mut Sample, size: usize, keys: [&'static
     let flood = try_rate(None, Duration::from_secs(plan.flood.into()))?;
     sample.enter(keys[0], Some(flood.offered() / 1e3));
     sample.enter(keys[1], Some(flood.arrived() / 1e3));
-    let clean = highest_clean(|kpps| {
-        let blast = try_rate(Some(kpps), PROBE)?;
-        Ok(Verdict::of(kpps * 1e3, blast.offered(), blast.arrived()))
+    let clean = clean::highest(PROBES, |rate| {
+        let blast = try_rate(Some(rate), PROBE)?;
+        Ok(Verdict::of(rate, blast.offered(), blast.arrived()))
     })?;
-    sample.enter(keys[2], Some(clean));
+    sample.enter(keys[2], Some(clean / 1e3));
     sample.add("late", late as f64);
     Ok(())
-}
-
-/// The highest clean rate within [`RATES`], 0 where none is: what arrived of it. Each probe takes the root of the ratio of the lowest
-/// rate that is not clean to the highest that is.
-fn highest_clean(mut try_rate: impl FnMut(f64) -> Result<Verdict, LabError>) -> Result<f64, LabError> {
-    let (mut low, mut high) = RATES;
-    let mut best = 0.0;
-    for _ in 0..PROBES {
-        let middle = (low * high).sqrt();
-        match twice(|| try_rate(middle))? {
-            Verdict::Clean(arrived) => (low, best) = (middle, arrived),
-            _ => high = middle,
-        }
-    }
-    Ok(best)
-}
-
-/// A second look at what is in doubt.
-fn twice(mut look: impl FnMut() -> Result<Verdict, LabError>) -> Result<Verdict, LabError> {
-    match look()? {
-        Verdict::Doubtful => look(),
-        verdict => Ok(verdict),
-    }
 }
 
 fn udp_small_by_iperf(bed: &Bed, plan: &Plan, sample: &mut Sample) -> Result<(), LabError> {
@@ -287,7 +231,7 @@ fn udp_small_by_iperf(bed: &Bed, plan: &Plan, sample: &mut Sample) -> Result<(),
     while clean < dirty {
         let middle = clean.midpoint(dirty);
         let rate = IPERF_RATES[middle] * 1000;
-        let verdict = twice(|| {
+        let verdict = clean::twice(|| {
             let run = iperf::udp(&bed.from, &bed.to, bed.address, 64, Some(rate), 1)?;
             let each_second = |count: u64| count as f64 / run.seconds.max(1e-9);
             Ok(Verdict::of(rate as f64, each_second(run.sent), each_second(run.received)))
@@ -347,42 +291,6 @@ fn taken(bed: &Bed, _plan: &Plan, sample: &mut Sample) -> Result<(), LabError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_clean_rate_is_found() {
-        for limit in [3.0, 5.0, 75.0, 149.0, 990.0] {
-            let found = highest_clean(|rate| Ok(Verdict::of(rate, rate, rate.min(limit)))).unwrap() * 1e3;
-            if limit < RATES.0 {
-                assert_eq!(found, 0.0);
-            } else {
-                assert!((limit * 0.975..=limit).contains(&found), "{found} of {limit}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_in_doubt_is_tried_twice() {
-        let mut tries = 0;
-        let found = highest_clean(|rate| {
-            if rate > 100.0 {
-                return Ok(Verdict::Unclean);
-            }
-            tries += 1;
-            Ok(if tries % 2 == 0 { Verdict::Clean(rate) } else { Verdict::Doubtful })
-        });
-        assert!(found.unwrap() > 97.0 && tries > 0 && tries % 2 == 0, "{tries}");
-        let failed = highest_clean(|_| Err(LabError::Interrupted));
-        assert!(matches!(failed, Err(LabError::Interrupted)));
-    }
-
-    #[test]
-    fn a_rate_that_was_not_sent_is_not_clean() {
-        assert_eq!(Verdict::of(1000.0, 1000.0, 991.0), Verdict::Clean(0.991));
-        assert_eq!(Verdict::of(1000.0, 1000.0, 950.0), Verdict::Doubtful);
-        assert_eq!(Verdict::of(1000.0, 1000.0, 800.0), Verdict::Unclean);
-        assert_eq!(Verdict::of(1000.0, 900.0, 900.0), Verdict::Unclean);
-        assert_eq!(Verdict::of(1000.0, 0.0, 0.0), Verdict::Unclean);
-    }
 
     #[test]
     fn the_usual_pass_is_short_enough() {

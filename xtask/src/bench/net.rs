@@ -191,7 +191,7 @@ fn settings(plan: &Plan, rounds: u32, options: &Options) -> serde_json::Value {
         "pings": plan.pings,
         "mtu": 1420,
         "congestion_control": "cubic",
-        "clean_loss": measure::CLEAN,
+        "clean_loss": lab::traffic::clean::CLEAN,
         "ours_workers": options.ours_workers,
     })
 }

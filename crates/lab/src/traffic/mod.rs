@@ -5,6 +5,7 @@
 //! without having to tell each other. What counts datagrams and does not look at their bytes is [`blast`].
 
 pub mod blast;
+pub mod clean;
 mod pattern;
 pub mod tcp;
 pub mod udp;
@@ -16,26 +17,27 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::helper::{self, NAME};
 use crate::{LabError, Namespace, Process, built_binary, run_checked};
 
 pub use pattern::Pattern;
 pub use udp::{UdpOutcome, UdpPlan};
 
-/// The helper program's name.
-const HELPER: &str = "lab-traffic";
-
 /// The port of the service, where nobody chose another.
 const PORT: u16 = 7007;
 
-/// Where the helper is: next to this program, or in the release build beside it; the newer one, where both are.
+/// Where the helper is: what [`helper::Link`] made, or next to this program, or in the release build beside it; the newer one, where both are.
 ///
 /// # Errors
 /// [`LabError::Missing`] when it is not built.
 pub fn helper() -> Result<PathBuf, LabError> {
-    let beside = built_binary(HELPER);
+    if let Some(path) = helper::linked() {
+        return Ok(path);
+    }
+    let beside = built_binary(NAME);
     let release = env::current_exe()
         .ok()
-        .and_then(|this| Some(this.parent()?.parent()?.join("release").join(HELPER)))
+        .and_then(|this| Some(this.parent()?.parent()?.join("release").join(NAME)))
         .filter(|path| path.is_file());
     let age = |path: &PathBuf| path.metadata().and_then(|it| it.modified()).ok();
     match (beside, release) {

@@ -1,0 +1,100 @@
+//! A system set up somewhere, and what is known of it by then.
+
+use std::net::IpAddr;
+
+use super::Effort;
+use crate::subject::{self, Live, Subject};
+use crate::{LabError, Namespace, Shape, Side, TopologySpec};
+
+/// Room for whatever a system puts around a packet, in bytes.
+const OVERHEAD: u32 = 80;
+
+/// Where a measurement happens, in the order in which a round visits them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Site {
+    /// One tunnel between two hosts.
+    Tunnel,
+    /// So many tunnels between the gateways of four hosts.
+    Gateways(u32),
+    /// One tunnel that nothing has been done with.
+    Fresh,
+    /// One tunnel with another MTU, in bytes.
+    Mtu(u32),
+    /// One tunnel that is held to some processors.
+    Held,
+    /// One tunnel, and a crowd that calls one of its ends.
+    Storm,
+    /// One tunnel, of which one end has so many peers.
+    Peers(u32),
+    /// One tunnel with nothing to do, beside those of all other systems.
+    Quiet,
+}
+
+impl Site {
+    /// The hosts and links.
+    pub(super) fn topology(self) -> TopologySpec {
+        match self {
+            Site::Gateways(tunnels) => TopologySpec::new(Shape::Four, tunnels),
+            Site::Mtu(mtu) => TopologySpec { mtu, link_mtu: mtu + OVERHEAD, ..TopologySpec::new(Shape::Pair, 1) },
+            _ => TopologySpec::new(Shape::Pair, 1),
+        }
+    }
+
+    /// Seconds that it takes to set a system up there and to take it away.
+    pub(super) fn seconds(self) -> f64 {
+        match self {
+            Site::Gateways(tunnels) => 1.5 + 0.4 * f64::from(tunnels),
+            // The start is what is measured there.
+            Site::Fresh => 0.0,
+            _ => 1.5,
+        }
+    }
+}
+
+/// A system at a site.
+pub(super) struct Bench<'a> {
+    /// What was set up, unless a measurement has taken it down.
+    pub live: Option<Live>,
+    /// How thoroughly is measured.
+    pub effort: &'a Effort,
+    /// The memory of the right end before anything was done, in KiB.
+    pub idle: u64,
+    /// The busy share of each processor, where the tunnels here have carried traffic already.
+    pub busy: Option<Vec<f64>>,
+}
+
+impl<'a> Bench<'a> {
+    /// Sets it up.
+    pub fn new(subject: &dyn Subject, site: Site, effort: &'a Effort) -> Result<Bench<'a>, LabError> {
+        let live = subject::set_up(subject, site.topology().build()?)?;
+        let mut bench = Bench { live: Some(live), effort, idle: 0, busy: None };
+        bench.idle = bench.resident()?;
+        Ok(bench)
+    }
+
+    /// What was set up.
+    ///
+    /// # Errors
+    /// It has been taken down.
+    pub fn live(&self) -> Result<&Live, LabError> {
+        self.live.as_ref().ok_or(LabError::Unreadable { what: "a system that is up", text: "it is down".to_owned() })
+    }
+
+    /// Whether it is up and all of it runs.
+    pub fn check(&mut self) -> bool {
+        self.live.as_mut().is_some_and(|live| live.check().is_ok())
+    }
+
+    /// Where traffic begins, where it ends, and the address there by the first tunnel.
+    pub fn ends(&self) -> Result<(&Namespace, &Namespace, IpAddr), LabError> {
+        let live = self.live()?;
+        let way = live.ways().first().ok_or(LabError::Unreadable { what: "a tunnel", text: "there is none".into() })?;
+        Ok((live.topology.end(Side::Left), live.topology.end(Side::Right), way.drain.into()))
+    }
+
+    /// The memory of all processes at the right end, in KiB.
+    pub fn resident(&self) -> Result<u64, LabError> {
+        let pids = self.live()?.pids_at(Side::Right);
+        pids.iter().map(|pid| Ok(crate::usage::memory(*pid)?.resident)).sum()
+    }
+}

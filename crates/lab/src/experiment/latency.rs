@@ -1,0 +1,49 @@
+//! The latency of an idle tunnel: echo requests one after the other, the whole distribution.
+
+use std::time::Duration;
+
+use evaluation::{Distribution, Record};
+
+use super::bench::{Bench, Site};
+use super::{Effort, Experiment};
+use crate::ping::{self, RoundTrips};
+use crate::{LabError, Process};
+
+pub(super) struct Latency;
+
+impl Experiment for Latency {
+    fn slug(&self) -> &'static str {
+        "latency"
+    }
+
+    fn site(&self, _x: f64, _effort: &Effort) -> Site {
+        Site::Tunnel
+    }
+
+    fn seconds(&self, _x: f64, effort: &Effort) -> f64 {
+        0.3 + f64::from(effort.pings) / 100.0
+    }
+
+    fn measure(&self, bench: &mut Bench<'_>, _x: f64, record: Record) -> Result<Record, LabError> {
+        let (from, _, address) = bench.ends()?;
+        let series = ping::start(from, address, bench.effort.pings, "0.01")?;
+        Ok(record.timed(times(series, bench.effort.pings)?))
+    }
+}
+
+/// The times of a series of so many echo requests, to its end.
+///
+/// # Errors
+/// Nothing came back.
+pub(super) fn times(series: Process, pings: u32) -> Result<Distribution, LabError> {
+    let limit = Duration::from_secs(u64::from(pings) / 50 + 30);
+    let RoundTrips { sent, micros, .. } = ping::collect(series, limit)?;
+    let mut times = Distribution::new();
+    for micros in micros {
+        times.record(Duration::from_nanos((micros * 1000.0) as u64));
+    }
+    if times.is_empty() {
+        return Err(LabError::Unreadable { what: "round trips", text: format!("none of {sent} came back") });
+    }
+    Ok(times)
+}

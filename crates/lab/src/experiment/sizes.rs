@@ -1,0 +1,53 @@
+//! Packets per second against their size: UDP at the highest rate of which at most one in a hundred is lost, found by halving.
+
+use evaluation::Record;
+use evaluation::catalogue::{PROCESSORS, THROUGHPUT};
+
+use super::bench::{Bench, Site};
+use super::load::Window;
+use super::{Effort, Experiment};
+use crate::LabError;
+use crate::traffic::blast::{BlastPlan, blast};
+use crate::traffic::clean::{self, PROBE, Verdict};
+
+pub(super) struct Sizes;
+
+impl Experiment for Sizes {
+    fn slug(&self) -> &'static str {
+        "sizes"
+    }
+
+    fn points(&self, effort: &Effort) -> Vec<f64> {
+        effort.sizes.iter().copied().map(f64::from).collect()
+    }
+
+    fn site(&self, _x: f64, _effort: &Effort) -> Site {
+        Site::Tunnel
+    }
+
+    /// Some rates are tried twice.
+    fn seconds(&self, _x: f64, effort: &Effort) -> f64 {
+        1.25 * f64::from(effort.probes) * (PROBE.as_secs_f64() + 0.22)
+    }
+
+    fn measure(&self, bench: &mut Bench<'_>, x: f64, record: Record) -> Result<Record, LabError> {
+        let (from, to, address) = bench.ends()?;
+        let mut best = None;
+        let found = clean::highest(bench.effort.probes, |rate| {
+            let window = Window::open()?;
+            let plan = BlastPlan { size: x as usize, rate: Some(rate as u64), time: PROBE };
+            let blast = blast(from, to, address, &plan)?;
+            let verdict = Verdict::of(rate, blast.offered(), blast.arrived());
+            if let Verdict::Clean(_) = verdict {
+                best = Some((blast.loss().max(0.0), window.close()?.iter().sum::<f64>()));
+            }
+            Ok(verdict)
+        })?;
+        let record = record.with("packets", found).with(THROUGHPUT.key, found * x * 8.0);
+        // Where no rate was clean there is nothing to tell of it.
+        Ok(match best {
+            Some((lost, busy)) => record.with("lost", lost).with(PROCESSORS.key, busy),
+            None => record,
+        })
+    }
+}
