@@ -12,6 +12,8 @@ use crate::complete::{self, Shell};
 use crate::doctor::DoctorArgs;
 use crate::exchange::{ExportArgs, ImportArgs};
 use crate::interface::InterfaceName;
+#[cfg(feature = "lab")]
+use crate::laboratory::LabArgs;
 use crate::manual;
 use crate::policy::PolicyArgs;
 use crate::quick::{DownArgs, ReloadArgs, UpArgs};
@@ -123,6 +125,9 @@ pub enum Command {
     Pubkey,
     /// Look for what is wrong with this machine, an interface or a file, and say what to do
     Doctor(DoctorArgs),
+    /// Measure this and other tunnels on this machine, and tell how they compare
+    #[cfg(feature = "lab")]
+    Lab(LabArgs),
     /// Print a script that teaches a shell to complete our command lines
     Completions {
         /// The shell

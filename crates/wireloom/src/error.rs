@@ -13,6 +13,8 @@ use crate::attend::AttendError;
 use crate::capture::CaptureError;
 use crate::exchange::ExchangeError;
 use crate::interface::NotAName;
+#[cfg(feature = "lab")]
+use crate::laboratory::LaboratoryError;
 use crate::quick::QuickError;
 use crate::run::RunError;
 use crate::service::ServiceError;
@@ -119,4 +121,7 @@ pub enum Error {
     Exchange(#[from] ExchangeError),
     #[error(transparent)]
     Top(#[from] TopError),
+    #[cfg(feature = "lab")]
+    #[error(transparent)]
+    Lab(#[from] LaboratoryError),
 }

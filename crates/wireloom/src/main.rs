@@ -6,7 +6,7 @@
 //! `genkey genpsk pubkey` ([`keys`]) touch no device; `show showconf` ([`show`]), `set` ([`set`]) and `setconf addconf syncconf`
 //! ([`conf`]) speak to one ([`client`]) through its socket, or by netlink where it is the kernel's ([`kernel`]), as `wg` does;
 //! `run` ([`run`]) is one. `up down` ([`quick`]) do all that wg-quick(8) does. What the help and the man pages say beyond the arguments is in [`manual`], and shells are helped by
-//! [`complete`].
+//! [`complete`]. `lab` ([`laboratory`]) compares us with others.
 
 #![forbid(unsafe_code)]
 
@@ -30,6 +30,8 @@ mod interface;
 mod json;
 mod kernel;
 mod keys;
+#[cfg(feature = "lab")]
+mod laboratory;
 mod manual;
 mod metrics;
 mod policy;
@@ -55,6 +57,10 @@ use error::Error;
 static HEAP: linux::memory::Hidden = linux::memory::Hidden::new();
 
 fn main() -> ExitCode {
+    #[cfg(feature = "lab")]
+    if called_by(lab::helper::NAME) {
+        return lab::helper::main();
+    }
     complete::answer();
     let typed: Vec<_> = std::env::args_os().collect();
     if let Err(error) = argv::refuse_a_slip(&typed) {
@@ -80,6 +86,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whether this is the name that the program was called by: `wireloom lab` calls it so inside the namespaces that it makes.
+#[cfg(feature = "lab")]
+fn called_by(name: &str) -> bool {
+    let program = std::env::args_os().next();
+    program.is_some_and(|program| std::path::Path::new(&program).file_name() == Some(name.as_ref()))
+}
+
 fn execute(command: Command) -> Result<(), Error> {
     match command {
         Command::Run(args) => Ok(run::run(args)?),
@@ -103,6 +116,8 @@ fn execute(command: Command) -> Result<(), Error> {
         Command::Genkey => keys::genkey(),
         Command::Genpsk => keys::genpsk(),
         Command::Doctor(args) => doctor::doctor(&args),
+        #[cfg(feature = "lab")]
+        Command::Lab(args) => laboratory::laboratory(args),
         Command::Pubkey => keys::pubkey(),
         Command::Completions { shell } => complete::script(shell),
         Command::ManPages { folder } => {

@@ -461,6 +461,37 @@ const PAGES: &[Page] = &[
         environment: &[("WG_COLOR_MODE", "`always` or `never`; otherwise there are colours on a terminal")],
         files: &[SOCKETS, ("/etc/wireguard/NAME.conf", "the file of an interface that does not run")],
     },
+    #[cfg(feature = "lab")]
+    Page {
+        name: "wireloom-lab",
+        notes: &[
+            "Systems are set up in network namespaces of this machine, joined by virtual cables; nothing else on it is touched, and all of it is taken away at the end, after \
+             Ctrl-C, too. Processors are shared by both ends and by what makes the traffic, so that figures are for comparing and not for promising. In each round every \
+             system is measured once; it takes 5 rounds for a difference to be claimed.",
+            "What has been measured is kept at once. A run that was interrupted goes on with `wireloom lab run --resume`, in the same folder; one that has all of its rounds gets more \
+             of them by a higher --rounds. A measurement that fails is kept with its reason, and the next one goes on.",
+            "What is not installed is left out, and `lab list` names the command that installs it. Which experiment asks what, and how it is measured, docs/lab.md tells.",
+        ],
+        examples: &[
+            ("wireloom lab list", "what can be compared here, and in what"),
+            ("wireloom lab run --quick", "compares all that is here, within ten minutes"),
+            (
+                "wireloom lab run --systems wireloom,wireguard-go --experiments streams,latency --rounds 5 --out mine",
+                "two systems by two experiments, into the folder `mine`",
+            ),
+            ("wireloom lab run --resume", "goes on with what was interrupted"),
+            ("wireloom lab compare before after", "what became better or worse, of two folders"),
+            ("wireloom lab merge monday tuesday -o both.json", "several runs of one machine as one"),
+        ],
+        environment: &[
+            ("WIRELOOM_BIN", "the program that `wireloom` is, among the systems; this one if it is not set"),
+            ("WIRELOOM_PEERS", "where boringtun and gotatun are, in a folder `bin`"),
+        ],
+        files: &[
+            ("FOLDER/run.json", "all measurements, as JSON in base units"),
+            ("FOLDER/report.html", "the report, one page with nothing from elsewhere"),
+        ],
+    },
     Page {
         name: "wireloom-pubkey",
         notes: &[],
@@ -607,7 +638,8 @@ fn tell_values(arg: Arg) -> Arg {
 
 fn render(command: Command, page: &Page) -> io::Result<Vec<u8>> {
     let has_options = command.get_arguments().next().is_some();
-    let has_commands = command.has_subcommands();
+    let below = commands_below(&command);
+    let has_commands = command.has_subcommands() && page.name == "wireloom";
     let version = format!("wireloom {}", env!("CARGO_PKG_VERSION"));
     let man = Man::new(command).manual("Wireloom").source(version).date(DATE);
     let mut text = Vec::new();
@@ -622,9 +654,54 @@ fn render(command: Command, page: &Page) -> io::Result<Vec<u8>> {
         man.render_subcommands_section(&mut text)?;
     }
     let mut roff = Roff::new();
+    if !has_commands {
+        write_commands(&below, &mut roff);
+    }
     page.write_sections(&mut roff);
     roff.to_writer(&mut text)?;
     Ok(text)
+}
+
+/// A command of a command, as its page has it: how it is typed, what it does, and its arguments.
+struct Below {
+    usage: String,
+    about: String,
+    arguments: Vec<(String, String)>,
+}
+
+fn commands_below(command: &Command) -> Vec<Below> {
+    let shown = command.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help");
+    shown
+        .map(|it| {
+            let usage = it.clone().render_usage().to_string();
+            let arguments = it.get_arguments().filter(|arg| arg.get_id() != "help").cloned().map(tell_values);
+            let text = |it: Option<&clap::builder::StyledStr>| it.map(ToString::to_string).unwrap_or_default();
+            Below {
+                usage: usage.trim_start_matches("Usage: ").to_owned(),
+                about: text(it.get_about()),
+                arguments: arguments.map(|arg| (arg.to_string(), text(arg.get_help()))).collect(),
+            }
+        })
+        .collect()
+}
+
+fn write_commands(below: &[Below], roff: &mut Roff) {
+    if below.is_empty() {
+        return;
+    }
+    roff.control("SH", ["COMMANDS"]);
+    for it in below {
+        roff.control("TP", []);
+        roff.text([bold(it.usage.as_str())]);
+        roff.text([roman(it.about.as_str())]);
+        roff.control("RS", []);
+        for (argument, about) in &it.arguments {
+            roff.control("TP", []);
+            roff.text([bold(argument.as_str())]);
+            roff.text([roman(about.as_str())]);
+        }
+        roff.control("RE", []);
+    }
 }
 
 #[cfg(test)]
