@@ -194,12 +194,11 @@ fn planned(args: &MeasureArgs, chosen: &[&dyn Subject], before: Option<&Run>) ->
     })
 }
 
+/// Systems, and the names of those that are missing with what would install them.
+type Chosen = (Vec<Box<dyn Subject>>, Vec<(String, String)>);
+
 /// The systems that are here, and of the others what would install them. One that was asked for has to be here.
-#[allow(clippy::type_complete)] // a list of boxes and a list of pairs
-fn choose(
-    all: Vec<Box<dyn Subject>>,
-    names: &[String],
-) -> Result<(Vec<Box<dyn Subject>>, Vec<(String, String)>), LaboratoryError> {
+fn choose(all: Vec<Box<dyn Subject>>, names: &[String]) -> Result<Chosen, LaboratoryError> {
     let (mut here, mut missing) = (Vec::new(), Vec::new());
     for subject in all {
         if !names.is_empty() && !names.iter().any(|name| name == subject.slug()) {
@@ -265,6 +264,7 @@ fn enter(run: &mut Run, subject: &dyn Subject) {
         ours: subject.slug() == "wireloom" || subject.slug().starts_with("wireloom-"),
         configuration_lines: system.configuration_lines,
         steps: system.steps,
+        code: system.code.take(),
     };
 }
 
