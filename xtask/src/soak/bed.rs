@@ -144,7 +144,12 @@ impl Bed {
 
     /// Writes down what the daemons hold in the kernel.
     fn look(&mut self) -> Result<[usize; 3], Failure> {
-        Ok(self.objects.look(&[self.left.namespace(), self.right.namespace()])?)
+        let now = self.objects.look(&[self.left.namespace(), self.right.namespace()])?;
+        if self.kills.is_empty() {
+            // The first daemons may still be putting programs in their places.
+            self.held = std::array::from_fn(|kind| now[kind].max(self.held[kind]));
+        }
+        Ok(now)
     }
 
     /// How it stands, in one line that takes the place of the last one; and some TCP.
