@@ -33,6 +33,7 @@ mod interop;
 mod kernel;
 mod kernel_device;
 mod keys;
+mod laboratory;
 mod latency;
 mod lifecycle;
 mod links;
