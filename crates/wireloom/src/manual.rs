@@ -694,6 +694,9 @@ fn write_commands(below: &[Below], roff: &mut Roff) {
         roff.control("TP", []);
         roff.text([bold(it.usage.as_str())]);
         roff.text([roman(it.about.as_str())]);
+        if it.arguments.is_empty() {
+            continue;
+        }
         roff.control("RS", []);
         for (argument, about) in &it.arguments {
             roff.control("TP", []);

@@ -22,7 +22,7 @@ impl Experiment for Mtu {
     }
 
     fn seconds(&self, _x: f64, effort: &Effort) -> f64 {
-        f64::from(effort.seconds) + 0.7
+        f64::from(effort.seconds) + 0.2
     }
 
     fn measure(&self, bench: &mut Bench<'_>, _x: f64, record: Record) -> Result<Record, LabError> {

@@ -32,7 +32,7 @@ impl Experiment for Scaling {
     }
 
     fn seconds(&self, _x: f64, effort: &Effort) -> f64 {
-        f64::from(effort.seconds) + 0.8
+        f64::from(effort.seconds) + 0.2
     }
 
     fn measure(&self, bench: &mut Bench<'_>, x: f64, record: Record) -> Result<Record, LabError> {

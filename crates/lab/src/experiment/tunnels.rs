@@ -22,7 +22,7 @@ impl Experiment for Tunnels {
     }
 
     fn seconds(&self, x: f64, effort: &Effort) -> f64 {
-        f64::from(effort.seconds) + 0.7 + 0.05 * x
+        f64::from(effort.seconds) + 0.2 + 0.05 * x
     }
 
     fn measure(&self, bench: &mut Bench<'_>, _x: f64, record: Record) -> Result<Record, LabError> {
