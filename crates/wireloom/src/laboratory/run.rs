@@ -29,6 +29,9 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("taskset", "util-linux"),
 ];
 
+/// Systems that are not here, by their names for people, and what installs them.
+type Missing = Vec<(String, String)>;
+
 /// What is to be measured.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct MeasureArgs {
@@ -102,6 +105,8 @@ pub fn run(mut args: MeasureArgs) -> Result<(), Error> {
     run.missing.extend(missing);
 
     fs::create_dir_all(&args.out).map_err(|source| LaboratoryError::File { path: args.out.clone(), source })?;
+    // So that there is something to go on with, whenever it is interrupted.
+    run.save(&path).map_err(LaboratoryError::from)?;
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, lab::interrupt_flag()).map_err(LaboratoryError::Signals)?;
     }
@@ -194,11 +199,8 @@ fn planned(args: &MeasureArgs, chosen: &[&dyn Subject], before: Option<&Run>) ->
     })
 }
 
-/// Systems, and the names of those that are missing with what would install them.
-type Chosen = (Vec<Box<dyn Subject>>, Vec<(String, String)>);
-
 /// The systems that are here, and of the others what would install them. One that was asked for has to be here.
-fn choose(all: Vec<Box<dyn Subject>>, names: &[String]) -> Result<Chosen, LaboratoryError> {
+fn choose(all: Vec<Box<dyn Subject>>, names: &[String]) -> Result<(Vec<Box<dyn Subject>>, Missing), LaboratoryError> {
     let (mut here, mut missing) = (Vec::new(), Vec::new());
     for subject in all {
         if !names.is_empty() && !names.iter().any(|name| name == subject.slug()) {
