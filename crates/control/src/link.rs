@@ -96,7 +96,7 @@ impl Link {
         if !self.offloads.tso {
             return;
         }
-        let (size, segments) = gso_max(mtu);
+        let (size, segments) = gso_max(mtu, device.plane.super_packet_max());
         if let Err(error) = self.monitor.set_gso_max(self.monitor.index(), size, segments) {
             log::debug!("the interface's super-packets keep their size: {error}");
         }
@@ -110,9 +110,10 @@ impl AsFd for Link {
     }
 }
 
-/// How large a super-packet may be so that it fits one send: in bytes, and in segments.
-fn gso_max(mtu: u32) -> (u32, u32) {
-    let segments = (SEND_MAX / (mtu + OVERHEAD)).clamp(1, SEGMENTS_MAX);
+/// How large a super-packet may be so that it fits one send and has at most `most` bytes: in bytes, and in segments.
+fn gso_max(mtu: u32, most: u32) -> (u32, u32) {
+    let payload = mtu.saturating_sub(40).max(1);
+    let segments = (SEND_MAX / (mtu + OVERHEAD)).min(most.saturating_sub(40) / payload).clamp(1, SEGMENTS_MAX);
     // Headers are at least 40 bytes, once for the super-packet and once for each segment.
     let size = segments * mtu.saturating_sub(40) + 40;
     (size.clamp(mtu, 65_535.max(mtu)), segments)
@@ -124,12 +125,14 @@ mod tests {
 
     #[test]
     fn a_super_packet_fits_one_send() {
-        assert_eq!(gso_max(1420), (45 * 1380 + 40, 45));
-        assert_eq!(gso_max(1280).1, 49);
-        assert_eq!(gso_max(65_455), (65_455, 1));
-        assert_eq!(gso_max(576).1, 64);
+        assert_eq!(gso_max(1420, u32::MAX), (45 * 1380 + 40, 45));
+        assert_eq!(gso_max(1280, u32::MAX).1, 49);
+        assert_eq!(gso_max(65_455, u32::MAX), (65_455, 1));
+        assert_eq!(gso_max(576, u32::MAX).1, 64);
+        assert_eq!(gso_max(1420, 16_384), (11 * 1380 + 40, 11));
+        assert_eq!(gso_max(65_455, 16_384), (65_455, 1), "no less than a packet");
         for mtu in 68..=65_535 {
-            let (size, segments) = gso_max(mtu);
+            let (size, segments) = gso_max(mtu, u32::MAX);
             assert!((1..=64).contains(&segments) && size >= mtu && size <= 65_535);
             assert!(segments == 1 || segments * (mtu + OVERHEAD) <= SEND_MAX);
         }

@@ -46,3 +46,10 @@ pub struct Now {
     /// Time since the Unix epoch.
     pub wall: Duration,
 }
+
+impl Now {
+    /// What the wall clock showed at an earlier moment, if nobody has set it since.
+    pub(crate) fn wall_at(&self, earlier: Instant) -> Duration {
+        self.wall.saturating_sub(self.boot.saturating_since(earlier))
+    }
+}

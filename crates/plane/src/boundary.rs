@@ -14,6 +14,11 @@ pub trait DataPlane: Send + Sync {
         None
     }
 
+    /// The largest super-packet that is good for it, in bytes of IP packet; there are others' limits besides.
+    fn super_packet_max(&self) -> u32 {
+        u32::MAX
+    }
+
     /// Makes room for a peer. What moves is reported in `activity`; if that is in lent memory, the lender has been asked for it before.
     fn add_peer(&self, peer: PeerId, activity: Arc<Activity>);
     /// Forgets a peer with its allowed IPs, its sessions and what waits for it.

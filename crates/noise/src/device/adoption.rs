@@ -77,7 +77,7 @@ impl Device {
         };
         let current = sessions.pop_if(|(session, _)| !session.awaits_confirmation()).map(|(session, _)| session);
         if let Some(current) = &current {
-            peer.last_handshake = Some(now.wall.saturating_sub(now.boot.saturating_since(current.created())));
+            peer.last_handshake = Some(now.wall_at(current.created()));
             // Its indices stay in their lane.
             peer.lane = current.local_index().as_u32() as u8;
         }

@@ -106,7 +106,8 @@ impl Device {
         self.events.push_back(Event::SessionCurrent { peer: id, session: current });
         let Some(retired) = retired else { return };
         peer.timers.handshake_completed();
-        peer.last_handshake = Some(now.wall);
+        // Not when it was confirmed: whoever takes the session up after a restart knows when it was made, and is to tell the same time.
+        peer.last_handshake = Some(now.wall_at(session.created()));
         if peer.answered() {
             self.events.push_back(Event::HandshakeAnswered { peer: id });
         }
