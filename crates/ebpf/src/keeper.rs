@@ -24,12 +24,14 @@ use noise::{PeerId, Session};
 use plane::{DataPlane, Observer, userspace::Userspace};
 
 use crate::attach::{Inner, Underlays};
-use crate::layout::Path;
+use crate::layout::{Path, Peer};
 use crate::store::Store;
 
 /// After a look at all peers so many times as long passes before the next.
 const REST: u32 = 4;
 const REST_MAX: Duration = Duration::from_secs(5);
+/// When what could not be looked at is looked at again.
+const ONCE_MORE: Duration = Duration::from_millis(100);
 /// How long the kernel may take to write down how large a path's packets may be, once that was reported.
 const SETTLE: Duration = Duration::from_millis(5);
 
@@ -125,13 +127,19 @@ impl Desk {
         if let Some(slot) = self.store.slot_of(peer) {
             let endpoint = userspace.endpoint(peer);
             let mut paths = self.store.paths();
-            let same = |path: &Path| {
-                endpoint.is_some_and(|now| {
-                    now.addr == path.remote && now.source.is_none_or(|Source { ip, .. }| ip == path.local)
-                })
+            let same = |remote: SocketAddr, local: IpAddr| {
+                endpoint.is_some_and(|now| now.addr == remote && now.source.is_none_or(|Source { ip, .. }| ip == local))
             };
-            // What a former daemon wrote is not known.
-            if !self.is_held() && !paths.get(slot).is_some_and(same) {
+            // Of what a former daemon wrote no more is known than where it leads. While that is right it stays, until the keeper has looked: there may be
+            // no daemon in the next moment.
+            let stays = match paths.get(slot) {
+                Some(path) => same(path.remote, path.local),
+                None => {
+                    let there = self.store.maps.peers.get(slot).and_then(Peer::whereabouts);
+                    there.is_some_and(|(remote, local, _)| same(remote, local))
+                }
+            };
+            if !self.is_held() && !stays {
                 paths.set(slot, None);
             }
         }
@@ -250,6 +258,8 @@ pub(crate) struct Keeper {
     /// Routes changed since the last look at all peers.
     again: bool,
     next: Instant,
+    /// The tunnel's own interface could not be looked at.
+    lost_inner: bool,
 }
 
 impl Keeper {
@@ -267,7 +277,18 @@ impl Keeper {
         for socket in too_big.iter().flat_map(TooBig::sockets) {
             wait.add(socket, 2, Interest::READ)?;
         }
-        Ok(Keeper { desk, userspace, ways, inner, underlays, wait, too_big, again: false, next: Instant::now() })
+        Ok(Keeper {
+            desk,
+            userspace,
+            ways,
+            inner,
+            underlays,
+            wait,
+            too_big,
+            again: false,
+            next: Instant::now(),
+            lost_inner: false,
+        })
     }
 
     /// Looks where the tunnel's interface is.
@@ -276,14 +297,11 @@ impl Keeper {
     /// It cannot be found, or takes no program.
     pub(crate) fn find_inner(&mut self) -> io::Result<()> {
         let was_here = !self.desk.stands(Against::Elsewhere);
-        let found = self.inner.find(&mut self.ways);
-        let index = found.as_ref().ok().copied().flatten();
+        let index = self.inner.find(&mut self.ways)?;
         if let Some(index) = index {
             self.desk.store.maps.device().inner_ifindex.store(index, Ordering::Release);
         }
-        if found.is_ok() {
-            self.underlays.belong_to(index);
-        }
+        self.underlays.belong_to(index);
         self.desk.set(Against::Elsewhere, index.is_none());
         if !was_here && index.is_some() {
             // Without it no underlay has been given programs.
@@ -291,12 +309,29 @@ impl Keeper {
         }
         let is_watched = |index| self.ways.interface(index).is_ok_and(|interface| interface.is_watched);
         self.desk.set(Against::Watched, index.is_some_and(is_watched));
-        if was_here && index.is_none() && found.is_ok() {
+        if was_here && index.is_none() {
             log::info!(
                 "the interface is in another network namespace than its sockets: all packets are left to userspace"
             );
         }
-        found.map(drop)
+        Ok(())
+    }
+
+    /// The same, of an interface that was found before: one error means nothing yet, and programs that were turned off by mistake would carry nothing for
+    /// a daemon that dies. So what held holds on until it has been looked for once more.
+    fn find_inner_twice(&mut self) {
+        let Err(error) = self.find_inner() else {
+            self.lost_inner = false;
+            return;
+        };
+        log::info!("the interface is not found: {error}");
+        self.lost_inner = !self.lost_inner;
+        if self.lost_inner {
+            self.again = true;
+            self.next = Instant::now() + ONCE_MORE;
+        } else {
+            self.desk.set(Against::Elsewhere, true);
+        }
     }
 
     /// Runs until it is told to end. What is attached goes with it.
@@ -327,21 +362,18 @@ impl Keeper {
             let links = changes.links || changes.lost;
             let mut due = asked.peers;
             self.hear(changes, &mut due);
-            if (asked.inner || links)
-                && let Err(error) = self.find_inner()
-            {
-                log::debug!("the interface is not found: {error}");
-            }
             if asked.settled {
                 self.inner.replace();
                 self.underlays.replace();
-                if let Err(error) = self.find_inner() {
-                    log::debug!("the interface is not found: {error}");
-                }
             }
             let all = asked.all || (self.again && Instant::now() >= self.next);
             if all {
                 self.again = false;
+            }
+            if asked.inner || asked.settled || links || (all && self.lost_inner) {
+                self.find_inner_twice();
+            }
+            if all {
                 due.extend(self.desk.store.peers().into_iter().map(|(peer, _)| peer));
             }
             let began = Instant::now();
@@ -349,7 +381,7 @@ impl Keeper {
             for peer in due {
                 self.look(peer, &mut interfaces);
             }
-            if all {
+            if all && !self.lost_inner {
                 let hops: BTreeSet<_> = self.desk.store.paths().all().map(|(_, path)| path.hop()).collect();
                 self.ways.keep_neighbours(|hop| hops.contains(hop));
                 self.next = Instant::now() + (began.elapsed() * REST).min(REST_MAX);

@@ -389,8 +389,9 @@ impl DataPlane for Plane {
 
     fn install_session(&self, session: Arc<Session>) {
         self.userspace.install_session(session.clone());
+        // One that a program has confirmed while it was taken up is among them: what is in the ring asks for it here.
         if let Some(lent) = session.ledger()
-            && session.awaits_confirmation()
+            && session.is_unconfirmed()
         {
             lock(&self.awaiting).insert(lent.slot(), Arc::downgrade(&session));
         }

@@ -303,6 +303,11 @@ impl Session {
         self.facts().awaits_confirmation.load(Ordering::Acquire) == 1
     }
 
+    /// Whether it is one of those, and [`Session::confirm`] was not called yet: a program may have seen that the initiator has the keys.
+    pub fn is_unconfirmed(&self) -> bool {
+        self.facts().awaits_confirmation.load(Ordering::Acquire) != 0
+    }
+
     /// After sending: whether a new session should be asked for. True once per session, when its counter has reached
     /// REKEY_AFTER_MESSAGES or, for the initiator, its age REKEY_AFTER_TIME.
     pub fn rekey_due_on_send(&self, now: Instant) -> bool {

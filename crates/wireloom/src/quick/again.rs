@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{Signal, kill_process};
+
 use linux::heir::{self, Heritage};
 use linux::rt::Rt;
 use linux::{netns, unix};
@@ -102,7 +105,19 @@ pub fn carry_on(journal: &mut Journal, interrupted: &Arc<AtomicBool>) -> Result<
         return Err(QuickError::Again { interface, source: Box::new(error.into()) }.into());
     }
     let before = Said::before(&journal.interface).map(|said| said.known()).unwrap_or_default();
-    configure_from(journal, &before, interrupted).map(|()| true)
+    configure_from(journal, &before, interrupted).map(|()| true).inspect_err(|_| let_die(&journal.interface))
+}
+
+/// Ends a daemon that carries on with something and could not be configured, as the one before it ended: what was left is kept again, and the next `up`
+/// finds it as this one did. Alive it would be an interface that is up already, without keys.
+fn let_die(interface: &str) {
+    let daemon =
+        UnixStream::connect(unix::socket_path(interface)).ok().and_then(|stream| socket_peercred(&stream).ok());
+    if let Some(daemon) = daemon
+        && let Err(error) = kill_process(daemon.pid, Signal::KILL)
+    {
+        eprintln!("wireloom: {interface}: its daemon cannot be ended: {error}");
+    }
 }
 
 /// Whether the kernel still has the interface, where it was put.
