@@ -638,8 +638,9 @@ fn tell_values(arg: Arg) -> Arg {
 
 fn render(command: Command, page: &Page) -> io::Result<Vec<u8>> {
     let has_options = command.get_arguments().next().is_some();
-    let below = commands_below(&command);
     let has_commands = command.has_subcommands() && page.name == "wireloom";
+    // Those of `wireloom` itself have pages of their own.
+    let below = if has_commands { Vec::new() } else { commands_below(&command) };
     let version = format!("wireloom {}", env!("CARGO_PKG_VERSION"));
     let man = Man::new(command).manual("Wireloom").source(version).date(DATE);
     let mut text = Vec::new();
@@ -654,9 +655,7 @@ fn render(command: Command, page: &Page) -> io::Result<Vec<u8>> {
         man.render_subcommands_section(&mut text)?;
     }
     let mut roff = Roff::new();
-    if !has_commands {
-        write_commands(&below, &mut roff);
-    }
+    write_commands(&below, &mut roff);
     page.write_sections(&mut roff);
     roff.to_writer(&mut text)?;
     Ok(text)
