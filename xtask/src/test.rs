@@ -59,7 +59,7 @@ impl Counts {
 pub fn run(_options: &Options) -> Result<(), Failure> {
     lab::require_root()?;
     let fuzzed = root().join("fuzz/Cargo.toml").exists();
-    let total = if fuzzed { 8 } else { 7 };
+    let total = if fuzzed { 9 } else { 8 };
     let mut stages = Vec::new();
     let mut stage = |name, work: &mut dyn FnMut(&mut Counts) -> Result<(), Failure>| {
         println!("\n=== {}/{total}: {name}", stages.len() + 1);
