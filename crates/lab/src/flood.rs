@@ -99,14 +99,13 @@ impl Flooder {
     /// # Errors
     /// The helper is not built, or cannot be started.
     pub fn start(&self, plan: &Plan<'_>, at: u16) -> Result<Flood, LabError> {
-        let mut command = match plan.cpu {
-            Some(cpu) => {
-                let mut command = self.namespace.command("taskset");
-                command.args(["-c", &cpu.to_string()]).arg(helper()?);
-                command
-            }
-            None => self.namespace.command(helper()?),
-        };
+        // Where processors are short, it is the flooder that waits: otherwise whom it floods would have no time to answer anybody.
+        let mut command = self.namespace.command("nice");
+        command.args(["-n", "19"]);
+        if let Some(cpu) = plan.cpu {
+            command.args(["taskset", "-c", &cpu.to_string()]);
+        }
+        command.arg(helper()?);
         let ip: IpAddr = if plan.v6 { self.link.left.v6.into() } else { self.link.left.v4.into() };
         let to = SocketAddr::new(ip, plan.port).to_string();
         command.args(["flood", plan.kind.name(), &to, plan.key, &at.to_string()]);

@@ -225,14 +225,27 @@ impl Rogue {
     /// # Errors
     /// [`LabError::TimedOut`].
     pub fn shake_hands(&mut self, attempts: usize, patience: Duration) -> Result<usize, LabError> {
+        self.insist(attempts, patience, patience)
+    }
+
+    /// The same, repeating each initiation every `pause` until `patience` is over: on a way that loses most of what is sent, one of them arrives.
+    ///
+    /// # Errors
+    /// [`LabError::TimedOut`].
+    pub fn insist(&mut self, attempts: usize, patience: Duration, pause: Duration) -> Result<usize, LabError> {
         self.mind.session = None;
         for attempt in 1..=attempts {
             let initiation = self.mind.initiation();
-            self.send(&initiation)?;
-            while let Some(answer) = self.receive(patience) {
-                self.mind.hear(self.victim, &answer);
-                if self.mind.session.is_some() {
-                    return Ok(attempt);
+            let cookies = self.mind.cookies;
+            let deadline = std::time::Instant::now() + patience;
+            // A cookie answers this initiation, and the next one bears it.
+            while self.mind.cookies == cookies && std::time::Instant::now() < deadline {
+                self.send(&initiation)?;
+                while let Some(answer) = self.receive(pause) {
+                    self.mind.hear(self.victim, &answer);
+                    if self.mind.session.is_some() {
+                        return Ok(attempt);
+                    }
                 }
             }
         }

@@ -174,3 +174,10 @@ pub fn keep_addresses(end: &End) {
     let path = format!("net/ipv6/conf/{}/keep_addr_on_down", end.daemon.interface);
     end.namespace().set_sysctl(&path, "1").unwrap();
 }
+
+/// Waits until an end has closed its sockets, as it does when its interface is set down.
+pub fn wait_for_free_port(end: &End) {
+    let port = format!("00000000:{:04X} ", end.listen_port);
+    let is_free = || !end.namespace().run("cat", &["/proc/net/udp"]).unwrap().contains(&port);
+    wait_until("the sockets to close", LIMIT, is_free).unwrap();
+}

@@ -10,7 +10,7 @@ use lab::{
 
 use crate::common::{
     BYTES, LIMIT, SOON, Stream, check_pings, ends, introduce, ip, keep_addresses, messages_to, our_tunnel, spec,
-    wait_for_ping, wireloom,
+    wait_for_free_port, wait_for_ping, wireloom,
 };
 use crate::engines::{each_engine, each_engine_and_mixed};
 
@@ -70,8 +70,7 @@ fn a_tunnel_interface_set_down_is_silent_and_deaf() {
     wait_until("the stream to flow", SOON, || left.peer(right).unwrap().received > 50_000).unwrap();
     set(left, interface, "down");
     // The port is free: another may have it.
-    let is_free = || !left.namespace().run("cat", &["/proc/net/udp"]).unwrap().contains(&port_in_hex(left));
-    wait_until("the sockets to close", SOON, is_free).unwrap();
+    wait_for_free_port(left);
     let then = (sent.packets().unwrap(), left.peer(right).unwrap());
     std::thread::sleep(Duration::from_millis(1500));
     let now = (sent.packets().unwrap(), left.peer(right).unwrap());
@@ -85,11 +84,6 @@ fn a_tunnel_interface_set_down_is_silent_and_deaf() {
     wait_until("keepalives", SOON, || sent.packets().unwrap() >= sent_by_then + 2).unwrap();
     check_pings(right, left);
     check_pings(left, right);
-}
-
-/// The port as `/proc/net/udp` writes it.
-fn port_in_hex(end: &End) -> String {
-    format!("00000000:{:04X}", end.listen_port)
 }
 
 fn a_tunnel_interface_that_flaps_comes_to_rest_as_it_was_left() {
@@ -109,8 +103,7 @@ fn a_tunnel_interface_that_flaps_comes_to_rest_as_it_was_left() {
         set(left, interface, "up");
         set(left, interface, "down");
     }
-    let is_free = || !left.namespace().run("cat", &["/proc/net/udp"]).unwrap().contains(&port_in_hex(left));
-    wait_until("the sockets to close", SOON, is_free).unwrap();
+    wait_for_free_port(left);
     drop(stream);
     set(left, interface, "up");
     wait_for_ping(left, right);
