@@ -59,6 +59,24 @@ impl Effort {
         }
     }
 
+    /// For figures to quote where hours are not to be had.
+    pub fn medium() -> Effort {
+        Effort {
+            name: "medium",
+            seconds: 2,
+            tunnels: vec![1, 2, 4, 8],
+            mtus: vec![1280, 1420, 8920],
+            sizes: vec![64, 512, 1300],
+            probes: 6,
+            pings: 500,
+            tries: 10,
+            outages: vec![1],
+            peers: vec![1, 100, 1000, 10_000],
+            members: 1000,
+            ..Effort::full()
+        }
+    }
+
     /// To see where things stand: minutes.
     pub fn quick() -> Effort {
         let most = processors();
@@ -85,7 +103,6 @@ impl Effort {
     pub fn hasty() -> Effort {
         Effort {
             name: "hasty",
-            rounds: 1,
             streams: vec![1],
             tunnels: vec![4],
             mtus: vec![8920],
@@ -95,9 +112,14 @@ impl Effort {
         }
     }
 
+    /// All of them, the most thorough first.
+    pub fn all() -> [Effort; 4] {
+        [Effort::full(), Effort::medium(), Effort::quick(), Effort::hasty()]
+    }
+
     /// The one of a name.
     pub fn named(name: &str) -> Option<Effort> {
-        [Effort::full(), Effort::quick(), Effort::hasty()].into_iter().find(|effort| effort.name == name)
+        Effort::all().into_iter().find(|effort| effort.name == name)
     }
 }
 
@@ -126,7 +148,7 @@ mod tests {
 
     #[test]
     fn each_is_found_by_its_name() {
-        for effort in [Effort::full(), Effort::quick(), Effort::hasty()] {
+        for effort in Effort::all() {
             assert_eq!(Effort::named(effort.name), Some(effort));
         }
         assert_eq!(Effort::named("thorough"), None);

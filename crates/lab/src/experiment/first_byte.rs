@@ -27,7 +27,7 @@ impl Experiment for FirstByte {
     }
 
     fn seconds(&self, _x: f64, effort: &Effort) -> f64 {
-        0.1 * f64::from(effort.tries)
+        0.04 * f64::from(effort.tries)
     }
 
     fn measure(&self, bench: &mut Bench<'_>, _x: f64, record: Record) -> Result<Record, LabError> {

@@ -32,7 +32,7 @@ impl Experiment for Flood {
     }
 
     fn seconds(&self, _x: f64, effort: &Effort) -> f64 {
-        f64::from(time(effort)) + 0.4
+        f64::from(time(effort)) + 0.2
     }
 
     fn measure(&self, bench: &mut Bench<'_>, x: f64, record: Record) -> Result<Record, LabError> {

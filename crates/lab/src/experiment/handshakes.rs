@@ -33,7 +33,7 @@ impl Experiment for Handshakes {
     }
 
     fn seconds(&self, _x: f64, effort: &Effort) -> f64 {
-        1.0 + f64::from(effort.members) / 400.0
+        1.0 + f64::from(effort.members) / 150.0
     }
 
     fn measure(&self, bench: &mut Bench<'_>, _x: f64, record: Record) -> Result<Record, LabError> {

@@ -23,7 +23,7 @@ impl Experiment for LatencyLoaded {
     }
 
     fn seconds(&self, _x: f64, effort: &Effort) -> f64 {
-        f64::from(effort.seconds) + 1.3
+        f64::from(effort.seconds) + 1.1
     }
 
     fn measure(&self, bench: &mut Bench<'_>, _x: f64, record: Record) -> Result<Record, LabError> {

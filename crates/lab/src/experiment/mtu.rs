@@ -1,10 +1,18 @@
-//! Throughput against MTU: one TCP stream, the MTU of the link raised with that of the tunnel.
+//! Throughput against MTU: one TCP stream, the MTU of the link raised with that of the tunnel, as soon as a packet of that size has come through: some
+//! notice only after a second that their interface has been told another MTU.
+
+use std::time::Duration;
 
 use evaluation::Record;
 
 use super::bench::{Bench, Site};
 use super::{Effort, Experiment, load};
-use crate::LabError;
+use crate::{LabError, ping, wait_until};
+
+/// What IPv4 and ICMP put around the payload of an echo request, in bytes.
+const ECHO_OVERHEAD: u32 = 28;
+/// How long a system may take to carry packets of another size.
+const LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Mtu;
 
@@ -22,10 +30,17 @@ impl Experiment for Mtu {
     }
 
     fn seconds(&self, _x: f64, effort: &Effort) -> f64 {
-        f64::from(effort.seconds) + 0.2
+        f64::from(effort.seconds) + 0.1
     }
 
     fn measure(&self, bench: &mut Bench<'_>, _x: f64, record: Record) -> Result<Record, LabError> {
+        let (from, _, address) = bench.ends()?;
+        let mtu = bench.live()?.mtu;
+        let size = mtu.saturating_sub(ECHO_OVERHEAD).to_string();
+        wait_until(&format!("a packet of {mtu} B to come through"), LIMIT, || {
+            let echo = ping::once(from, address, &["-W", "1", "-M", "do", "-s", &size]);
+            echo.is_ok_and(|finished| finished.status.success())
+        })?;
         Ok(load::tcp(bench, 1)?.enter(record))
     }
 }

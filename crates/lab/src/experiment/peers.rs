@@ -29,7 +29,7 @@ impl Experiment for Peers {
     }
 
     fn seconds(&self, x: f64, effort: &Effort) -> f64 {
-        f64::from(effort.seconds) + 0.4 + x / 10_000.0
+        f64::from(effort.seconds) + 0.3 + x / 10_000.0
     }
 
     fn measure(&self, bench: &mut Bench<'_>, x: f64, record: Record) -> Result<Record, LabError> {

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use super::bench::{Bench, Site};
 use super::{Effort, Experiment};
+use crate::subject::{Protocol, Subject};
 use crate::{LabError, Process, Side, interrupted, wait_for};
 
 /// Seconds between two echo requests: how fine the figure is.
@@ -26,12 +27,17 @@ impl Experiment for Recovery {
         effort.outages.iter().copied().map(f64::from).collect()
     }
 
+    fn suits(&self, subject: &dyn Subject) -> bool {
+        // The bare link's own routes go with it, and nothing brings them back.
+        subject.protocol() != Protocol::Nothing
+    }
+
     fn site(&self, _x: f64, _effort: &Effort) -> Site {
         Site::Tunnel
     }
 
     fn seconds(&self, x: f64, _effort: &Effort) -> f64 {
-        x + 0.3
+        x + 0.1
     }
 
     fn measure(&self, bench: &mut Bench<'_>, x: f64, record: Record) -> Result<Record, LabError> {

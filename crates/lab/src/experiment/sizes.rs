@@ -27,7 +27,7 @@ impl Experiment for Sizes {
 
     /// Some rates are tried twice.
     fn seconds(&self, _x: f64, effort: &Effort) -> f64 {
-        1.25 * f64::from(effort.probes) * (PROBE.as_secs_f64() + 0.22)
+        f64::from(effort.probes) * (PROBE.as_secs_f64() + 0.2)
     }
 
     fn measure(&self, bench: &mut Bench<'_>, x: f64, record: Record) -> Result<Record, LabError> {

@@ -25,7 +25,7 @@ impl Experiment for Start {
     }
 
     fn seconds(&self, _x: f64, _effort: &Effort) -> f64 {
-        1.0
+        0.5
     }
 
     fn measure(&self, bench: &mut Bench<'_>, _x: f64, record: Record) -> Result<Record, LabError> {

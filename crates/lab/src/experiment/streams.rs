@@ -22,7 +22,7 @@ impl Experiment for Streams {
     }
 
     fn seconds(&self, _x: f64, effort: &Effort) -> f64 {
-        f64::from(effort.seconds) + 0.2
+        f64::from(effort.seconds) + 0.1
     }
 
     fn measure(&self, bench: &mut Bench<'_>, x: f64, record: Record) -> Result<Record, LabError> {

@@ -118,6 +118,11 @@ pub trait Subject: Send + Sync {
     /// Its name in tables and plots.
     fn name(&self) -> &str;
 
+    /// Whether it is but another way to run one that is there as well: a quick run leaves it out, unless it is asked for.
+    fn is_variant(&self) -> bool {
+        false
+    }
+
     /// What it speaks.
     fn protocol(&self) -> Protocol;
 

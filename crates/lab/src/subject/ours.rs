@@ -69,6 +69,10 @@ impl Subject for Ours {
         &self.name
     }
 
+    fn is_variant(&self) -> bool {
+        self.backend.is_some() || !self.arguments.is_empty()
+    }
+
     fn protocol(&self) -> Protocol {
         Protocol::WireGuard
     }

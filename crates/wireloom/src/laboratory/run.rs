@@ -15,9 +15,11 @@ use super::progress::{Teller, about};
 use super::{LaboratoryError, REPORT, RUN, name_of, print, width, write_report};
 use crate::error::Error;
 
-/// Within this a quick run ends. What is planned is less: a machine may be slower than was thought.
-const QUICK: Duration = Duration::from_secs(570);
-const QUICK_PLANNED: f64 = 500.0;
+/// The minutes of a quick run.
+const QUICK: u32 = 10;
+/// The shares of its time after which a run begins nothing new, and for which it plans: a machine may be slower than was thought.
+const LAST: f64 = 0.95;
+const PLANNED: f64 = 0.88;
 
 /// What the lab drives, whatever it measures, and the package that has it.
 const PROGRAMS: [(&str, &str); 6] = [
@@ -35,16 +37,19 @@ type Missing = Vec<(String, String)>;
 /// What is to be measured.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct MeasureArgs {
-    /// End within ten minutes: fewer points, shorter measurements, as many rounds as fit
-    #[arg(long)]
+    /// End within ten minutes, and leave variants of one system out
+    #[arg(long, conflicts_with = "within")]
     quick: bool,
+    /// End within so many minutes: as thorough as fits. Hours, if not said
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    within: Option<u32>,
     /// Only these systems, with commas between; all that are here, if not said
     #[arg(long, value_name = "SYSTEMS", value_delimiter = ',')]
     systems: Vec<String>,
     /// Only these experiments, with commas between
     #[arg(long, value_name = "EXPERIMENTS", value_delimiter = ',')]
     experiments: Vec<String>,
-    /// How often everything is measured; 5, if not said, or what --quick has time for
+    /// How often everything is measured; 5, if not said, or what there is time for
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: Option<u32>,
     /// The folder for the run, which is made
@@ -58,13 +63,24 @@ pub struct MeasureArgs {
 impl MeasureArgs {
     /// Whether nothing is said of what is to be measured.
     fn is_open(&self) -> bool {
-        !self.quick && self.systems.is_empty() && self.experiments.is_empty() && self.rounds.is_none()
+        !self.quick
+            && self.within.is_none()
+            && self.systems.is_empty()
+            && self.experiments.is_empty()
+            && self.rounds.is_none()
+    }
+
+    /// The time that it may take.
+    fn limit(&self) -> Option<Duration> {
+        let minutes = if self.quick { Some(QUICK) } else { self.within };
+        minutes.map(|minutes| Duration::from_secs(60 * u64::from(minutes)))
     }
 
     /// The same in words that can be typed.
     fn command(&self) -> String {
         let mut words = vec!["wireloom lab run".to_owned()];
         words.extend(self.quick.then(|| "--quick".to_owned()));
+        words.extend(self.within.map(|minutes| format!("--within {minutes}")));
         for (option, list) in [("--systems", &self.systems), ("--experiments", &self.experiments)] {
             words.extend((!list.is_empty()).then(|| format!("{option} {}", list.join(","))));
         }
@@ -86,12 +102,13 @@ impl MeasureArgs {
 
 /// Measures and reports.
 pub fn run(mut args: MeasureArgs) -> Result<(), Error> {
+    let began = Instant::now();
     let known = check(&args)?;
     lab::require_root().map_err(LaboratoryError::from)?;
     let path = args.out.join(RUN);
     let before = begun(&path, &mut args)?;
     programs(&args)?;
-    let (subjects, missing) = choose(known, &args.systems)?;
+    let (subjects, missing) = choose(known, &args)?;
     let chosen: Vec<&dyn Subject> = subjects.iter().map(|it| &**it).collect();
     let planned = planned(&args, &chosen, before.as_ref())?;
     if planned.plan.steps.is_empty() {
@@ -116,7 +133,7 @@ pub fn run(mut args: MeasureArgs) -> Result<(), Error> {
     let outcome = Campaign {
         subjects: &chosen,
         planned: &planned,
-        deadline: (planned.effort.name != Effort::full().name).then(|| Instant::now() + QUICK),
+        deadline: args.limit().map(|limit| began + limit.mul_f64(LAST)),
         keep: &mut |run| run.save(&path),
         tell: &mut |progress| teller.tell(progress),
     }
@@ -170,10 +187,10 @@ fn begun(path: &Path, args: &mut MeasureArgs) -> Result<Option<Run>, LaboratoryE
     {
         *args = MeasureArgs { out: args.out.clone(), resume: true, ..typed };
     }
-    let quick = run.settings.get("effort").map(String::as_str) != Some(Effort::full().name);
-    match (quick, args.quick) {
-        (true, false) => unlike("it was begun with --quick, expected that again".to_owned()),
-        (false, true) => unlike("it was begun without --quick, expected none".to_owned()),
+    let short = MeasureArgs::from_command(&run.command).is_some_and(|typed| typed.limit().is_some());
+    match (short, args.limit().is_some()) {
+        (true, false) => unlike("it was begun with --quick or --within, expected one of them again".to_owned()),
+        (false, true) => unlike("it was begun without --quick or --within, expected none".to_owned()),
         _ => {
             // The names of its systems may be of another version of this program.
             check(args)?;
@@ -187,11 +204,11 @@ fn planned(args: &MeasureArgs, chosen: &[&dyn Subject], before: Option<&Run>) ->
     // What only reads another's records has that one measured.
     let sources = args.experiments.iter().filter_map(|name| Some(catalogue::find(name)?.source.to_owned()));
     let experiments: Vec<String> = sources.collect();
-    if !args.quick {
+    let Some(limit) = args.limit() else {
         let effort = Effort::full();
         return Ok(plan(chosen, &experiments, &effort, args.rounds.unwrap_or(effort.rounds)));
-    }
-    let fitting = plan_within(QUICK_PLANNED, chosen, &experiments, args.rounds);
+    };
+    let fitting = plan_within(limit.as_secs_f64() * PLANNED, chosen, &experiments, args.rounds);
     let effort = before.and_then(|run| Effort::named(run.settings.get("effort")?));
     Ok(match effort {
         Some(effort) if effort != fitting.effort => plan(chosen, &experiments, &effort, fitting.plan.rounds),
@@ -200,10 +217,15 @@ fn planned(args: &MeasureArgs, chosen: &[&dyn Subject], before: Option<&Run>) ->
 }
 
 /// The systems that are here, and of the others what would install them. One that was asked for has to be here.
-fn choose(all: Vec<Box<dyn Subject>>, names: &[String]) -> Result<(Vec<Box<dyn Subject>>, Missing), LaboratoryError> {
-    let (mut here, mut missing) = (Vec::new(), Vec::new());
+fn choose(all: Vec<Box<dyn Subject>>, args: &MeasureArgs) -> Result<(Vec<Box<dyn Subject>>, Missing), LaboratoryError> {
+    let (mut here, mut missing, names) = (Vec::new(), Vec::new(), &args.systems);
     for subject in all {
-        if !names.is_empty() && !names.iter().any(|name| name == subject.slug()) {
+        let wanted = if names.is_empty() {
+            !(args.quick && subject.is_variant())
+        } else {
+            names.iter().any(|name| name == subject.slug())
+        };
+        if !wanted {
             continue;
         }
         match subject.available() {
@@ -317,11 +339,14 @@ mod tests {
                 rounds: Some(7),
                 ..MeasureArgs::default()
             },
+            MeasureArgs { within: Some(40), ..MeasureArgs::default() },
         ] {
             let read = MeasureArgs::from_command(&args.command()).unwrap();
             assert_eq!(MeasureArgs { out: PathBuf::new(), ..read }, args);
         }
-        for bad in ["", "rm -rf /", "wireloom lab run --rounds 0", "wireloom lab run --fast"] {
+        for bad in
+            ["", "rm -rf /", "wireloom lab run --rounds 0", "wireloom lab run --fast", "wireloom lab run --within 0"]
+        {
             assert_eq!(MeasureArgs::from_command(bad), None, "{bad}");
         }
     }
