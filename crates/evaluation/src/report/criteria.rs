@@ -13,8 +13,9 @@ pub fn section(out: &mut String, run: &Run) {
     // Writing to a string cannot fail.
     let _ = writeln!(
         out,
-        "<p class=\"faint\">The tables below were collected on {COLLECTED}, each row from the source beside it. They are not complete. That \
-         more was found in one than in another says how hard people looked, too.</p>"
+        "<p class=\"faint\">The tables below are the same for every run. Each row was looked up on {COLLECTED} in the document that is named \
+         beside it, or in a copy that an archive or a mirror had of it, which may be older. They are not complete: that more was found in \
+         one than in another says how hard people looked, too, and a system without a row is not one without a weakness.</p>"
     );
     let rows = WAYS.iter().map(|it| [it.name, it.memory, it.update, it.platforms, it.source]);
     table(

@@ -2,7 +2,8 @@
 //!
 //! The packets are moved by the kernel (XFRM), where it has ESP, or by charon itself (libipsec, ESP in UDP through a TUN). Charon is started with its own
 //! `strongswan.conf`, socket and `/run`, so that it meets neither another nor one that this machine may run as a service. The TUN of libipsec takes packets
-//! of 1400 bytes at most, whatever one would like: it is so written in its source (`tun_device.c`), and it cuts off what is longer.
+//! of 1400 bytes at most, whatever one would like: charon gives it that MTU (`kernel_libipsec_plugin.c`, without an option for it), remembers it, and reads
+//! into a buffer of so many bytes (`tun_device.c`), so that what is longer is cut off even where somebody has raised the interface's MTU since.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
