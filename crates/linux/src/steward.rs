@@ -33,10 +33,12 @@ use crate::sys::{check, set_int};
 use crate::unix::SocketFile;
 use crate::{capabilities, icmp, link, memory, netns, process, sandbox, udp};
 
+mod charge;
 mod estate;
 
+use charge::{Charge, take_charge};
+use estate::Vigil;
 pub(crate) use estate::{END, PROOF, Place, TAKEN};
-use estate::{Estate, Vigil};
 pub use estate::{QUEUE, Terms};
 
 /// The steward, as the other process knows it.
@@ -239,10 +241,6 @@ const AWAIT: u8 = 104;
 const WHOLE: u8 = 105;
 const FAREWELL: u8 = 106;
 
-/// Descriptors that are kept for a successor at most: the queues are the most of them. And bytes of their names.
-const KEPT_MAX: usize = 1024;
-const NAME_MAX: usize = 64;
-
 /// Leaves the removal of this socket's file to the steward, or of none. It will never remove another: the first call counts,
 /// whether it succeeds or not. So make it before anybody else could.
 ///
@@ -285,7 +283,7 @@ pub fn is_whole(terms: &Terms) -> io::Result<()> {
     ask(steward, &[&[WHOLE], &terms.encode()], None).map(drop)
 }
 
-/// This process ends because it is meant to: nothing is kept. What is asked for after that is done as ever.
+/// This process ends because it is meant to: nothing is kept, and nothing taken over any more.
 pub fn farewell() {
     // One that does not answer keeps nothing, either.
     let _ = STEWARD.get().map(|steward| ask(steward, &[&[FAREWELL]], None));
@@ -412,84 +410,6 @@ fn serve(socket: &OwnedFd, programs: bool) -> io::Result<()> {
     end
 }
 
-/// What the steward is entrusted with.
-#[derive(Default)]
-struct Charge {
-    /// The file of the daemon's socket.
-    file: Option<SocketFile>,
-    /// It is removed when that is asked for, and not otherwise.
-    kept: bool,
-    /// It was told where to wait for a successor, whether that was possible or not.
-    awaits: bool,
-    /// Programs that were put in place and not taken away, and what else a successor of the daemon needs.
-    estate: Estate,
-}
-
-impl Charge {
-    /// Whether the daemon may ask for this. What puts packets of an interface into the tunnel goes to the tunnel's own interface alone, what is
-    /// taken away is what was put there for this daemon, and what others have put there can be taken over until the start is through.
-    fn allows(&self, task: Task<'_>, home: &OwnedFd) -> bool {
-        let has = |hook, interface, handle| self.estate.places.iter().any(|place| place.is(hook, interface, handle));
-        match task {
-            Task::Attach { hook: hook @ (Hook::TcxEgress | Hook::FilterEgress), interface, handle } => {
-                has(hook, interface, handle) || self.estate.is_interface(interface, home.as_fd())
-            }
-            Task::Detach { hook, interface, handle } => !hook.is_filter() || has(hook, interface, handle),
-            Task::TakeOver { .. } => self.estate.terms.is_none(),
-            _ => true,
-        }
-    }
-
-    /// Remembers what this task, which was carried out, leaves behind.
-    fn note(&mut self, task: Task<'_>, on: OwnedFd, made: Option<&OwnedFd>) {
-        let places = &mut self.estate.places;
-        match task {
-            Task::Attach { hook, interface, handle } | Task::TakeOver { hook, interface, handle, .. } => {
-                places.retain(|place| !place.is(hook, interface, handle));
-                // The link, or for a filter its program. What cannot be copied ends with the daemon.
-                if let Ok(held) = made.map_or(Ok(on), OwnedFd::try_clone) {
-                    places.push(Place { hook, interface, handle, held });
-                }
-            }
-            Task::Detach { hook, interface, handle } => places.retain(|place| !place.is(hook, interface, handle)),
-            _ => (),
-        }
-    }
-
-    /// What is no task, but concerns what is kept.
-    fn keep(&mut self, tag: u8, bytes: &[u8], fd: Option<OwnedFd>) -> io::Result<()> {
-        let invalid = || io::Error::from(rustix::io::Errno::INVAL);
-        match (tag, fd) {
-            (KEEP, Some(fd)) if self.estate.kept.len() < KEPT_MAX && self.estate.terms.is_none() => {
-                let name = std::str::from_utf8(bytes).map_err(|_| invalid())?;
-                if name.is_empty() || name.len() > NAME_MAX {
-                    return Err(invalid());
-                }
-                self.estate.kept.push((name.to_owned(), fd));
-            }
-            // As with the daemon's own socket, the first call counts: nobody has another file removed by it.
-            (AWAIT, Some(fd)) if !self.awaits => {
-                self.awaits = true;
-                self.estate.listener = take_charge(bytes)?.map(|file| (fd, file));
-            }
-            (WHOLE, None) if self.estate.terms.is_none() => {
-                self.estate.terms = Some(Terms::decode(bytes).ok_or_else(invalid)?);
-                // From here on it is found. What was found there before had its successor in this daemon.
-                if let Some((_, file)) = &mut self.estate.listener {
-                    file.put_in_place()?;
-                }
-            }
-            (FAREWELL, None) => {
-                self.estate.terms = None;
-                self.estate.kept.clear();
-                self.estate.listener.take().iter().for_each(|(_, file)| file.remove());
-            }
-            _ => return Err(rustix::io::Errno::PERM.into()),
-        }
-        Ok(())
-    }
-}
-
 /// Carries out tasks until the other process has ended. Things are kept for one with `programs` alone.
 fn obey(socket: &OwnedFd, home: &OwnedFd, programs: bool, charge: &mut Charge) -> io::Result<()> {
     let mut sealed = false;
@@ -533,19 +453,6 @@ fn obey(socket: &OwnedFd, home: &OwnedFd, programs: bool, charge: &mut Charge) -
 
 fn errno<T>(result: &io::Result<T>) -> i32 {
     result.as_ref().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO))
-}
-
-/// The socket's file at this path; none for want of one, or where it is gone already, which the other process will notice.
-fn take_charge(path: &[u8]) -> io::Result<Option<SocketFile>> {
-    use std::os::unix::ffi::OsStrExt;
-    let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    if path.as_os_str().is_empty() {
-        return Ok(None);
-    }
-    match SocketFile::new(path.to_owned()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        file => file.map(Some),
-    }
 }
 
 /// Leaves everything of the process that it was copied from but the socket, and all rights but its own. With `programs` it may have to do without

@@ -76,8 +76,6 @@ const EPOCH_AT: usize = 32;
 const CREATED_AT: usize = 24;
 const SESSIONS: u32 = 8;
 const LIVE: u32 = 5;
-/// The daemon's filters.
-const HANDLE: u32 = 77;
 /// So many descriptors are kept where many are, besides the usual.
 const MANY: usize = 900;
 
@@ -142,7 +140,7 @@ fn daemon(kind: &str, path: &Path) {
     }
     heir::await_successor(path).unwrap();
     let program = program();
-    let attach = |hook, interface| Attached::new(program.as_fd(), hook, interface, HANDLE);
+    let attach = |hook, interface| Attached::new(program.as_fd(), hook, interface, tun.index);
     let places = [
         (Hook::FilterIngress, 1),
         (Hook::TcxIngress, 1),
@@ -156,6 +154,9 @@ fn daemon(kind: &str, path: &Path) {
         for hook in [Hook::FilterEgress, Hook::TcxEgress] {
             assert_eq!(attach(hook, 1).unwrap_err().raw_os_error(), Some(libc::EPERM));
         }
+        // And a filter with another number is another tunnel's.
+        let foreign = Attached::new(program.as_fd(), Hook::FilterIngress, 1, tun.index + 1);
+        assert_eq!(foreign.unwrap_err().raw_os_error(), Some(libc::EPERM));
     }
     if kind != "unfinished" {
         heir::settle(None, Some(&terms(if kind == "short" { SHORT } else { LONG })));
