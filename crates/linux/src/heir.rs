@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   find ── connected, and proved ──▶ names and descriptors ──▶ Heritage ── settle ──▶ ours; the steward ends
-//!    └── nobody is there                                           └── dropped ──────▶ it keeps on
+//!    └── nobody is there                                           ├── declined ─────▶ it takes all away, and ends
+//!                                                                  └── dropped ──────▶ it keeps on
 //! ```
 //!
 //! So whoever fails before all is settled leaves it as it was: programs stay where they are ([`Claim`]), and the steward can still be asked, since a
@@ -29,7 +30,7 @@ use rustix::net::{
 
 use crate::bpf::Attached;
 use crate::netns;
-use crate::steward::{self, END, PROOF, Place, TAKEN, Terms};
+use crate::steward::{self, DECLINED, END, PROOF, Place, TAKEN, Terms};
 use crate::sys::set_int;
 use crate::tun::Queue;
 
@@ -106,6 +107,19 @@ pub fn settle(heritage: Option<Heritage>, terms: Option<&Terms>) {
     }
     if let Some(heritage) = heritage {
         heritage.taken();
+    }
+}
+
+/// The end of a start of a daemon that has no programs: those that were left would go on by the sessions, peers and rules that there were, past it. So who kept
+/// them takes them away and overwrites their keys, and that is waited for.
+pub fn decline(heritage: Option<Heritage>) {
+    let Some(Heritage { steward, kept, places, all, .. }) = heritage else { return };
+    // Nothing is held in its place by us.
+    drop((kept, places, all));
+    let ended = steward::send(&steward, &[DECLINED], None).and_then(|()| steward::receive(&steward, &mut [0]));
+    match ended {
+        Err(error) if !is_end(&error) => log::warn!("programs of an earlier daemon may stay on interfaces: {error}"),
+        _ => (),
     }
 }
 

@@ -38,7 +38,7 @@ mod estate;
 
 use charge::{Charge, take_charge};
 use estate::Vigil;
-pub(crate) use estate::{END, PROOF, Place, TAKEN};
+pub(crate) use estate::{DECLINED, END, PROOF, Place, TAKEN};
 pub use estate::{QUEUE, Terms};
 
 /// The steward, as the other process knows it.
@@ -396,14 +396,15 @@ fn serve(socket: &OwnedFd, programs: bool) -> io::Result<()> {
     if kept == estate::End::Taken {
         return end;
     }
-    // The daemon had no time to ask for it.
-    charge.file.iter().filter(|_| !charge.kept).for_each(SocketFile::remove);
+    // The daemon had no time to ask for it. But where another has the interface, what has the name now is that one's, even if it should have the number of
+    // the one that was.
+    charge.file.iter().filter(|_| !charge.kept && kept != estate::End::Declined).for_each(SocketFile::remove);
     charge.estate.listener.iter().for_each(|(_, file)| file.remove());
     for Place { hook, interface, handle, .. } in charge.estate.places.drain(..) {
         // What is not there any more has gone with its interface.
         let _ = hook::detach(hook, interface, handle);
     }
-    if kept == estate::End::Over {
+    if kept != estate::End::Open {
         // No program is on its way any more that could find half of it.
         charge.estate.wipe();
     }

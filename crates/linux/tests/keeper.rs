@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(1500);
 const LONG: Duration = Duration::from_secs(180);
 
-const CASES: [(&str, fn()); 16] = [
+const CASES: [(&str, fn()); 17] = [
     ("a successor gets everything, and the keeper ends", a_successor_gets_everything),
     ("programs stay in their places, and change without a gap", programs_stay_in_their_places),
     ("what nobody asks for goes with its keys", what_nobody_asks_for_goes_with_its_keys),
@@ -43,6 +43,7 @@ const CASES: [(&str, fn()); 16] = [
     ("a successor that goes lets its predecessor end", || over(LONG, end_in_the_middle)),
     ("who reads late gets it all", who_reads_late_gets_it_all),
     ("somebody else can keep it in between", somebody_else_can_keep_it_in_between),
+    ("who has no use for it has it taken away", who_has_no_use_for_it_has_it_taken_away),
     ("a daemon has no say about what is not its own", a_daemon_has_no_say_about_what_is_not_its_own),
 ];
 
@@ -540,6 +541,18 @@ fn somebody_else_can_keep_it_in_between() {
     drop(places);
     assert_eq!(filters(), "");
     assert!(!output("tc", &["qdisc", "show", "dev", "lo"]).contains("clsact"));
+}
+
+fn who_has_no_use_for_it_has_it_taken_away() {
+    let mut daemon = Daemon::start("long");
+    daemon.kill();
+    let mut heritage = daemon.heritage();
+    let queues = heritage.queues();
+    heir::decline(Some(heritage));
+    assert!(filters().is_empty() && !daemon.keys_are_there(), "{}", filters());
+    assert!(is_there(), "the interface has a use");
+    drop(queues);
+    is_cleared(&daemon);
 }
 
 fn a_daemon_has_no_say_about_what_is_not_its_own() {

@@ -445,7 +445,10 @@ impl Running {
             attend::start(&tun.name, &duties)?;
         }
         // From here on the steward has what a successor needs. Up to here all that was left is as it was; and nothing fails after this.
-        heir::settle(heritage, (engine == Engine::Ebpf).then(ebpf::terms).as_ref());
+        match engine {
+            Engine::Ebpf => heir::settle(heritage, Some(&ebpf::terms())),
+            Engine::Userspace => heir::decline(heritage),
+        }
         let sandbox = (!args.no_sandbox).then_some(Role::Daemon { maps: engine == Engine::Ebpf });
         Ok(Self { server, driver, plane, interface: args.interface.clone(), sandbox, stays })
     }

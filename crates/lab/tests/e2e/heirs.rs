@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 
-use lab::{End, Namespace, Tunnel, ping, wait_until};
+use lab::{End, Namespace, Outer, Tunnel, ping, wait_until};
 use rustix::process::Signal;
 
 use crate::common::{LIMIT, SOON, spec, wait_for_ping, wireloom};
@@ -39,6 +39,13 @@ fn attached(end: &End) -> String {
     net + &tc(underlay, "ingress") + &tc(tunnel, "egress")
 }
 
+/// Where the peer is the daemon has from the one before, or hears from the peer.
+fn configure(end: &End, other: &End) {
+    let (key, port, allowed) = (end.keys.private.path(), end.listen_port.to_string(), format!("{}/32", other.v4));
+    let peer = ["peer", &other.keys.public, "allowed-ips", &allowed];
+    end.daemon.set(&[&["private-key", &key, "listen-port", &port][..], &peer].concat()).unwrap();
+}
+
 fn heir(end: &End) -> PathBuf {
     format!("/run/wireloom/{}.heir", end.daemon.interface).into()
 }
@@ -70,10 +77,7 @@ fn a_start_that_fails_leaves_everything_as_it_was() {
         let next = lab::Daemon::start(&mut command, &namespace, &interface).unwrap();
         std::mem::forget(std::mem::replace(&mut right.daemon, next));
         assert!(answers(left, right), "as long as nobody says who the peers are");
-        let (key, port, allowed) =
-            (right.keys.private.path(), right.listen_port.to_string(), format!("{}/32", left.v4));
-        let peer = ["peer", &left.keys.public, "allowed-ips", &allowed];
-        right.daemon.set(&[&["private-key", &key, "listen-port", &port][..], &peer].concat()).unwrap();
+        configure(right, left);
         assert!((0..5).all(|_| answers(left, right)));
         assert_ne!(right.peer(left).unwrap().handshake, 0, "it is the same session");
     }
@@ -81,8 +85,8 @@ fn a_start_that_fails_leaves_everything_as_it_was() {
 
 #[test]
 fn what_another_daemon_of_the_name_has_left_is_left_alone() {
-    let tunnel = tunnel(&[]);
-    let (left, right) = (&tunnel.left, &tunnel.right);
+    let mut tunnel = tunnel(&["--hooks", "filter"]);
+    let (left, right) = (&tunnel.left, &mut tunnel.right);
     let elsewhere = Namespace::new().unwrap();
     let mut command = wireloom().command(&elsewhere, &right.daemon.interface).unwrap();
     command.args(["--engine", "ebpf"]).env("LOG_LEVEL", "debug");
@@ -93,4 +97,15 @@ fn what_another_daemon_of_the_name_has_left_is_left_alone() {
     assert!(answers(left, right));
     drop(other);
     assert!(heir(right).exists() && answers(left, right));
+    // One of the place that has no programs: none are left that would let anything past it.
+    let (namespace, interface) = (right.daemon.namespace.clone(), right.daemon.interface.clone());
+    let mut command = wireloom().command(&namespace, &interface).unwrap();
+    let next = lab::Daemon::start(command.args(["--engine", "userspace"]), &namespace, &interface).unwrap();
+    std::mem::forget(std::mem::replace(&mut right.daemon, next));
+    assert!(!attached(right).contains("wl_") && !heir(right).exists(), "{}", attached(right));
+    assert!(!answers(left, right));
+    configure(right, left);
+    let endpoint = left.endpoint(Outer::V4).to_string();
+    right.daemon.set(&["peer", &left.keys.public, "endpoint", &endpoint]).unwrap();
+    wait_for_ping(right, left);
 }

@@ -8,7 +8,7 @@
 //!   daemon dies ──▶ keeps ── a successor asks ──▶ hands all over ── it has taken it ──▶ ends, and the rest is the successor's
 //!                    │ ▲                              │
 //!                    │ └────── it went away ──────────┘
-//!                    └── keys too old, interface deleted, SIGTERM ──▶ overwrites the keys, lets go, ends
+//!                    └── keys too old, interface deleted, SIGTERM, or it has no use for it ──▶ overwrites the keys, lets go, ends
 //! ```
 //!
 //! A successor shows by its first message that it may configure interfaces; then it gets everything, and it has taken it when it says so. In the middle of that
@@ -44,6 +44,8 @@ pub(crate) const PROOF: &[u8] = b"proof";
 pub(crate) const END: &[u8] = b"\0end";
 /// What it says when it has taken it.
 pub(crate) const TAKEN: &[u8] = b"taken";
+/// What it says when nobody is to carry on.
+pub(crate) const DECLINED: &[u8] = b"declined";
 
 /// How long an interface that shows an error is looked at again, until it is known to be gone.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -177,6 +179,8 @@ pub(super) enum End {
     Taken,
     /// Nobody does.
     Over,
+    /// A successor has the interface, and nobody the rest.
+    Declined,
     /// Somebody was handed a copy, and has not said what becomes of it.
     Open,
 }
@@ -192,6 +196,16 @@ struct Successor {
     socket: OwnedFd,
     /// Everything has been handed over.
     has_all: bool,
+}
+
+/// What such a one says.
+enum Said {
+    /// That it may have it.
+    Proof,
+    /// That it has taken it.
+    Taken,
+    /// That it has no use for it.
+    Declined,
 }
 
 impl Estate {
@@ -262,8 +276,13 @@ impl Estate {
                         deadline = Some(Instant::now() + PROVING);
                     }
                     _ => match self.hear(successor.as_mut()) {
-                        Some(true) => return Ok(End::Taken),
-                        Some(false) => deadline = None,
+                        Some(Said::Taken) => return Ok(End::Taken),
+                        Some(Said::Declined) => {
+                            // It waits until this is closed, which is when we have ended.
+                            std::mem::forget(successor);
+                            return Ok(End::Declined);
+                        }
+                        Some(Said::Proof) => deadline = None,
                         None => goes = true,
                     },
                 }
@@ -287,18 +306,18 @@ impl Estate {
         }
     }
 
-    /// Takes in what somebody who asks has said: whether it has taken everything by that, or else has been handed it; nothing where it has gone or
-    /// is not to have it.
-    fn hear(&self, successor: Option<&mut Successor>) -> Option<bool> {
+    /// Takes in what somebody who asks has said; nothing where it has gone or is not to have it. Who has shown that it may has been handed everything.
+    fn hear(&self, successor: Option<&mut Successor>) -> Option<Said> {
         let Successor { socket, has_all } = successor?;
         let mut said = [0; 16];
         let (len, fd) = super::receive(socket, &mut said).ok()?;
         match (&said[..len], fd) {
-            (TAKEN, None) if *has_all => Some(true),
+            (TAKEN, None) if *has_all => Some(Said::Taken),
+            (DECLINED, None) if *has_all => Some(Said::Declined),
             (PROOF, Some(proof)) if !*has_all && is_root(socket) && proves(proof.as_fd()) => {
                 self.hand_over(socket).ok()?;
                 *has_all = true;
-                Some(false)
+                Some(Said::Proof)
             }
             _ => None,
         }
