@@ -1,7 +1,8 @@
 //! What a daemon leaves to the next: its maps, with peers and sessions, and the programs in their places.
 //!
 //! The next one has its own programs, perhaps of a newer version, over the same maps. The old ones stay where they are, with the rules that they were
-//! given, until somebody has said who the peers are; then the new ones take their places, one by one and with no moment between two of them.
+//! given, until somebody has said who the peers are; then the new ones take their places, one by one and with no moment between two of them. So it is, too,
+//! where the maps are of another version, and the new ones have maps of their own: sessions end by that, and nothing else is different.
 
 use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,7 +16,7 @@ use noise::limits::REJECT_AFTER_TIME;
 
 use crate::layout::{Device, LAYOUT};
 use crate::maps::MapFds;
-use crate::object::{Capacity, LoadError, Loaded, load_over};
+use crate::object::{Capacity, LoadError, Loaded, load, load_over};
 
 /// What maps are kept as, each with its name.
 const MAP: &str = "map-";
@@ -46,11 +47,23 @@ pub fn terms() -> Terms {
     Terms { sessions, keys, epoch_at: at("epoch"), created_at: at("created"), life: REJECT_AFTER_TIME }
 }
 
-/// Loads our programs over the maps that were left.
+/// Loads our programs over the maps that were left; or, where these are of no use, over new ones, but for the places of those that were left all the same.
 ///
 /// # Errors
-/// There are none, or of another version, or the programs do not fit them. Nothing has changed then, but that the maps are not in `heritage` any more.
+/// They cannot be loaded. Nothing has changed then.
 pub fn take_over(object: &[u8], capacity: Capacity, heritage: &mut Heritage) -> Result<(Loaded, Left), LoadError> {
+    let loaded = match over_maps(object, capacity, heritage) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            log::warn!("the sessions of an earlier daemon are not taken over: {error}");
+            load(object, capacity)?
+        }
+    };
+    Ok((loaded, Left { places: mem::take(&mut heritage.places), claim: heritage.token() }))
+}
+
+/// An error where there are no maps, or of another version, or the programs do not fit them.
+fn over_maps(object: &[u8], capacity: Capacity, heritage: &mut Heritage) -> Result<Loaded, LoadError> {
     let os = |what: &str| {
         let what = what.to_owned();
         move |source| LoadError::Os { what, source }
@@ -63,8 +76,7 @@ pub fn take_over(object: &[u8], capacity: Capacity, heritage: &mut Heritage) -> 
     check_layout(&all[0]).map_err(os("taking over maps"))?;
     let maps =
         MapFds { all: all.try_into().map_err(|_| io::ErrorKind::NotFound.into()).map_err(os("taking over maps"))? };
-    let loaded = load_over(object, capacity, maps)?;
-    Ok((loaded, Left { places: mem::take(&mut heritage.places), claim: heritage.token() }))
+    load_over(object, capacity, maps)
 }
 
 fn check_layout(device: &OwnedFd) -> io::Result<()> {

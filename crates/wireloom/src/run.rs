@@ -554,11 +554,9 @@ fn find_heritage(args: &RunArgs, path: &Path) -> Result<Option<Heritage>, RunErr
 
 /// Loads the programs: over what an earlier daemon left, if that can be.
 fn load_programs(heritage: Option<&mut Heritage>) -> Result<(Loaded, Option<Left>), RunError> {
-    let left = heritage.map(|heritage| ebpf::take_over(ebpf::OBJECT, Capacity::default(), heritage));
-    match left {
-        Some(Ok((loaded, left))) => return Ok((loaded, Some(left))),
-        Some(Err(error)) => log::warn!("the sessions of an earlier daemon are not taken over: {error}"),
-        None => (),
+    if let Some(heritage) = heritage {
+        let (loaded, left) = ebpf::take_over(ebpf::OBJECT, Capacity::default(), heritage)?;
+        return Ok((loaded, Some(left)));
     }
     Ok((ebpf::load(ebpf::OBJECT, Capacity::default())?, None))
 }

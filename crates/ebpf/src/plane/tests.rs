@@ -1,30 +1,44 @@
 //! What the plane writes into the maps and when: with a TUN in a namespace, and programs that nobody sends anything.
 
 use super::*;
+use crate::heritage::take_over;
+use crate::maps::MapFds;
 use crate::object::{Capacity, load};
-use lab::Namespace;
-use linux::tun::{self, Offloads};
+use lab::{Namespace, wait_until};
+use linux::heir::{self, Heritage};
+use linux::tun::{self, Offloads, Tun};
 use plane::policy::Whose;
 use plane::userspace::{Helping, UserspaceConfig};
 
-/// A plane, with room for two allowed IPs of each family, that takes over where another was, or does not.
+/// How long anything may take.
+const SOON: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Room for two allowed IPs of each family.
+const CAPACITY: Capacity = Capacity { peers: 8, allowed_ips: 2 };
+
+fn start(tun: Tun, loaded: Loaded, left: Option<Left>, hooks: Hooks) -> io::Result<Plane> {
+    let queue = tun.queues[0].try_clone()?;
+    let config = UserspaceConfig {
+        offloads: tun.offloads,
+        udp_gso: true,
+        mtu: 1420,
+        busy_poll: std::time::Duration::ZERO,
+        helping: Helping::Never,
+    };
+    let userspace = Arc::new(Userspace::start(tun.queues, config).map_err(io::Error::other)?);
+    Plane::start(userspace, loaded, left, queue, hooks).map_err(io::Error::other)
+}
+
+fn tun() -> io::Result<Tun> {
+    tun::create("wg0", 1, Offloads::default()).map_err(io::Error::other)
+}
+
+/// A plane that takes over where another was, or does not.
 fn plane(namespace: &Namespace, takes_over: bool) -> Plane {
     let begin = || {
-        let tun = tun::create("wg0", 1, Offloads::default()).map_err(io::Error::other)?;
-        let queue = tun.queues[0].try_clone()?;
-        let offloads = tun.offloads;
-        let config = UserspaceConfig {
-            offloads,
-            udp_gso: true,
-            mtu: 1420,
-            busy_poll: std::time::Duration::ZERO,
-            helping: Helping::Never,
-        };
-        let userspace = Arc::new(Userspace::start(tun.queues, config).map_err(io::Error::other)?);
-        let capacity = Capacity { peers: 8, allowed_ips: 2 };
-        let loaded = load(crate::OBJECT, capacity).map_err(io::Error::other)?;
+        let loaded = load(crate::OBJECT, CAPACITY).map_err(io::Error::other)?;
         let left = takes_over.then(|| Left { places: Vec::new(), claim: Claim::default() });
-        Plane::start(userspace, loaded, left, queue, Hooks::Best).map_err(io::Error::other)
+        start(tun()?, loaded, left, Hooks::Best)
     };
     namespace.inside(begin).unwrap()
 }
@@ -88,4 +102,35 @@ fn what_has_found_no_room_is_let_in_when_there_is_some() {
     assert!(!is_full());
     assert_eq!(known(), [prefix(3)]);
     drop(lent);
+}
+
+#[test]
+fn programs_over_maps_of_another_version_are_replaced_in_their_places() {
+    let namespace = Namespace::new().unwrap();
+    let filter = || {
+        let text = namespace.run("tc", &["filter", "show", "dev", "wg0", "egress"]).unwrap();
+        assert_eq!(text.matches(" wireloom ").count(), 1, "one, at any time: {text}");
+        text.split_once(" id ").unwrap().1.split(' ').next().unwrap().to_owned()
+    };
+    let begin = || {
+        let tun = tun()?;
+        let Loaded { maps, programs, .. } = load(crate::OBJECT, CAPACITY).map_err(io::Error::other)?;
+        let (hook, index) = (Hook::FilterEgress, tun.index);
+        // Those that nobody has begun to use are of no version. Who has put the filter there is killed, and does not take it away.
+        std::mem::forget(Attached::new(programs.egress.as_fd(), hook, index, index)?);
+        let mut kept = vec![(format!("place-{}-{index}-{index}-1", hook as u8), programs.egress)];
+        kept.extend(MapFds::NAMES.iter().map(|name| format!("map-{name}")).zip(maps.all));
+        let (theirs, _ours) = heir::hand_on(&kept)?;
+        let mut heritage = Heritage::receive(theirs)?.expect("all of it");
+        let before = filter();
+        let (loaded, left) = take_over(crate::OBJECT, CAPACITY, &mut heritage).map_err(io::Error::other)?;
+        let plane = start(tun, loaded, Some(left), Hooks::Filter)?;
+        assert_eq!(filter(), before);
+        heir::settle(Some(heritage), None);
+        Ok((plane, before))
+    };
+    let (plane, before) = namespace.inside(begin).unwrap();
+    assert_eq!(filter(), before, "as long as nobody says who the peers are");
+    plane.settled();
+    wait_until("the new program to be in its place", SOON, || filter() != before).unwrap();
 }
