@@ -306,10 +306,11 @@ pub fn is_taken(ours: &OwnedFd, within: Duration) -> bool {
         && steward::receive(ours, &mut said).is_ok_and(|(len, _)| said[..len] == *TAKEN)
 }
 
-/// Takes away what was left, by this process itself: nobody carries on.
-pub fn discard(kept: &[(String, OwnedFd)]) -> io::Result<()> {
+/// Takes away what was left, by this process itself, and overwrites the keys: nobody carries on.
+pub fn discard(kept: &[(String, OwnedFd)], terms: &Terms) -> io::Result<()> {
     let (theirs, _ours) = hand_on(kept)?;
     let heritage = Heritage::receive(theirs)?;
     settle(heritage, None);
+    steward::wipe(kept, terms);
     Ok(())
 }

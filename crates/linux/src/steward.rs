@@ -38,7 +38,7 @@ mod estate;
 
 use charge::{Charge, take_charge};
 use estate::Vigil;
-pub(crate) use estate::{DECLINED, END, PROOF, Place, TAKEN};
+pub(crate) use estate::{DECLINED, END, PROOF, Place, TAKEN, wipe};
 pub use estate::{QUEUE, Terms};
 
 /// The steward, as the other process knows it.

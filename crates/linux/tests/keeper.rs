@@ -495,9 +495,10 @@ fn a_successor_keeps_its_predecessor_from_ending() {
     wait_until("the keeper has ended", || !daemon.keeper_lives());
     assert!(is_there() && daemon.keys_are_there());
     assert_eq!(filters(), before);
-    heir::discard(&copies).unwrap();
+    heir::discard(&copies, &terms(LONG)).unwrap();
     drop(copies);
     assert_eq!(filters(), "");
+    assert!(!daemon.keys_are_there(), "they are overwritten");
 }
 
 fn end_in_the_middle(daemon: &Daemon) {

@@ -346,22 +346,13 @@ impl Estate {
         Ok(last)
     }
 
-    /// Overwrites the keys, once all programs have been taken from their places: whoever has the maps as well must not find them. What cannot be overwritten
-    /// goes with the last descriptor.
+    /// See [`wipe`].
     pub(super) fn wipe(&self) {
-        let Some(terms) = &self.terms else { return };
-        std::thread::sleep(GRACE);
-        let wipe = || {
-            let map = self.map(&terms.keys)?;
-            let zeros = vec![0; map.sizes().1];
-            (0..map.entries()).try_for_each(|slot| map.update(&slot.to_ne_bytes(), &zeros))
-        };
-        let _: io::Result<()> = wipe();
+        self.terms.iter().for_each(|terms| wipe(&self.kept, terms));
     }
 
     fn map(&self, name: &str) -> io::Result<Map> {
-        let found = self.kept.iter().find(|(kept, _)| kept == name).ok_or(io::ErrorKind::NotFound)?;
-        Map::from_fd(found.1.try_clone()?)
+        map(&self.kept, name)
     }
 
     /// Hands a copy of everything to a successor, which then has to say that it has taken it.
@@ -377,6 +368,23 @@ impl Estate {
         }
         super::send_at_once(to, END, None)
     }
+}
+
+/// Overwrites the keys, once all programs have been taken from their places: whoever has the maps as well must not find them. What cannot be overwritten
+/// goes with the last descriptor.
+pub(crate) fn wipe(kept: &[(String, OwnedFd)], terms: &Terms) {
+    std::thread::sleep(GRACE);
+    let wipe = || {
+        let map = map(kept, &terms.keys)?;
+        let zeros = vec![0; map.sizes().1];
+        (0..map.entries()).try_for_each(|slot| map.update(&slot.to_ne_bytes(), &zeros))
+    };
+    let _: io::Result<()> = wipe();
+}
+
+fn map(kept: &[(String, OwnedFd)], name: &str) -> io::Result<Map> {
+    let found = kept.iter().find(|(kept, _)| kept == name).ok_or(io::ErrorKind::NotFound)?;
+    Map::from_fd(found.1.try_clone()?)
 }
 
 /// Whether the process at the other end is root's.

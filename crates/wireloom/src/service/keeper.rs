@@ -137,7 +137,7 @@ impl Keeper {
     fn discard(&mut self) {
         let estate = std::mem::take(&mut self.estate);
         if !estate.is_empty()
-            && let Err(error) = heir::discard(&estate)
+            && let Err(error) = heir::discard(&estate, &ebpf::terms())
         {
             eprintln!("wireloom: programs of the last daemon may stay on interfaces: {error}");
         }
