@@ -319,7 +319,7 @@ impl Keeper {
 
     /// The same, of an interface that was found before: one error means nothing yet, and programs that were turned off by mistake would carry nothing for
     /// a daemon that dies. So what held holds on until it has been looked for once more.
-    fn find_inner_twice(&mut self) {
+    pub(crate) fn find_inner_twice(&mut self) {
         let Err(error) = self.find_inner() else {
             self.lost_inner = false;
             return;

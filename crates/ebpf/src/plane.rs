@@ -410,8 +410,13 @@ impl DataPlane for Plane {
 
     fn retire_session(&self, session: &Session) {
         if let Some(lent) = session.ledger() {
-            lock(&self.awaiting).remove(&lent.slot());
+            let awaited = lock(&self.awaiting).remove(&lent.slot()).is_some();
             self.store.end(lent.slot());
+            if awaited {
+                // A program may have confirmed it, and so put it in the place of the one that we send with.
+                let current = self.userspace.current_session(session.peer());
+                self.store.set_current(session.peer(), current.as_deref());
+            }
         }
         self.userspace.retire_session(session);
     }

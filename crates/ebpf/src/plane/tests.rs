@@ -2,13 +2,18 @@
 
 use super::*;
 use crate::heritage::take_over;
+use crate::layout::{Path, reference};
 use crate::maps::MapFds;
 use crate::object::{Capacity, load};
 use lab::{Namespace, wait_until};
+use linux::bpf::Map;
 use linux::heir::{self, Heritage};
 use linux::tun::{self, Offloads, Tun};
+use noise::{Destination, Device, Event, Instant, Ledger, Now, PrivateKey};
 use plane::policy::Whose;
 use plane::userspace::{Helping, UserspaceConfig};
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 
 /// How long anything may take.
 const SOON: std::time::Duration = std::time::Duration::from_secs(30);
@@ -16,8 +21,7 @@ const SOON: std::time::Duration = std::time::Duration::from_secs(30);
 /// Room for two allowed IPs of each family.
 const CAPACITY: Capacity = Capacity { peers: 8, allowed_ips: 2 };
 
-fn start(tun: Tun, loaded: Loaded, left: Option<Left>, hooks: Hooks) -> io::Result<Plane> {
-    let queue = tun.queues[0].try_clone()?;
+fn userspace(tun: Tun) -> io::Result<Arc<Userspace>> {
     let config = UserspaceConfig {
         offloads: tun.offloads,
         udp_gso: true,
@@ -25,8 +29,12 @@ fn start(tun: Tun, loaded: Loaded, left: Option<Left>, hooks: Hooks) -> io::Resu
         busy_poll: std::time::Duration::ZERO,
         helping: Helping::Never,
     };
-    let userspace = Arc::new(Userspace::start(tun.queues, config).map_err(io::Error::other)?);
-    Plane::start(userspace, loaded, left, queue, hooks).map_err(io::Error::other)
+    Userspace::start(tun.queues, config).map(Arc::new).map_err(io::Error::other)
+}
+
+fn start(tun: Tun, loaded: Loaded, left: Option<Left>, hooks: Hooks) -> io::Result<Plane> {
+    let queue = tun.queues[0].try_clone()?;
+    Plane::start(userspace(tun)?, loaded, left, queue, hooks).map_err(io::Error::other)
 }
 
 fn tun() -> io::Result<Tun> {
@@ -39,6 +47,17 @@ fn plane(namespace: &Namespace, takes_over: bool) -> Plane {
         let loaded = load(crate::OBJECT, CAPACITY).map_err(io::Error::other)?;
         let left = takes_over.then(|| Left { places: Vec::new(), claim: Claim::default() });
         start(tun()?, loaded, left, Hooks::Best)
+    };
+    namespace.inside(begin).unwrap()
+}
+
+/// One whose sessions can be looked at as programs do.
+fn plane_and_ledgers(namespace: &Namespace) -> (Plane, Map) {
+    let begin = || {
+        let loaded = load(crate::OBJECT, CAPACITY).map_err(io::Error::other)?;
+        let at = MapFds::NAMES.iter().position(|name| *name == "ledgers").unwrap();
+        let ledgers = Map::from_fd(loaded.maps.all[at].try_clone()?)?;
+        Ok((start(tun()?, loaded, None, Hooks::Best)?, ledgers))
     };
     namespace.inside(begin).unwrap()
 }
@@ -133,4 +152,178 @@ fn programs_over_maps_of_another_version_are_replaced_in_their_places() {
     assert_eq!(filter(), before, "as long as nobody says who the peers are");
     plane.settled();
     wait_until("the new program to be in its place", SOON, || filter() != before).unwrap();
+}
+
+/// Has the keeper do nothing any more: it would look for ways that there are none here.
+fn end_keeper(plane: &Plane) {
+    plane.desk.end();
+    lock(&plane.keeper).take().unwrap().join().unwrap();
+}
+
+fn address(last: u8) -> SocketAddr {
+    SocketAddr::new([192, 0, 2, last].into(), 51820)
+}
+
+/// The protocol of a plane that answers, and of a peer that begins.
+struct Ends<'a> {
+    plane: &'a Plane,
+    devices: [Device; 2],
+    peers: [PeerId; 2],
+    now: Now,
+}
+
+impl Ends<'_> {
+    fn new(plane: &Plane) -> Ends<'_> {
+        let now = Now {
+            boot: Instant::from_nanos(linux::clock::boot_nanos()),
+            wall: std::time::Duration::from_secs(1_700_000_000),
+        };
+        let keys = [1, 2].map(|n| PrivateKey::from_bytes([n; 32]));
+        let publics = keys.each_ref().map(PrivateKey::public);
+        let mut devices = [Device::new([1; 32]), Device::new([2; 32])];
+        devices[0].set_lender(plane.lender().unwrap());
+        let mut peers = Vec::new();
+        for (n, (device, key)) in devices.iter_mut().zip(keys).enumerate() {
+            device.set_private_key(now, Some(key));
+            device.set_up(now, true);
+            peers.push(device.add_peer(now, publics[1 - n]).unwrap());
+        }
+        plane.add_peer(peers[0], devices[0].activity(peers[0]).unwrap());
+        Ends { plane, devices, peers: peers.try_into().unwrap(), now }
+    }
+
+    /// What the plane's end has to say, all but messages; the peer hears these.
+    fn events(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(event) = self.devices[0].poll_event() {
+            match event {
+                Event::Transmit { message, .. } => {
+                    self.devices[1].handle_datagram(self.now, address(1), &message, false).unwrap();
+                }
+                event => events.push(event),
+            }
+        }
+        events
+    }
+
+    /// A session that waits for its confirmation, before the plane is told of it.
+    fn answered(&mut self) -> Arc<Session> {
+        // Who asks again does so later.
+        self.now.boot = self.now.boot + std::time::Duration::from_secs(6);
+        self.now.wall += std::time::Duration::from_secs(6);
+        self.devices[1].handle_rekey_due(self.now, self.peers[1]);
+        while let Some(event) = self.devices[1].poll_event() {
+            if let Event::Transmit { to: Destination::Peer(_), message } = event {
+                self.devices[0].handle_datagram(self.now, address(2), &message, false).unwrap();
+            }
+        }
+        let installed = self.events().into_iter().find_map(|event| match event {
+            Event::SessionInstalled { session } => Some(session),
+            _ => None,
+        });
+        // The response is not answered by a message: who would send it is not here.
+        while self.devices[1].poll_event().is_some() {}
+        installed.expect("it has answered")
+    }
+
+    /// What the peer is sent with by the programs.
+    fn current(&self) -> &AtomicU64 {
+        &self.plane.store.peer(self.peers[0]).unwrap().1.current
+    }
+}
+
+fn reference_to(session: &Session) -> u64 {
+    let lent = session.ledger().unwrap();
+    reference(lent.slot(), lent.as_ref().epoch().load(Ordering::SeqCst))
+}
+
+/// What a program does with the first message of a session.
+fn confirm(ledgers: &Map, session: &Session) {
+    let (slot, mut value) = (session.ledger().unwrap().slot().to_ne_bytes(), vec![0; ledgers.sizes().1]);
+    ledgers.lookup(&slot, &mut value).unwrap();
+    let (_, at) = Ledger::FIELDS.iter().find(|(name, _)| *name == "awaits_confirmation").unwrap();
+    assert_eq!(value[*at..][..4], 1u32.to_ne_bytes());
+    value[*at..][..4].copy_from_slice(&2u32.to_ne_bytes());
+    ledgers.update(&slot, &value).unwrap();
+}
+
+#[test]
+fn a_session_that_is_confirmed_while_it_is_taken_up_is_heard_of() {
+    let namespace = Namespace::new().unwrap();
+    let (plane, ledgers) = plane_and_ledgers(&namespace);
+    let mut ends = Ends::new(&plane);
+    let session = ends.answered();
+    let slot = session.ledger().unwrap().slot();
+    confirm(&ledgers, &session);
+    plane.install_session(session.clone());
+    let told = plane.told(Told::Confirmed(slot));
+    assert!(matches!(told, Some(PlaneEvent::SessionConfirmed(told)) if Arc::ptr_eq(&told, &session)));
+    assert!(plane.told(Told::Confirmed(slot)).is_none(), "once");
+}
+
+#[test]
+fn a_session_that_ends_as_it_is_confirmed_leaves_the_one_before_current() {
+    let namespace = Namespace::new().unwrap();
+    let (plane, ledgers) = plane_and_ledgers(&namespace);
+    let mut ends = Ends::new(&plane);
+    let peer = ends.peers[0];
+    let first = ends.answered();
+    plane.install_session(first.clone());
+    assert!(first.confirm());
+    plane.set_current_session(peer, Some(first.clone()));
+    assert_eq!(ends.current().load(Ordering::SeqCst), reference_to(&first));
+    let second = ends.answered();
+    plane.install_session(second.clone());
+    // A program is just at it.
+    confirm(&ledgers, &second);
+    ends.current().store(reference_to(&second), Ordering::SeqCst);
+    plane.retire_session(&second);
+    assert_eq!(ends.current().load(Ordering::SeqCst), reference_to(&first));
+}
+
+#[test]
+fn a_path_that_leads_where_the_peer_is_stays_whoever_has_written_it() {
+    let namespace = Namespace::new().unwrap();
+    let plane = plane(&namespace, false);
+    end_keeper(&plane);
+    let ends = Ends::new(&plane);
+    let (peer, slot) = (ends.peers[0], plane.store.slot_of(ends.peers[0]).unwrap());
+    let path =
+        Path { remote: address(2), local: address(1).ip(), gateway: None, ifindex: 2, mtu: 1500, macs: None, mark: 0 };
+    let remote = || plane.store.peer(peer).unwrap().1.whereabouts().map(|(remote, ..)| remote);
+    for is_known in [true, false] {
+        plane.store.paths().set(slot, Some(path));
+        if !is_known {
+            plane.store.paths().forget();
+        }
+        plane.set_endpoint(peer, Some(Endpoint { addr: address(2), source: None }));
+        assert_eq!(remote(), Some(address(2)), "known: {is_known}");
+        plane.set_endpoint(peer, Some(Endpoint { addr: address(3), source: None }));
+        assert_eq!(remote(), None, "known: {is_known}");
+    }
+}
+
+#[test]
+fn one_error_in_finding_the_interface_turns_nothing_off() {
+    let namespace = Namespace::new().unwrap();
+    let begin = || {
+        let tun = tun()?;
+        let queue = tun.queues[0].try_clone()?;
+        let Loaded { maps, programs, too_big } = load(crate::OBJECT, CAPACITY).map_err(io::Error::other)?;
+        let store = Arc::new(Store::new(Maps::new(maps)?.0, None)?);
+        let programs = Arc::new(programs);
+        let desk = Arc::new(Desk::new(store, false)?);
+        let inner = Inner::new(queue, programs.clone(), Hooks::Tc, None)?;
+        let underlays = Underlays::new(programs, Hooks::Tc, Vec::new());
+        let keeper = Keeper::new(desk.clone(), userspace(tun)?, Ways::open()?, inner, underlays, too_big)?;
+        Ok((keeper, desk))
+    };
+    let (mut keeper, desk) = namespace.inside(begin).unwrap();
+    keeper.find_inner_twice();
+    assert!(!desk.stands(Against::Elsewhere));
+    namespace.ip(&["link", "delete", "wg0"]).unwrap();
+    keeper.find_inner_twice();
+    assert!(!desk.stands(Against::Elsewhere), "it may be there the next time");
+    keeper.find_inner_twice();
+    assert!(desk.stands(Against::Elsewhere));
 }

@@ -113,6 +113,11 @@ impl Userspace {
         self.shared.set_observer(observer);
     }
 
+    /// The session that we send to the peer with.
+    pub fn current_session(&self, peer: PeerId) -> Option<Arc<Session>> {
+        self.shared.peer(peer)?.current.load_full()
+    }
+
     fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
