@@ -8,6 +8,7 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a daemon may take to begin.
 const START: Duration = Duration::from_secs(60);
 
+/// How long a daemon that has taken over an estate must live for that to be above suspicion, when it ends by itself.
+const TRIAL: Duration = Duration::from_secs(10);
+
+/// Whether what a daemon has left that ended like this is fit for the next one. `taken`: so long before it took over what the one before had left. What made
+/// it crash may lie in that, and would make each one crash that takes it over. To be killed is nobody's own doing.
+fn is_fit(status: ExitStatus, taken: Option<Duration>) -> bool {
+    status.signal() == Some(Signal::KILL.as_raw()) || taken.is_none_or(|since| since >= TRIAL)
+}
+
 /// The keeper.
 pub struct Keeper {
     interface: String,
@@ -56,6 +66,8 @@ pub struct Keeper {
     /// The names of what it has or was given, to be let go.
     names: Vec<String>,
     daemon: Option<Child>,
+    /// When the daemon has taken over what the one before left, if it has.
+    taken: Option<Instant>,
 }
 
 impl Keeper {
@@ -64,7 +76,7 @@ impl Keeper {
         let names = kept.iter().map(|(name, _)| name.clone()).collect();
         let (estate, kept): (Vec<_>, Vec<_>) = kept.into_iter().partition(|(name, _)| name.starts_with(ESTATE));
         let estate = estate.into_iter().map(|(name, fd)| (name[ESTATE.len()..].to_owned(), fd)).collect();
-        Keeper { interface: interface.to_owned(), manager, kept, estate, names, daemon: None }
+        Keeper { interface: interface.to_owned(), manager, kept, estate, names, daemon: None, taken: None }
     }
 
     /// Whether somebody keeps for us.
@@ -168,6 +180,15 @@ impl Keeper {
         }
     }
 
+    /// The same of a daemon that has ended by itself, unless it is better that the next one begins anew.
+    pub fn keep_estate_of(&self, status: ExitStatus) {
+        if is_fit(status, self.taken.map(|taken| taken.elapsed())) {
+            self.keep_estate();
+        } else {
+            eprintln!("wireloom: sessions will be made anew, as the daemon has ended soon after it took them over");
+        }
+    }
+
     /// Lets go of all that the service manager has.
     pub fn let_go(&mut self) {
         self.discard();
@@ -244,7 +265,9 @@ impl Keeper {
         let heritage = heritage.map(|(_, ours)| ours);
         self.wait_until_ready()?;
         if let Some(ours) = heritage {
-            if !heir::is_taken(&ours, PATIENCE) {
+            if heir::is_taken(&ours, PATIENCE) {
+                self.taken = Some(Instant::now());
+            } else {
                 eprintln!("wireloom: the daemon has not taken what the last one left");
                 self.discard();
             }
@@ -334,5 +357,26 @@ pub fn end_child(mut child: Child) {
             return;
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_made_a_daemon_crash_is_not_for_the_next_one() {
+        let (soon, later) = (TRIAL / 10, TRIAL);
+        for (status, taken, fit) in [
+            (Signal::ABORT.as_raw(), None, true),
+            (Signal::ABORT.as_raw(), Some(soon), false),
+            (Signal::ABORT.as_raw(), Some(later), true),
+            (Signal::KILL.as_raw(), Some(soon), true),
+            // It has panicked: exit(101).
+            (101 << 8, Some(soon), false),
+            (101 << 8, None, true),
+        ] {
+            assert_eq!(is_fit(ExitStatus::from_raw(status), taken), fit, "{status} {taken:?}");
+        }
     }
 }

@@ -266,7 +266,7 @@ impl Service<'_> {
             End::Daemon(status) if !status.success() => {
                 // What is kept is for the next one.
                 if self.engine == Some(Engine::Ebpf) {
-                    keeper.keep_estate();
+                    keeper.keep_estate_of(status);
                 }
                 if !keeper.has_manager() {
                     keeper.remove_socket();
