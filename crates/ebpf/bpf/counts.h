@@ -15,7 +15,6 @@ enum wl_count {
 	WL_SEALED,	    /* sealed and sent */
 	WL_SEALED_SUPER,    /* super-packets that were cut for that; their segments are in WL_SEALED */
 	WL_OPENED,	    /* opened and handed to the interface */
-	WL_OPENED_SUPER,    /* coalesced datagrams that were taken apart for that; each is in WL_OPENED */
 	WL_KEEPALIVE,	    /* opened, and empty */
 	/* Left to the daemon on their way out. */
 	WL_LEFT_BUSY,	    /* another program is at work on this CPU; either way */

@@ -14,16 +14,10 @@
 #define SEC(name) __attribute__((section(name), used))
 #define __always_inline inline __attribute__((always_inline))
 #define __noinline __attribute__((noinline))
-#define __weak __attribute__((weak))
-#define __hidden __attribute__((visibility("hidden")))
 
 /* A map is a struct in SEC(".maps") whose members carry its properties in their types (libbpf's BTF-defined maps). */
 #define __uint(name, value) int(*name)[value]
 #define __type(name, value) typeof(value) *name
-#define __array(name, value) typeof(value) *name[]
-
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
 
 /*
  * The licence, which the kernel asks for: it ends at the zero. What follows is for whoever wants to know which sources a program
@@ -52,52 +46,32 @@
 #define wl_ntohl(x) __builtin_bswap32((__u32)(x))
 
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
-static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
-static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
-static __u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
 static __u32 (*const bpf_get_smp_processor_id)(void) = (void *)8;
 static long (*const bpf_skb_store_bytes)(struct __sk_buff *skb, __u32 offset, const void *from, __u32 len,
 					 __u64 flags) = (void *)9;
-static long (*const bpf_l3_csum_replace)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 size) = (void *)10;
-static long (*const bpf_l4_csum_replace)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags) = (void *)11;
 static long (*const bpf_clone_redirect)(struct __sk_buff *skb, __u32 ifindex, __u64 flags) = (void *)13;
 static long (*const bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)23;
 static long (*const bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 len) = (void *)26;
 static __s64 (*const bpf_csum_diff)(__be32 *from, __u32 from_size, __be32 *to, __u32 to_size, __wsum seed) = (void *)28;
 static long (*const bpf_skb_change_proto)(struct __sk_buff *skb, __be16 proto, __u64 flags) = (void *)31;
-static long (*const bpf_skb_change_type)(struct __sk_buff *skb, __u32 type) = (void *)32;
 static long (*const bpf_skb_vlan_pop)(struct __sk_buff *skb) = (void *)19;
-static __u32 (*const bpf_get_hash_recalc)(struct __sk_buff *skb) = (void *)34;
 static long (*const bpf_skb_change_tail)(struct __sk_buff *skb, __u32 len, __u64 flags) = (void *)38;
 static long (*const bpf_skb_pull_data)(struct __sk_buff *skb, __u32 len) = (void *)39;
-static __s64 (*const bpf_csum_update)(struct __sk_buff *skb, __wsum csum) = (void *)40;
 static void (*const bpf_set_hash_invalid)(struct __sk_buff *skb) = (void *)41;
 static long (*const bpf_skb_change_head)(struct __sk_buff *skb, __u32 len, __u64 flags) = (void *)43;
 static long (*const bpf_xdp_adjust_head)(struct xdp_md *xdp, int delta) = (void *)44;
-static long (*const bpf_set_hash)(struct __sk_buff *skb, __u32 hash) = (void *)48;
 static long (*const bpf_skb_adjust_room)(struct __sk_buff *skb, __s32 len, __u32 mode, __u64 flags) = (void *)50;
-static long (*const bpf_redirect_map)(void *map, __u64 key, __u64 flags) = (void *)51;
 static long (*const bpf_xdp_adjust_meta)(struct xdp_md *xdp, int delta) = (void *)54;
 static long (*const bpf_xdp_adjust_tail)(struct xdp_md *xdp, int delta) = (void *)65;
 static long (*const bpf_skb_load_bytes_relative)(const void *skb, __u32 offset, void *to, __u32 len, __u32 header) = (void *)68;
-static long (*const bpf_fib_lookup)(void *context, struct bpf_fib_lookup *params, int len, __u32 flags) = (void *)69;
-static long (*const bpf_spin_lock)(struct bpf_spin_lock *lock) = (void *)93;
-static long (*const bpf_spin_unlock)(struct bpf_spin_lock *lock) = (void *)94;
-static long (*const bpf_skb_ecn_set_ce)(struct __sk_buff *skb) = (void *)97;
 static long (*const bpf_csum_level)(struct __sk_buff *skb, __u64 level) = (void *)135;
 static long (*const bpf_probe_read_kernel)(void *to, __u32 size, const void *from) = (void *)113;
 static __u64 (*const bpf_ktime_get_boot_ns)(void) = (void *)125;
 static long (*const bpf_ringbuf_output)(void *ringbuf, void *data, __u64 size, __u64 flags) = (void *)130;
-static void *(*const bpf_ringbuf_reserve)(void *ringbuf, __u64 size, __u64 flags) = (void *)131;
-static void (*const bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)132;
-static void (*const bpf_ringbuf_discard)(void *data, __u64 flags) = (void *)133;
 static long (*const bpf_redirect_neigh)(__u32 ifindex, struct bpf_redir_neigh *params, int len, __u64 flags) = (void *)152;
-static long (*const bpf_redirect_peer)(__u32 ifindex, __u64 flags) = (void *)155;
-static long (*const bpf_check_mtu)(void *context, __u32 ifindex, __u32 *mtu, __s32 diff, __u64 flags) = (void *)163;
 static long (*const bpf_timer_init)(struct bpf_timer *timer, void *map, __u64 flags) = (void *)169;
 static long (*const bpf_timer_set_callback)(struct bpf_timer *timer, void *callback) = (void *)170;
 static long (*const bpf_timer_start)(struct bpf_timer *timer, __u64 after, __u64 flags) = (void *)171;
-static long (*const bpf_timer_cancel)(struct bpf_timer *timer) = (void *)172;
 static long (*const bpf_xdp_get_buff_len)(struct xdp_md *xdp) = (void *)188;
 static long (*const bpf_xdp_load_bytes)(struct xdp_md *xdp, __u32 offset, void *to, __u32 len) = (void *)189;
 static long (*const bpf_xdp_store_bytes)(struct xdp_md *xdp, __u32 offset, void *from, __u32 len) = (void *)190;

@@ -14,9 +14,6 @@
 #define WL_PACKET_HOST 0
 #define WL_FROM_NETWORK 1 /* BPF_HDR_START_NET */
 
-/* Bytes that are looked at first: IPv6, UDP, and the message's header. */
-#define WL_PEEK (sizeof(struct ipv6hdr) + sizeof(struct udphdr))
-
 /* Writes the inner packet over the one that carried it, and hands it to the interface. */
 static __always_inline int wl_deliver(struct __sk_buff *skb, struct wl_work *w, struct wl_scratch *s, const struct wl_entry *e)
 {

@@ -28,35 +28,21 @@ typedef _Bool bool;
 
 /* --- The interface to programs --- */
 
-enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_EXIST = 2 };
-
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
-	BPF_MAP_TYPE_PERCPU_HASH = 5,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
-	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_LPM_TRIE = 11,
-	BPF_MAP_TYPE_DEVMAP = 14,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
 enum {
 	BPF_F_NO_PREALLOC = 1U << 0,
-	BPF_F_RDONLY_PROG = 1U << 7,
 	BPF_F_MMAPABLE = 1U << 10,
 	/* bpf_redirect */
 	BPF_F_INGRESS = 1ULL << 0,
 	/* bpf_skb_store_bytes */
 	BPF_F_RECOMPUTE_CSUM = 1ULL << 0,
-	BPF_F_INVALIDATE_HASH = 1ULL << 1,
-	/* bpf_l4_csum_replace */
-	BPF_F_HDR_FIELD_MASK = 0xfULL,
-	BPF_F_PSEUDO_HDR = 1ULL << 4,
-	BPF_F_MARK_MANGLED_0 = 1ULL << 5,
-	/* bpf_skb_adjust_room */
-	BPF_F_ADJ_ROOM_FIXED_GSO = 1ULL << 0,
-	BPF_F_ADJ_ROOM_NO_CSUM_RESET = 1ULL << 5,
 };
 
 enum { BPF_CSUM_LEVEL_QUERY, BPF_CSUM_LEVEL_INC };
@@ -66,10 +52,6 @@ enum bpf_adj_room_mode { BPF_ADJ_ROOM_NET, BPF_ADJ_ROOM_MAC };
 enum { TC_ACT_UNSPEC = -1, TC_ACT_OK = 0, TC_ACT_SHOT = 2, TC_ACT_REDIRECT = 7 };
 
 enum xdp_action { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT };
-
-struct bpf_spin_lock {
-	__u32 val;
-};
 
 struct bpf_timer {
 	__u64 opaque[2];
@@ -121,36 +103,6 @@ struct xdp_md {
 	__u32 rx_queue_index;
 	__u32 egress_ifindex;
 };
-
-struct bpf_fib_lookup {
-	__u8 family;
-	__u8 l4_protocol;
-	__be16 sport;
-	__be16 dport;
-	union {
-		__u16 tot_len;
-		__u16 mtu_result;
-	};
-	__u32 ifindex;
-	union {
-		__u8 tos;
-		__be32 flowinfo;
-		__u32 rt_metric;
-	};
-	union {
-		__be32 ipv4_src;
-		__u32 ipv6_src[4];
-	};
-	union {
-		__be32 ipv4_dst;
-		__u32 ipv6_dst[4];
-	};
-	__be16 h_vlan_proto;
-	__be16 h_vlan_TCI;
-	__u8 smac[6];
-	__u8 dmac[6];
-};
-_Static_assert(sizeof(struct bpf_fib_lookup) == 64, "as the kernel has it");
 
 struct bpf_redir_neigh {
 	__u32 nh_family;

@@ -17,7 +17,7 @@
 
 #include "kernel.h"
 
-#define WL_LAYOUT 2
+#define WL_LAYOUT 3
 
 #define WL_WINDOW_WORDS 512 /* of 32 counters each: more than 8192 + 32, and a power of two, so that the index is a mask */
 #define WL_NONE 0xffffffffu /* no slot; as a value of `allowed*`: a peer that the programs do not serve */

@@ -1,11 +1,10 @@
 //! What became of packets, as the programs count it (`enum wl_count` in `bpf/counts.h`, in the same order).
 
 /// What is counted, and what is dropped by which reason of `docs/drops.md`.
-pub const COUNTS: [&str; 27] = [
+pub const COUNTS: [&str; 26] = [
     "sealed",
     "sealed-super",
     "opened",
-    "opened-super",
     "keepalive",
     "left-busy",
     "left-inner",
@@ -32,7 +31,7 @@ pub const COUNTS: [&str; 27] = [
 ];
 
 /// The first in [`COUNTS`] that stands for packets that are dropped.
-pub const FIRST_DROP: usize = 21;
+pub const FIRST_DROP: usize = 20;
 
 /// What the programs took and what they left, by name.
 pub fn programs(counts: &[u64]) -> Vec<(&'static str, u64)> {
@@ -88,7 +87,7 @@ mod tests {
     fn drops_are_added_by_name() {
         let mut drops = vec![("replayed", 1), ("no-route", 2)];
         let mut counts = [0; COUNTS.len()];
-        counts[23] = 5;
+        counts[22] = 5;
         counts[0] = 100;
         add_drops(&mut drops, &counts);
         assert_eq!(drops[..3], [("replayed", 6), ("no-route", 2), ("policy", 0)]);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use noise::Notes;
 
 /// WL_LAYOUT: another number, and another process's maps are not to be taken over.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 /// WL_NONE: no slot.
 pub const NONE: u32 = u32::MAX;
 

@@ -44,7 +44,7 @@ pub fn place(name: &str) -> u32 {
 }
 
 /// `WL_LAYOUT`; programs over maps of another one do nothing.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// Bytes of a struct of `layout.h`, written field by field.
 #[derive(Default)]
