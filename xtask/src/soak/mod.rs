@@ -14,6 +14,7 @@ mod kernel;
 mod kills;
 mod pings;
 mod stream;
+mod threads;
 
 use std::time::{Duration, Instant};
 

@@ -7,11 +7,13 @@
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::{End, LabError};
 use rustix::net::{AddressFamily, SocketType, ipproto};
+
+use super::threads::Threads;
 
 /// The time between two pings.
 pub const GAP: Duration = Duration::from_millis(10);
@@ -28,8 +30,7 @@ pub struct Pings {
     began: Instant,
     sent: Arc<AtomicU64>,
     came: Arc<Mutex<Came>>,
-    ending: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Threads,
 }
 
 /// What came of each ping, by number: the microseconds after which it was answered.
@@ -63,18 +64,17 @@ impl Pings {
             Ok(Arc::new(socket))
         })?;
         let began = Instant::now();
-        let (sent, came, ending) =
-            (Arc::<AtomicU64>::default(), Arc::<Mutex<Came>>::default(), Arc::<AtomicBool>::default());
-        let receive = {
-            let (socket, sent, came, ending) =
-                (Arc::clone(&socket), Arc::clone(&sent), Arc::clone(&came), Arc::clone(&ending));
-            move || receive(&socket, began, &sent, &came, &ending)
-        };
-        let send = {
-            let (sent, ending) = (Arc::clone(&sent), Arc::clone(&ending));
-            move || send(&socket, began, &sent, &ending)
-        };
-        Ok(Pings { began, sent, came, ending, threads: vec![thread::spawn(receive), thread::spawn(send)] })
+        let (sent, came, mut threads) =
+            (Arc::<AtomicU64>::default(), Arc::<Mutex<Came>>::default(), Threads::default());
+        threads.start({
+            let (socket, sent, came) = (Arc::clone(&socket), Arc::clone(&sent), Arc::clone(&came));
+            move |ending| receive(&socket, began, &sent, &came, ending)
+        });
+        threads.start({
+            let sent = Arc::clone(&sent);
+            move |ending| send(&socket, began, &sent, ending)
+        });
+        Ok(Pings { began, sent, came, threads })
     }
 
     /// How many were sent, and how many answered.
@@ -92,7 +92,7 @@ impl Pings {
 
     /// Ends the sending, waits for what is on the way, and counts.
     pub fn finish(mut self) -> Outcome {
-        self.end();
+        self.threads.end();
         let sent = self.sent.load(Ordering::Relaxed);
         let came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
         let answered = |number: u64| came.after.get(number as usize).copied().flatten();
@@ -100,19 +100,6 @@ impl Pings {
         let mut micros: Vec<u32> = came.after.iter().flatten().copied().collect();
         micros.sort_unstable();
         Outcome { sent, lost: lost.map(|number| GAP * number as u32).collect(), twice: came.twice, micros }
-    }
-
-    fn end(&mut self) {
-        self.ending.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Pings {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 

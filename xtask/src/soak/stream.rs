@@ -3,10 +3,12 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::{End, LabError, Numbers};
+
+use super::threads::Threads;
 
 /// Bytes that may wait in the kernel: what is lost there the tunnel has not lost.
 const BUFFER: usize = 16 << 20;
@@ -21,8 +23,7 @@ const SIZES: [usize; 4] = [8, 100, 700, 1372];
 pub struct Stream {
     sent: Arc<AtomicU64>,
     came: Arc<Mutex<Came>>,
-    ending: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Threads,
 }
 
 /// What came.
@@ -47,17 +48,17 @@ impl Stream {
             socket.connect(address)?;
             Ok(socket)
         })?;
-        let (sent, came, ending) =
-            (Arc::<AtomicU64>::default(), Arc::<Mutex<Came>>::default(), Arc::<AtomicBool>::default());
-        let receive = {
-            let (came, ending) = (Arc::clone(&came), Arc::clone(&ending));
-            move || receive(&receiver, &came, &ending)
-        };
-        let send = {
-            let (sent, ending) = (Arc::clone(&sent), Arc::clone(&ending));
-            move || send(&sender, gap, &sent, &ending)
-        };
-        Ok(Stream { sent, came, ending, threads: vec![thread::spawn(receive), thread::spawn(send)] })
+        let (sent, came, mut threads) =
+            (Arc::<AtomicU64>::default(), Arc::<Mutex<Came>>::default(), Threads::default());
+        threads.start({
+            let came = Arc::clone(&came);
+            move |ending| receive(&receiver, &came, ending)
+        });
+        threads.start({
+            let sent = Arc::clone(&sent);
+            move |ending| send(&sender, gap, &sent, ending)
+        });
+        Ok(Stream { sent, came, threads })
     }
 
     /// How many were sent, came, and came twice.
@@ -70,21 +71,8 @@ impl Stream {
 
     /// Ends the sending, lets arrive what is on the way, and counts.
     pub fn finish(mut self) -> (u64, u64, u64) {
-        self.end();
+        self.threads.end();
         self.counts()
-    }
-
-    fn end(&mut self) {
-        self.ending.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 

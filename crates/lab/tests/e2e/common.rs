@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::engines;
 use lab::traffic::{Service, UdpOutcome, UdpPlan, exchange_tcp, exchange_udp, finish_udp, start_udp, stop_udp};
 use lab::{End, Engine, Namespace, Outer, Port, Process, System, Tunnel, TunnelSpec, ping, wait_until};
+use rustix::process::Signal;
 
 /// Bytes per TCP exchange and direction: a few hundred super-packets.
 pub const BYTES: u64 = 8_000_000;
@@ -72,6 +73,19 @@ pub fn wait_for_ping(from: &End, to: &End) {
     let what = format!("a ping from {} to {}", from.v4, to.v4);
     wait_until(&what, SOON, || {
         ping::once(from.namespace(), to.v4.into(), &["-W", "1"]).is_ok_and(|finished| finished.status.success())
+    })
+    .unwrap();
+}
+
+/// Waits until the programs of the other end answer pings alone: it goes on without its daemon, too.
+#[track_caller]
+pub fn wait_until_carried(from: &End, to: &mut End) {
+    wait_for_ping(from, to);
+    wait_until("the programs to carry pings alone", SOON, || {
+        to.daemon.process.signal(Signal::STOP);
+        let once = ping::once(from.namespace(), to.v4.into(), &["-W", "1"]);
+        to.daemon.process.signal(Signal::CONT);
+        once.unwrap().status.success()
     })
     .unwrap();
 }

@@ -6,21 +6,14 @@ use std::path::PathBuf;
 use lab::{End, Namespace, Outer, Tunnel, ping, wait_until};
 use rustix::process::Signal;
 
-use crate::common::{LIMIT, SOON, spec, wait_for_ping, wireloom};
+use crate::common::{LIMIT, SOON, spec, wait_for_ping, wait_until_carried, wireloom};
 
 fn tunnel(hooks: &'static [&'static str]) -> Tunnel {
     let mut spec = spec();
     spec.arguments = [&["--engine", "ebpf"], hooks].concat();
     let mut tunnel = spec.build().unwrap();
     let (left, right) = (&mut tunnel.left, &mut tunnel.right);
-    wait_for_ping(left, right);
-    wait_until("the programs to carry pings alone", SOON, || {
-        right.daemon.process.signal(Signal::STOP);
-        let carried = answers(left, right);
-        right.daemon.process.signal(Signal::CONT);
-        carried
-    })
-    .unwrap();
+    wait_until_carried(left, right);
     right.daemon.process.signal(Signal::KILL);
     right.daemon.process.wait(LIMIT).unwrap();
     wait_until("the keeper to wait for a successor", SOON, || heir(right).exists()).unwrap();

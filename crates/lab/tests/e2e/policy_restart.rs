@@ -9,7 +9,7 @@ use std::time::Duration;
 use lab::{Daemon, End, ping, wait_until};
 use rustix::process::Signal;
 
-use crate::common::{LIMIT, SOON, spec, wait_for_ping, wireloom};
+use crate::common::{LIMIT, SOON, spec, wait_for_ping, wait_until_carried, wireloom};
 
 /// Where datagrams go that a rule for everybody takes, and that a rule for the peer takes.
 const PORTS: [u16; 2] = [7100, 7101];
@@ -111,13 +111,7 @@ fn no_packet_passes_against_the_rules_while_one_daemon_follows_another() {
     let path = file.path().to_str().unwrap();
     policy(right, path);
     // The programs carry it alone, so that they go on without a daemon.
-    wait_until("the programs to carry pings alone", SOON, || {
-        right.daemon.process.signal(Signal::STOP);
-        let carried = answers(left, right);
-        right.daemon.process.signal(Signal::CONT);
-        carried
-    })
-    .unwrap();
+    wait_until_carried(left, right);
     let flood = Flood::start(left, right);
     flood.wait(100);
     check("before");

@@ -12,7 +12,7 @@ use lab::wg::{KeyPair, SecretFile};
 use lab::{Daemon, End, Outer, Tunnel, ping, wait_until};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use crate::common::{LIMIT, SOON, Stream, spec, wait_for_ping, wireloom};
+use crate::common::{LIMIT, SOON, Stream, spec, wait_for_ping, wait_until_carried, wireloom};
 
 const ENGINE: [&str; 2] = ["--engine", "ebpf"];
 
@@ -24,16 +24,7 @@ pub fn tunnel() -> Tunnel {
     let mut spec = spec();
     spec.arguments = ENGINE.to_vec();
     let mut tunnel = spec.build().unwrap();
-    let (left, right) = (&mut tunnel.left, &mut tunnel.right);
-    wait_for_ping(left, right);
-    wait_until("the programs to carry pings alone", SOON, || {
-        let stop = |end: &mut End, signal| end.daemon.process.signal(signal);
-        stop(right, Signal::STOP);
-        let carried = answers(left, right, "1");
-        stop(right, Signal::CONT);
-        carried
-    })
-    .unwrap();
+    wait_until_carried(&tunnel.left, &mut tunnel.right);
     tunnel
 }
 

@@ -2,6 +2,7 @@
 //! threads it has gone, and what belonged to it is left. Either way it ends as the command says.
 
 use std::fs;
+use std::net::UdpSocket;
 
 use lab::wg::KeyPair;
 use lab::{Daemon, Engine, Process, ping, run, wait_until};
@@ -242,6 +243,11 @@ fn a_peer_that_had_moved_stays_where_it_is() {
     })
     .unwrap();
     place.kill(false);
+    // One that cannot carry on leaves it to the next, and no daemon without keys.
+    let taken = bed.namespace.inside(|| UdpSocket::bind("0.0.0.0:51820")).unwrap();
+    let said = failed(bed.wireloom(&up));
+    assert!(said.contains("in use"), "{said}");
+    drop(taken);
     succeeded(bed.wireloom(&up));
     // The file says 51999, as it did.
     assert_eq!(endpoint(), "192.0.2.1:52000");
