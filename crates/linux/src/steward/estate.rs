@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A successor shows by its first message that it may configure interfaces; then it gets everything, and it has taken it when it says so. In the middle of that
-//! nothing ends, or only when it takes very long. At the end programs go first and keys are overwritten after them.
+//! nothing ends, or only when it takes very long. At the end programs go first and keys are overwritten after them; but not where a successor has the maps
+//! and says nothing: it may have sessions of its own in them by then, and wipes them itself, or timers of the kernel do.
 //!
 //! It never looks at a key. How old sessions are it reads where programs and daemon keep their books ([`Terms`]). Only the daemon could make a new one,
 //! so the time at which the last one ends is known as soon as the daemon has died.
