@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
-use lab::{Debian, Image, Kernel, LabError, System, Unpacked, peers_folder};
+use lab::{Debian, Image, Kernel, LabError, Series, System, Unpacked, peers_folder};
 
 use crate::cargo::{root, show};
 use crate::error::Failure;
@@ -110,8 +110,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     for peer in &PEERS {
         install_peer(peer)?;
     }
-    for kernel in Kernel::ALL {
-        install_kernel(kernel)?;
+    for series in Series::ALL {
+        install_kernel(series)?;
     }
     install_debian()?;
     for package in Unpacked::ALL {
@@ -228,15 +228,15 @@ fn apt(args: &[&str]) -> Result<(), Failure> {
 }
 
 /// The newest kernel of its series, into the cache; one that is there stays as it is.
-fn install_kernel(kernel: Kernel) -> Result<(), Failure> {
-    if kernel.image().is_ok() {
+fn install_kernel(series: Series) -> Result<(), Failure> {
+    if Kernel::Debian(series).image().is_ok() {
         return Ok(());
     }
-    let package = match Image::find_package(kernel) {
+    let package = match Image::find_package(series) {
         // The lists of a fresh system are empty.
         Err(LabError::NoKernel { .. }) if lab::require_root().is_ok() => {
             apt(&["update"])?;
-            Image::find_package(kernel)?
+            Image::find_package(series)?
         }
         found => found?,
     };
@@ -245,7 +245,7 @@ fn install_kernel(kernel: Kernel) -> Result<(), Failure> {
         Err(failure) if !matches!(failure, LabError::Interrupted) && lab::require_root().is_ok() => {
             println!("{failure}\nOnce more, with new lists: old ones may tell of a package that is no more …");
             apt(&["update"])?;
-            Image::find_package(kernel)?.fetch()?
+            Image::find_package(series)?.fetch()?
         }
         fetched => fetched?,
     };

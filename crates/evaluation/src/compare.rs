@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use crate::analysis::Analysis;
 use crate::catalogue::{Better, Metric};
+use crate::kernel::GuestKernel;
 use crate::run::Run;
 use crate::statistics::Estimate;
 use crate::verdict::{ROUNDS, figure};
@@ -90,6 +91,41 @@ pub fn compare(before: &Run, after: &Run) -> Vec<Change> {
     changes
 }
 
+/// What became of kernels that both have looked at in guests: what they are and weigh, which is the same each time that somebody looks, and so any change is
+/// one. Nothing is said of what was timed in an emulator.
+fn kernels(before: &Run, after: &Run) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, new) in &after.kernels {
+        let Some(old) = before.kernels.get(name) else { continue };
+        for (what, old, new) in [
+            ("release", &old.release, &new.release),
+            ("WireGuard", &old.place, &new.place),
+            ("failure", &text(&old.failure), &text(&new.failure)),
+        ] {
+            if old != new {
+                lines.push(format!("{name}, {what}: {old} became {new}"));
+            }
+        }
+        let memory = |it: &GuestKernel| it.memory_with_needed.or_else(|| it.growth.map(|it| it.memory()));
+        for (what, old, new) in [
+            ("file of the module", old.file, new.file),
+            ("memory with all that it needs", memory(old), memory(new)),
+            ("what it adds to the compressed image", old.growth.map(|it| it.image), new.growth.map(|it| it.image)),
+        ] {
+            if let (Some(old), Some(new)) = (old, new)
+                && old != new
+            {
+                lines.push(format!("{name}, {what}: {old} B became {new} B"));
+            }
+        }
+    }
+    lines
+}
+
+fn text(failure: &Option<String>) -> String {
+    failure.clone().unwrap_or_else(|| "none".to_owned())
+}
+
 /// The comparison for a terminal: what became worse first, then what became better, and how much of the rest there is.
 pub fn comparison(before: &Run, after: &Run) -> String {
     let changes = compare(before, after);
@@ -125,6 +161,13 @@ pub fn comparison(before: &Run, after: &Run) -> String {
                 "  {}: {}, {}: {before} became {after}, {factor} times",
                 it.experiment, it.place, it.metric.name
             );
+        }
+    }
+    let kernels = kernels(before, after);
+    if !kernels.is_empty() {
+        let _ = writeln!(out, "\nKernels in guests:");
+        for line in kernels {
+            let _ = writeln!(out, "  {line}");
         }
     }
     let count = |course: Course| changes.iter().filter(|change| change.course() == course).count();

@@ -43,6 +43,15 @@ pub fn merge(runs: &[Run]) -> Result<Run, EvaluationError> {
         all.id = format!("{} + {}", all.id, run.id);
         all.systems.extend(run.systems.clone());
         all.missing.extend(run.missing.clone());
+        // They do not depend on a round: what was looked at last stands.
+        for (name, kernel) in &run.kernels {
+            let known = all.kernels.get(name);
+            let better = known
+                .is_none_or(|known| (kernel.failure.is_none(), kernel.when) >= (known.failure.is_none(), known.when));
+            if better {
+                all.kernels.insert(name.clone(), kernel.clone());
+            }
+        }
         all.started = all.started.min(run.started);
     }
     let systems = &all.systems;

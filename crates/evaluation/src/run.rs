@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
 use crate::error::EvaluationError;
+use crate::kernel::GuestKernel;
 use crate::record::Record;
 
 /// The version of the file's form.
@@ -43,6 +44,9 @@ pub struct Run {
     /// What could not be measured because it is not there, and the command that installs it.
     #[serde(default)]
     pub missing: BTreeMap<String, String>,
+    /// Kernels that were looked at in guests, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kernels: BTreeMap<String, GuestKernel>,
     /// All measurements, in the order in which they were made.
     pub records: Vec<Record>,
 }
@@ -136,6 +140,7 @@ impl Run {
             settings: BTreeMap::new(),
             systems: BTreeMap::new(),
             missing: BTreeMap::new(),
+            kernels: BTreeMap::new(),
             records: Vec::new(),
         }
     }
@@ -209,6 +214,10 @@ impl Run {
         }
         if self.machine.processors == 0 {
             return Some("a machine without processors".to_owned());
+        }
+        let fault = self.kernels.iter().find_map(|(name, kernel)| Some((name, kernel.fault()?)));
+        if let Some((name, fault)) = fault {
+            return Some(format!("kernel {name:?}: {fault}"));
         }
         let mut seen = BTreeSet::new();
         for (number, record) in self.records.iter().enumerate() {

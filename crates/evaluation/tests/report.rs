@@ -6,7 +6,7 @@ use std::path::Path;
 
 use evaluation::compare::{Course, compare, comparison};
 use evaluation::merge::merge;
-use evaluation::{Record, Run, report};
+use evaluation::{GuestKernel, Record, Run, report};
 use roxmltree::{Document, Node};
 
 mod support;
@@ -246,4 +246,76 @@ fn a_comparison_tells_what_changed_and_what_cannot_be_told() {
     let text = comparison(&before, &after);
     assert!(text.contains("The machines differ") && text.contains("Too few rounds to tell in"), "{text}");
     assert!(!text.contains("Worse:"), "{text}");
+}
+
+#[test]
+fn kernels_in_guests_are_told_and_never_how_fast() {
+    let mut run = support::made_up(3);
+    run.records.clear();
+    let page = report::html(&run);
+    let section = page.split("<section id=\"kernels\">").nth(1).unwrap().split("</section>").next().unwrap();
+    for said in [
+        "<h2>Kernels in guests</h2>",
+        "never how fast it carries packets",
+        "6.12.1+made-up",
+        "200,000 B, emulated",
+        "269,623 B",
+        "118,784 B",
+        "339,968 B (8 more)",
+        "20.0 ms",
+        "all interfaces go with it",
+        "70,000 B",
+        "156,400 B (150,000 B + 6,000 B + 400 B)",
+        "a new kernel and a reboot",
+    ] {
+        assert!(section.contains(said), "{said}\n{section}");
+    }
+    // A run of kernels alone has no rounds, and so none too few.
+    let text = report::summary(&run, 10_000);
+    assert!(!text.contains("Too few rounds") && !page.contains("id=\"glance\""), "{text}");
+    assert!(
+        text.contains(
+            "\nKernels in guests\n  6.12 (6.12.1+made-up): kernel module carried 200,000 B right; file 269,623 B, memory 118,784 B; 339,968 B with \
+             the 8 modules that it needs; loads in 20.0 ms in the emulator; a new version means that the module is exchanged, and all interfaces go with it.\n  \
+             built-in-6.12 (6.12.1+made-up): built into the kernel carried 200,000 B right; adds 70,000 B to the compressed image and 156,400 B to memory; \
+             a new version takes a new kernel and a reboot.\n  Emulation tells"
+        ),
+        "{text}"
+    );
+    // What somebody has written into a file stays text.
+    let evil = "<b>\u{1}&";
+    let failed = GuestKernel { release: evil.to_owned(), failure: Some(evil.to_owned()), ..GuestKernel::default() };
+    run.kernels = [(evil.to_owned(), failed)].into();
+    assert_eq!(run.fault(), None);
+    assert!(!report::html(&run).contains("<b>") && report::html(&run).contains("failed: &lt;b&gt;"));
+    assert!(report::summary(&run, 80).chars().all(|c| c == '\n' || !c.is_control()));
+    run.kernels.clear();
+    assert!(
+        !report::html(&run).contains("Kernels in guests") && !report::summary(&run, 80).contains("Kernels in guests")
+    );
+}
+
+#[test]
+fn of_kernels_in_guests_the_last_look_stands_and_changes_are_told() {
+    let one = support::made_up(1);
+    let mut other = one.clone();
+    other.id = "later".to_owned();
+    other.started += 60;
+    let kernel = other.kernels.get_mut("6.12").unwrap();
+    (kernel.when, kernel.file, kernel.loads) = (kernel.when + 60, Some(300_000), vec![9.0]);
+    let failed = GuestKernel { failure: Some("no emulator".to_owned()), when: u64::MAX, ..GuestKernel::default() };
+    other.kernels.insert("built-in-6.12".to_owned(), failed);
+    for runs in [[one.clone(), other.clone()], [other.clone(), one.clone()]] {
+        let all = merge(&runs).unwrap();
+        assert_eq!(all.kernels["6.12"], other.kernels["6.12"]);
+        assert_eq!(
+            all.kernels["built-in-6.12"], one.kernels["built-in-6.12"],
+            "a failure says less than a look before it"
+        );
+    }
+    let text = comparison(&one, &other);
+    assert!(text.contains("\nKernels in guests:\n  6.12, file of the module: 269623 B became 300000 B\n"), "{text}");
+    assert!(text.contains("built-in-6.12, failure: none became no emulator"), "{text}");
+    assert!(!text.contains("load"), "what was timed in an emulator is not compared: {text}");
+    assert!(!comparison(&one, &one).contains("Kernels in guests"));
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use evaluation::{Distribution, Machine, Plan, Record, Run, Step, System};
+use evaluation::{Distribution, Growth, GuestKernel, Machine, Plan, Record, Run, Step, System};
 use proptest::prelude::*;
 
 fn machine() -> Machine {
@@ -18,6 +18,17 @@ fn run() -> Run {
     let mut record = Record::new("latency", "a", 1, 0).with("p50", 85e-6).with("p99", 1.5e-4);
     record.latency = Some(latency);
     run.records.push(record);
+    let kernel = GuestKernel {
+        release: "6.12.1".to_owned(),
+        carried: 9,
+        loads: vec![0.25],
+        growth: Some(Growth { image: 1, text: 2, data: 3, bss: 4 }),
+        interfaces_survive: Some(false),
+        emulated: true,
+        when: 1_795_310_000,
+        ..GuestKernel::default()
+    };
+    run.kernels.insert("6.12".to_owned(), kernel);
     run.records
         .push(Record::new("streams", "a", 1, 5).at("streams", 4.0).labelled("link", "gso").with("throughput", 9.5e9));
     run
@@ -30,6 +41,13 @@ fn a_run_comes_back_from_its_file() {
     run().save(&path).unwrap();
     assert_eq!(Run::load(&path).unwrap(), run());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_run_of_before_there_were_kernels_is_read() {
+    let old = Run { kernels: std::collections::BTreeMap::new(), ..run() };
+    assert!(!old.text().contains("kernels"));
+    assert_eq!(Run::parse("old", &old.text()).unwrap(), old);
 }
 
 #[test]
@@ -52,6 +70,9 @@ fn bad_input_gets_one_clear_line() {
         (changed("\"streams\": 4.0", "\"streams\": -4.0"), "record 2: \"streams\" is -4, which is no number from 0 up"),
         (changed("9500000000.0", "1e999"), "number out of range"),
         (changed("\"throughput\"", "\"thruput\""), "has no metric \"thruput\" (it has throughput, "),
+        (changed("0.25", "-0.25"), "kernel \"6.12\": a load that took -0.25 s, which is no time"),
+        (changed("\"carried\": 9", "\"carried\": 0"), "kernel \"6.12\": neither bytes that it carried nor a failure"),
+        (changed("\"carried\"", "\"caried\""), "unknown field `caried`"),
         (changed("\"took\": 0.0", "\"took\": -1.0"), "record 1: took -1 s"),
         (changed("\"system\": \"a\"", "\"system\": \"b\""), "record 1: system \"b\" is not among the run's systems"),
         (changed("\"round\": 1", "\"round\": 0"), "record 1: rounds are counted from 1"),

@@ -27,6 +27,20 @@ pub enum LabError {
         /// What was tried, and what came of it.
         reason: String,
     },
+    /// What compiles a kernel is not on this machine.
+    #[error("{packages} {} missing, expected `apt-get install {packages}` before", if packages.contains(' ') { "are" } else { "is" })]
+    Packages {
+        /// Debian's packages, with blanks between.
+        packages: String,
+    },
+    /// A kernel was not compiled.
+    #[error("{kernel} was not built: {reason}")]
+    NotBuilt {
+        /// Its name, such as `built-in-6.12`.
+        kernel: &'static str,
+        /// What went wrong, in one line.
+        reason: String,
+    },
     /// Nobody can listen in on a cable that leads from host to host.
     #[error("{interface} leads to no switch at which one could listen: make the link with `switched`")]
     NoSwitch {

@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::command::describe;
 use crate::{Finished, LabError, interrupted, wait_for};
@@ -125,6 +125,17 @@ impl Process {
             // Not reaped yet, and so the id is still its own; a failure means that it is ending by itself.
             let _ = kill_process(pid, signal);
         }
+    }
+
+    /// The same for it and all that it has started.
+    pub(crate) fn stop_group(&mut self) {
+        if self.status().is_none()
+            && let Some(pid) = Pid::from_raw(self.child.id().cast_signed())
+        {
+            // The group has its id, and is there at least as long as it is not reaped.
+            let _ = kill_process_group(pid, Signal::TERM);
+        }
+        self.stop();
     }
 
     /// Asks it to end, waits a while, then makes it.

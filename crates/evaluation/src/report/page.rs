@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::criteria;
 use super::section::section;
+use super::{criteria, kernels};
 use crate::analysis::Analysis;
 use crate::plot::escape;
 use crate::run::Run;
@@ -38,6 +38,7 @@ pub fn html(run: &Run) -> String {
     for (verdict, analysis) in &all {
         section(&mut out, run, analysis, verdict);
     }
+    kernels::section(&mut out, run);
     criteria::section(&mut out, run);
     systems(&mut out, run);
     method(&mut out, run);
@@ -55,6 +56,9 @@ fn reservations(out: &mut String, run: &Run) {
 }
 
 fn glance(out: &mut String, all: &[(Verdict, Analysis<'_>)]) {
+    if all.is_empty() {
+        return;
+    }
     out.push_str("<section id=\"glance\"><h2>At a glance</h2>\n");
     out.push_str("<p class=\"faint\">Who leads, and who cannot be told from the leader. The sentences, pictures and numbers are below.</p>\n");
     out.push_str(

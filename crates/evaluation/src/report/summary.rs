@@ -30,6 +30,13 @@ pub fn summary(run: &Run, width: usize) -> String {
             }
         }
     }
+    let kernels = super::kernels::lines(run);
+    if !kernels.is_empty() {
+        let _ = writeln!(out, "\nKernels in guests");
+        for line in kernels {
+            let _ = writeln!(out, "{}", wrapped(&line, width, "  "));
+        }
+    }
     out
 }
 
@@ -37,7 +44,7 @@ pub fn summary(run: &Run, width: usize) -> String {
 pub fn reservations(run: &Run) -> Vec<String> {
     let mut lines = Vec::new();
     let rounds = run.records.iter().map(|record| record.round).max().unwrap_or(0);
-    if (rounds as usize) < ROUNDS {
+    if !run.records.is_empty() && (rounds as usize) < ROUNDS {
         lines.push(format!("Too few rounds ({rounds}) for figures to quote."));
     }
     let failed = run.records.iter().filter(|record| record.failure.is_some()).count();

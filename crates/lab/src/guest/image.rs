@@ -1,4 +1,4 @@
-//! The kernels that guests boot: Debian's cloud images of two series, downloaded by apt and never installed.
+//! The files of a kernel that guests boot, and how those of Debian's cloud images come here: downloaded by apt, and never installed.
 //!
 //! A kernel's folder in the user's cache holds its `vmlinuz`, the modules that a guest loads with all that they need, an
 //! `order` to load them in, which modules were `wanted`, and its `release`. It is made once, beside its place, and then moved there.
@@ -10,85 +10,47 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::system::cache_folder;
-use crate::{LabError, debian, run_checked};
+use super::apt::{Apt, DOWNLOAD_LIMIT};
+use super::kernel::{Kernel, Series};
+use super::sizes::Sizes;
+use crate::{LabError, run_checked};
 
 /// What a guest loads, without what these depend on. Some kernels have some of them built in.
-const MODULES: [&str; 9] =
+pub(super) const MODULES: [&str; 9] =
     ["virtio_pci", "virtio_net", "virtio_console", "wireguard", "tun", "veth", "sch_netem", "sch_ingress", "cls_bpf"];
 
 /// How the packages of these images end. The signed ones hold the same and depend on more.
 const SUFFIX: &str = "-cloud-amd64-unsigned";
 
-/// How long a download may take.
-const DOWNLOAD_LIMIT: Duration = Duration::from_secs(600);
-
 /// How long anything else may take.
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// A series of kernels with a WireGuard of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernel {
-    /// That of Debian 12. Its TUN has no UDP segmentation.
-    V6_1,
-    /// That of Debian 13.
-    V6_12,
-}
-
-impl Kernel {
-    /// All of them, oldest first.
-    pub const ALL: [Kernel; 2] = [Kernel::V6_1, Kernel::V6_12];
-
-    /// The series, such as `6.1`.
-    pub fn series(self) -> &'static str {
-        match self {
-            Kernel::V6_1 => "6.1",
-            Kernel::V6_12 => "6.12",
-        }
-    }
-
-    /// Its image, if it has been fetched.
-    ///
-    /// # Errors
-    /// [`LabError::Missing`].
-    pub fn image(self) -> Result<Image, LabError> {
-        let folder = folder(self);
-        let wanted = fs::read_to_string(folder.join("wanted")).is_ok_and(|text| text == MODULES.join("\n"));
-        match fs::read_to_string(folder.join("release")) {
-            Ok(release) if wanted => Ok(Image { release: release.trim().to_owned(), folder }),
-            _ => Err(LabError::Missing {
-                program: format!("the image of Linux {} in {}", self.series(), folder.display()),
-                hint: "`cargo xtask setup` downloads it",
-            }),
-        }
-    }
-}
 
 /// A kernel's files.
 #[derive(Clone, Debug)]
 pub struct Image {
     /// What `uname -r` says in it.
     pub release: String,
+    /// What is known of one that was compiled here.
+    pub sizes: Option<Sizes>,
     folder: PathBuf,
 }
 
 impl Image {
-    /// The newest package of a series: first among what this system's suites have, then in its backports, of which only apt's
-    /// list is fetched, into a folder of its own. Nothing of the system's apt is changed.
+    /// The newest package of a series.
     ///
     /// # Errors
     /// [`LabError::NoKernel`] when there is none.
-    pub fn find_package(kernel: Kernel) -> Result<Package, LabError> {
-        let none = |reason: String| LabError::NoKernel { series: kernel.series(), reason };
-        let mut apt = Apt::system();
-        if let Some(name) = apt.newest(kernel)? {
-            return Ok(Package { kernel, name, apt });
-        }
-        apt = Apt::backports().map_err(|failure| none(first_error(&failure.to_string())))?;
-        match apt.newest(kernel)? {
-            Some(name) => Ok(Package { kernel, name, apt }),
-            None => Err(none("neither the suites of this system nor their backports have it".to_owned())),
-        }
+    pub fn find_package(series: Series) -> Result<Package, LabError> {
+        let prefix = format!("linux-image-{}.", series.name());
+        let (apt, name) = Apt::search(series, &prefix, |names| newest(names, &prefix))?;
+        Ok(Package { kernel: Kernel::Debian(series), name, apt })
+    }
+
+    /// What lies in a folder, if it was made as `wanted` says and is whole.
+    pub(super) fn of(folder: PathBuf, wanted: &str) -> Option<Image> {
+        let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
+        let release = read("release").filter(|_| read("wanted").as_deref() == Some(wanted))?;
+        Some(Image { release: release.trim().to_owned(), sizes: read("sizes").and_then(|it| Sizes::read(&it)), folder })
     }
 
     /// Where its files are.
@@ -97,7 +59,7 @@ impl Image {
     }
 
     /// The kernel itself.
-    pub(super) fn vmlinuz(&self) -> PathBuf {
+    pub fn vmlinuz(&self) -> PathBuf {
         self.folder.join("vmlinuz")
     }
 
@@ -123,7 +85,7 @@ impl Package {
     /// # Errors
     /// What apt or dpkg said, or that a module is not in it.
     pub fn fetch(&self) -> Result<Image, LabError> {
-        let place = folder(self.kernel);
+        let place = self.kernel.folder();
         let parent = place.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(parent).map_err(LabError::io(parent.display().to_string()))?;
         // One at a time, so that nobody takes for half-made, and removes, what another has just put there.
@@ -158,64 +120,6 @@ impl Package {
         fs::rename(&made, &place).map_err(LabError::io(place.display().to_string()))?;
         self.kernel.image()
     }
-}
-
-/// Apt with a choice of lists.
-struct Apt {
-    options: Vec<String>,
-    /// Keeps the lists that are not the system's.
-    _lists: Option<tempfile::TempDir>,
-}
-
-impl Apt {
-    fn system() -> Apt {
-        // Apt fetches as a user of its own by default, who may not write to our folders.
-        Apt { options: vec!["-o".into(), "APT::Sandbox::User=root".into()], _lists: None }
-    }
-
-    /// The backports of this release, from where the system takes its packages.
-    fn backports() -> Result<Apt, LabError> {
-        let codename = debian::codename()?;
-        let mirror = debian::mirror(&codename)?;
-        let lists = tempfile::tempdir().map_err(LabError::io("a folder for apt's lists"))?;
-        let folder = lists.path();
-        let source = format!("deb {mirror} {codename}-backports main\n");
-        write(&folder.join("sources.list"), &source)?;
-        fs::create_dir_all(folder.join("lists/partial")).map_err(LabError::io("a folder for apt's lists"))?;
-        let mut apt = Apt::system();
-        for setting in [
-            format!("Dir::Etc::sourcelist={}", folder.join("sources.list").display()),
-            "Dir::Etc::sourceparts=-".to_owned(),
-            format!("Dir::State::lists={}", folder.join("lists").display()),
-            format!("Dir::Cache={}", folder.display()),
-            "Acquire::Languages=none".to_owned(),
-            // A list that could not be fetched is an error and not a warning.
-            "APT::Update::Error-Mode=any".to_owned(),
-        ] {
-            apt.options.extend(["-o".to_owned(), setting]);
-        }
-        run_checked(apt.command("apt-get").args(["-q", "update"]), DOWNLOAD_LIMIT)?;
-        apt._lists = Some(lists);
-        Ok(apt)
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.args(&self.options);
-        command
-    }
-
-    fn newest(&self, kernel: Kernel) -> Result<Option<String>, LabError> {
-        let prefix = format!("linux-image-{}.", kernel.series());
-        let names = run_checked(self.command("apt-cache").args(["pkgnames", &prefix]), LIMIT)?;
-        Ok(newest(&names, &prefix))
-    }
-}
-
-/// Apt says much when it fails, and what matters in a line that begins with `E:`.
-fn first_error(text: &str) -> String {
-    let found = text.lines().find_map(|line| line.split_once("E: ")).map_or(text, |(_, error)| error);
-    found.trim().to_owned()
 }
 
 /// The name with the greatest version of those that are images for clouds.
@@ -310,7 +214,7 @@ fn find_files(folder: &Path, into: &mut Vec<PathBuf>) -> Result<(), LabError> {
     Ok(())
 }
 
-fn only_file(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf, LabError> {
+pub(super) fn only_file(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf, LabError> {
     let entries = fs::read_dir(folder).map_err(LabError::io(folder.display().to_string()))?;
     let found = entries.flatten().map(|entry| entry.path()).find(|path| is_it(&file_name(path)));
     found.ok_or_else(|| LabError::Unreadable { what: "the downloaded package", text: folder.display().to_string() })
@@ -320,22 +224,35 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), LabError> {
+pub(super) fn copy(from: &Path, to: &Path) -> Result<(), LabError> {
     fs::copy(from, to).map(drop).map_err(LabError::io(to.display().to_string()))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), LabError> {
+pub(super) fn write(path: &Path, text: &str) -> Result<(), LabError> {
     fs::write(path, text).map_err(LabError::io(path.display().to_string()))
-}
-
-/// Where a kernel's files are kept.
-fn folder(kernel: Kernel) -> PathBuf {
-    cache_folder().join("kernels").join(kernel.series())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_half_made_is_no_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = |wanted: &str| Image::of(folder.path().to_owned(), wanted);
+        for (name, text) in
+            [("vmlinuz", "MZ"), ("order", ""), ("wanted", "CONFIG_WIREGUARD=y\n"), ("sizes", "with 4 3 2 1\n")]
+        {
+            assert!(image("CONFIG_WIREGUARD=y\n").is_none(), "without {name}");
+            write(&folder.path().join(name), text).unwrap();
+        }
+        assert!(image("CONFIG_WIREGUARD=y\n").is_none(), "without its release");
+        write(&folder.path().join("release"), "6.12.1-built-in\n").unwrap();
+        let found = image("CONFIG_WIREGUARD=y\n").unwrap();
+        assert_eq!((found.release.as_str(), found.sizes), ("6.12.1-built-in", None), "sizes that are cut off");
+        assert!(found.modules().unwrap().is_empty());
+        assert!(image("CONFIG_WIREGUARD=y\nCONFIG_SMP=y\n").is_none(), "one of another configuration");
+    }
 
     #[test]
     fn finds_the_newest() {
@@ -349,13 +266,6 @@ mod tests {
         assert_eq!(newest(names, "linux-image-6.1."), None);
         let old = "linux-image-6.1.0-9-cloud-amd64-unsigned\nlinux-image-6.1.0-10-cloud-amd64-unsigned\n";
         assert_eq!(newest(old, "linux-image-6.1.").as_deref(), Some("linux-image-6.1.0-10-cloud-amd64-unsigned"));
-    }
-
-    #[test]
-    fn tells_why_apt_failed() {
-        let text = "`apt-get update` failed (exit status: 100): E: Failed to fetch x\nE: Some index files\nErr:1 x";
-        assert_eq!(first_error(text), "Failed to fetch x");
-        assert_eq!(first_error("apt-get is missing"), "apt-get is missing");
     }
 
     #[test]

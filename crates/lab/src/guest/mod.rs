@@ -7,8 +7,13 @@
 //! answered with its output and exit status. What runs them in the guest, `serve.sh`, tells the form. A thread here reads the
 //! answers and puts them where whoever asked finds them. A guest may be a whole Debian with systemd, too, where that is a service.
 
+mod apt;
+mod build;
+mod configuration;
 mod image;
 mod initrd;
+mod kernel;
+mod sizes;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -26,7 +31,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
-pub use image::{Image, Kernel, Package};
+pub use build::{Stage, build};
+pub use image::{Image, Package};
+pub use kernel::{Kernel, Series, Unknown};
+pub use sizes::{Size, Sizes};
 
 use crate::link::{next_number, v4, v6};
 use crate::namespace::scratch_folder;
@@ -170,7 +178,7 @@ impl GuestSpec {
 
 /// A running guest. It may be asked from several threads. Dropping it ends it.
 pub struct Guest {
-    /// Its series.
+    /// What it runs.
     pub kernel: Kernel,
     /// What `uname -r` says in it.
     pub release: String,

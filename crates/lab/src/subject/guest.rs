@@ -6,7 +6,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use evaluation::{Growth, GuestKernel};
+
 use super::{Place, find};
+use crate::guest::Size;
 use crate::traffic::helper;
 use crate::{GuestSpec, Kernel, LabError, Namespace};
 
@@ -38,8 +41,31 @@ pub struct Weight {
     pub loads: Vec<Duration>,
     /// Whether an interface outlives the module's being exchanged while the machine runs. What is built in cannot be exchanged without a reboot.
     pub interfaces_survive: Option<bool>,
+    /// What building it in adds, of a kernel that was compiled here.
+    pub growth: Option<Size>,
     /// Bytes that went through a tunnel between two namespaces of the guest and came back right.
     pub carried: u64,
+}
+
+impl Weight {
+    /// For a run, at `when` seconds since 1970.
+    pub fn record(&self, when: u64) -> GuestKernel {
+        GuestKernel {
+            release: self.release.clone(),
+            place: self.place.name().to_owned(),
+            carried: self.carried,
+            file: self.file,
+            memory: self.memory,
+            memory_with_needed: self.memory_with_needed,
+            needed: u32::try_from(self.needed).unwrap_or(u32::MAX),
+            loads: self.loads.iter().map(Duration::as_secs_f64).collect(),
+            growth: self.growth.map(|it| Growth { image: it.image, text: it.text, data: it.data, bss: it.bss }),
+            interfaces_survive: self.interfaces_survive,
+            emulated: true,
+            when,
+            failure: None,
+        }
+    }
 }
 
 /// Boots a kernel, has its WireGuard carry checked bytes between two hosts, and weighs it.
@@ -62,6 +88,7 @@ pub fn weigh(kernel: Kernel) -> Result<Weight, LabError> {
         memory_with_needed: None,
         needed: 0,
         loads: Vec::new(),
+        growth: kernel.image()?.sizes.map(|sizes| sizes.growth()),
         interfaces_survive: None,
         carried: BYTES,
     };

@@ -1,8 +1,9 @@
 //! `wireloom lab`: tunnels compared on this machine, and what was found told, compared and put together.
 //!
-//! The crates `lab` and `evaluation` do all of it; here are the words for it ([`run`] for the one that measures). A run lies in a folder as `run.json`, which is
+//! The crates `lab` and `evaluation` do all of it; here are the words for it ([`run`] for the one that measures, [`kernel`] for guests). A run lies in a folder as `run.json`, which is
 //! written anew after each measurement, and beside it `report.html`. Wherever a file is asked for, its folder will do.
 
+mod kernel;
 mod progress;
 mod run;
 
@@ -13,8 +14,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use evaluation::{EvaluationError, Run, catalogue, compare, merge, report};
 use lab::{LabError, subject};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::error::Error;
+use kernel::KernelCommand;
 pub use run::MeasureArgs;
 
 /// The run in its folder.
@@ -36,6 +39,9 @@ enum LabCommand {
     Run(MeasureArgs),
     /// List the systems, with the command that installs what is missing, and the experiments
     List,
+    /// Kernels that this machine does not run, in guests: list, fetch, build and weigh them
+    #[command(subcommand)]
+    Kernel(KernelCommand),
     /// Tell what a run found, here and as a page
     Report {
         /// The run, or its folder
@@ -88,6 +94,8 @@ pub enum LaboratoryError {
     Exists { path: PathBuf },
     #[error("{} cannot be resumed, {why}", path.display())]
     Unlike { path: PathBuf, why: String },
+    #[error("{name} could not be weighed: {why}")]
+    Weighing { name: &'static str, why: String },
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("{}: {source}", path.display())]
@@ -107,6 +115,7 @@ pub fn laboratory(args: LabArgs) -> Result<(), Error> {
     match args.command {
         LabCommand::Run(args) => run::run(args),
         LabCommand::List => list(),
+        LabCommand::Kernel(command) => kernel::kernel(command),
         LabCommand::Report { file, out } => {
             let path = run_file(&file);
             let run = Run::load(&path).map_err(LaboratoryError::from)?;
@@ -165,6 +174,14 @@ fn run_file(path: &Path) -> PathBuf {
 fn name_of(path: &Path) -> String {
     let whole = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     whole.file_stem().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Has the usual signals be a wish to stop.
+fn heed_signals() -> Result<(), LaboratoryError> {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, lab::interrupt_flag()).map_err(LaboratoryError::Signals)?;
+    }
+    Ok(())
 }
 
 /// Writes the page, at once or not at all.

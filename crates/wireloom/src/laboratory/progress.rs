@@ -1,7 +1,7 @@
 //! Where a run stands: on a terminal one line that changes, elsewhere a line for each measurement.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evaluation::catalogue;
 use lab::experiment::Progress;
@@ -22,6 +22,39 @@ impl Teller {
         let (before, after) = if self.terminal { ("\r\x1b[2K", "") } else { ("", "\n") };
         let mut out = io::stderr();
         let _ = write!(out, "{before}{}{after}", line(progress)).and_then(|()| out.flush());
+    }
+
+    /// Takes the line away.
+    pub fn end(&self) {
+        if self.terminal {
+            eprint!("\r\x1b[2K");
+        }
+    }
+}
+
+/// Something that takes minutes: on a terminal one line that changes, elsewhere a line when what is done changes, and one a minute.
+pub struct Line {
+    terminal: bool,
+    last: Option<(String, Instant)>,
+}
+
+impl Line {
+    /// For the standard error that there is.
+    pub fn new() -> Line {
+        Line { terminal: io::stderr().is_terminal(), last: None }
+    }
+
+    /// `what` is done, and `text` tells how far it is.
+    pub fn tell(&mut self, what: &str, text: &str) {
+        if self.terminal {
+            eprint!("\r\x1b[2K{text}");
+            return;
+        }
+        let fresh = |(last, when): &(String, Instant)| last == what && when.elapsed() < Duration::from_secs(60);
+        if !self.last.as_ref().is_some_and(fresh) {
+            eprintln!("{text}");
+            self.last = Some((what.to_owned(), Instant::now()));
+        }
     }
 
     /// Takes the line away.

@@ -9,10 +9,9 @@ use evaluation::{Run, System, catalogue, report};
 use lab::experiment::{Campaign, CampaignError, Effort, Outcome, Planned, plan, plan_within};
 use lab::subject::{self, Protocol, Subject};
 use lab::{helper, machine};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::progress::{Teller, about};
-use super::{LaboratoryError, REPORT, RUN, name_of, print, width, write_report};
+use super::{LaboratoryError, REPORT, RUN, heed_signals, kernel, name_of, print, width, write_report};
 use crate::error::Error;
 
 /// The minutes of a quick run.
@@ -124,21 +123,25 @@ pub fn run(mut args: MeasureArgs) -> Result<(), Error> {
     fs::create_dir_all(&args.out).map_err(|source| LaboratoryError::File { path: args.out.clone(), source })?;
     // So that there is something to go on with, whenever it is interrupted.
     run.save(&path).map_err(LaboratoryError::from)?;
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, lab::interrupt_flag()).map_err(LaboratoryError::Signals)?;
-    }
+    heed_signals()?;
     let _helper = helper::Link::new().map_err(LaboratoryError::from)?;
     announce(&planned, &run);
+    let deadline = args.limit().map(|limit| began + limit.mul_f64(LAST));
     let teller = Teller::new();
     let outcome = Campaign {
         subjects: &chosen,
         planned: &planned,
-        deadline: args.limit().map(|limit| began + limit.mul_f64(LAST)),
+        deadline,
         keep: &mut |run| run.save(&path),
         tell: &mut |progress| teller.tell(progress),
     }
     .go(&mut run);
     teller.end();
+    // Whoever asked for something certain did not ask for these.
+    let kernels = match &outcome {
+        Ok(_) if args.systems.is_empty() && args.experiments.is_empty() => kernel::complete(&mut run, &path, deadline),
+        _ => Ok(()),
+    };
     let page = args.out.join(REPORT);
     if !run.records.is_empty() {
         write_report(&run, &page)?;
@@ -153,6 +156,15 @@ pub fn run(mut args: MeasureArgs) -> Result<(), Error> {
         Err(CampaignError::Lab(error)) => return Err(LaboratoryError::from(error).into()),
         Err(CampaignError::Kept(error)) => return Err(LaboratoryError::from(error).into()),
     };
+    if let Err(error) = kernels {
+        return match error {
+            LaboratoryError::Lab(_) if lab::interrupted() => {
+                let of = planned.plan.steps.len() * planned.plan.rounds as usize;
+                Err(LaboratoryError::Interrupted { done: of - outcome.left, of, folder: args.out }.into())
+            }
+            error => Err(error.into()),
+        };
+    }
     print(&format!("{}\n{}", report::summary(&run, width()), ending(&outcome, &path, &page)))
 }
 
