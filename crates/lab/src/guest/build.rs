@@ -226,7 +226,8 @@ impl Work<'_> {
         )?;
         let image = self.image();
         let bytes = fs::metadata(&image).map_err(LabError::io(image.display().to_string()))?.len();
-        Size::of(bytes, &self.run(Command::new("size").arg(self.out().join("vmlinux")).env("LC_ALL", "C"))?)
+        // All of the kernel before its sections are laid out: what is laid out is filled up to pages of 2 MiB.
+        Size::of(bytes, &self.run(Command::new("size").arg(self.out().join("vmlinux.o")).env("LC_ALL", "C"))?)
     }
 
     /// Waits for the compiler, and ends it and all that it has started when it is not to go on.

@@ -52,8 +52,11 @@ const NEEDED: [(&str, &[&str]); 7] = [
 
 /// As Debian's kernels have it, so that sizes can be compared: the compression, and what code is compiled with against attacks. Names of these change
 /// from series to series, and one that a series does not know it leaves aside.
-const LIKE_DEBIAN: [&str; 8] = [
+const LIKE_DEBIAN: [&str; 10] = [
     "KERNEL_ZSTD",
+    // Every kernel of a distribution has it, and its tests, which are bigger than WireGuard, would be counted as if that had brought them.
+    "CRYPTO",
+    "CRYPTO_MANAGER_DISABLE_TESTS",
     "JUMP_LABEL",
     "STACKPROTECTOR",
     "STACKPROTECTOR_STRONG",

@@ -7,7 +7,7 @@ use crate::LabError;
 pub struct Size {
     /// The compressed image, which is what lies in `/boot`.
     pub image: u64,
-    /// Code and constants in memory, as `size` counts the sections of `vmlinux`.
+    /// Code and constants in memory, as `size` counts the sections of `vmlinux.o`, which has none of the fillings of the linked kernel.
     pub text: u64,
     /// Data with values.
     pub data: u64,
@@ -25,7 +25,7 @@ pub struct Sizes {
 }
 
 impl Size {
-    /// From the size of an image, and what `size` says of the `vmlinux` that it was made of.
+    /// From the size of an image, and what `size` says of the `vmlinux.o` that it was made of.
     pub(super) fn of(image: u64, said: &str) -> Result<Size, LabError> {
         let unreadable = || LabError::Unreadable { what: "the sections of a kernel", text: said.to_owned() };
         // A line of names, then one of numbers.

@@ -125,6 +125,9 @@ fn what_makes_no_sense_is_one_line() {
         ("report bad.json", "bad.json: not a run of the lab"),
         ("compare bad.json", "required arguments were not provided"),
         ("merge bad.json --out x", "2 values required"),
+        ("kernel build --series 5.10", "there is no such series, expected one of 6.1, 6.12"),
+        ("kernel weigh 7.0", "there is no such kernel, expected one of 6.1, 6.12, built-in-6.1, built-in-6.12"),
+        ("kernel weigh --out bad.json", "bad.json: not a run of the lab"),
         ("fly", "unrecognized subcommand 'fly'"),
     ] {
         let line = refused(folder, words);
@@ -135,6 +138,44 @@ fn what_makes_no_sense_is_one_line() {
     for line in ["  none ", "  wireloom ", "  latency-loaded ", "(measured by tunnels)"] {
         assert!(list.contains(line), "{list}");
     }
+}
+
+#[test]
+fn kernels_for_guests_are_listed_with_the_command_that_brings_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("wireloom/kernels");
+    let here =
+        |words: &str| lab::run(command(folder.path(), words).env("XDG_CACHE_HOME", folder.path()), LIMIT).unwrap();
+    let list = here("kernel list").checked().unwrap().stdout;
+    assert_eq!(list.matches("not here: ").count(), 4, "{list}");
+    for words in ["fetch 6.1`", "fetch 6.12`", "build --series 6.1`", "build --series 6.12`"] {
+        assert!(list.contains(&format!("`wireloom lab kernel {words}")), "{list}");
+    }
+    let said = here("kernel weigh built-in-6.12").stderr;
+    assert_eq!(
+        said.trim_end(),
+        "wireloom: built-in-6.12 is not here, it is not in the cache, expected `wireloom lab kernel build --series 6.12` before"
+    );
+    // What a build that was killed has left is no kernel; nor is one of another configuration.
+    for name in ["built-in-6.12.part", "built-in-6.12"] {
+        fs::create_dir_all(cache.join(name)).unwrap();
+        fs::write(cache.join(name).join("vmlinuz"), "MZ").unwrap();
+        fs::write(cache.join(name).join("wanted"), "CONFIG_NET=y\n").unwrap();
+        fs::write(cache.join(name).join("release"), "6.12.0\n").unwrap();
+    }
+    assert_eq!(here("kernel list").checked().unwrap().stdout, list);
+    // And while one is built, another waits for nobody.
+    let lock = fs::File::create(cache.join("built-in-6.12.lock")).unwrap();
+    lock.lock().unwrap();
+    let mut build = command(folder.path(), "kernel build");
+    // None of what compiles is found where no program is, whatever this machine has.
+    let said = lab::run(build.env("XDG_CACHE_HOME", folder.path()).env("PATH", folder.path()), LIMIT).unwrap();
+    assert!(!said.status.success() && said.stdout.is_empty() && said.stderr.lines().count() == 1, "{}", said.log());
+    assert!(
+        said.stderr.contains("are missing, expected `apt-get install make gcc binutils flex bison bc "),
+        "{}",
+        said.stderr
+    );
 }
 
 /// A system that is here and that cannot be set up.
