@@ -8,7 +8,7 @@ use clap::Subcommand;
 use evaluation::{GuestKernel, Run, report};
 use lab::guest::{Stage, build};
 use lab::subject::weigh;
-use lab::{Image, Kernel, LabError, Series, machine};
+use lab::{Image, Kernel, LabError, Series, helper, machine};
 
 use super::progress::Line;
 use super::{LaboratoryError, REPORT, RUN, heed_signals, name_of, print, width, write_report};
@@ -155,6 +155,7 @@ fn weigh_some(mut kernels: Vec<Kernel>, out: Option<PathBuf>) -> Result<(), Erro
     }
     lab::require_root().map_err(LaboratoryError::from)?;
     heed_signals()?;
+    let _helper = helper::Link::new().map_err(LaboratoryError::from)?;
     let mut failed = None;
     for kernel in kernels {
         let kept = weighed(kernel)?;
