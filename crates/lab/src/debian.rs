@@ -177,12 +177,17 @@ pub(crate) fn codename() -> Result<String, LabError> {
 
 /// Where this machine takes the packages of `codename` from.
 pub(crate) fn mirror(codename: &str) -> Result<String, LabError> {
+    let suites = suites()?;
+    let text = suites.iter().map(|(mirror, suite)| format!("{mirror} {suite}\n")).collect();
+    let mirror = suites.into_iter().find_map(|(mirror, suite)| (suite == codename).then_some(mirror));
+    mirror.ok_or(LabError::Unreadable { what: "where this Debian takes its packages from", text })
+}
+
+/// The suites of Debian that this machine takes packages of, each with where from: the release, its updates, its security's.
+pub(crate) fn suites() -> Result<Vec<(String, String)>, LabError> {
     let mut targets = Command::new("apt-get");
     targets.args(["indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages", "Origin: Debian"]);
     let targets = run_checked(&mut targets, LIMIT)?;
-    let mirror = targets
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .find_map(|(mirror, suite)| (suite == codename).then(|| mirror.to_owned()));
-    mirror.ok_or(LabError::Unreadable { what: "where this Debian takes its packages from", text: targets })
+    let pairs = targets.lines().filter_map(|line| line.split_once(' '));
+    Ok(pairs.map(|(mirror, suite)| (mirror.to_owned(), suite.to_owned())).collect())
 }

@@ -41,6 +41,14 @@ pub enum LabError {
         /// What went wrong, in one line.
         reason: String,
     },
+    /// There is no source package to download.
+    #[error("no source package {packages} {version} where this Debian takes its packages from, nor in its backports")]
+    NoSource {
+        /// The names that were looked for.
+        packages: String,
+        /// Which version, in words.
+        version: String,
+    },
     /// Nobody can listen in on a cable that leads from host to host.
     #[error("{interface} leads to no switch at which one could listen: make the link with `switched`")]
     NoSwitch {
