@@ -28,7 +28,7 @@ mod time;
 mod unit;
 pub mod verdict;
 
-pub use code::Code;
+pub use code::{Code, CodePart, count_lines};
 pub use distribution::Distribution;
 pub use error::EvaluationError;
 pub use kernel::{Growth, GuestKernel};

@@ -41,7 +41,15 @@ pub fn merge(runs: &[Run]) -> Result<Run, EvaluationError> {
         });
         all.records.extend(shifted);
         all.id = format!("{} + {}", all.id, run.id);
-        all.systems.extend(run.systems.clone());
+        for (name, system) in &run.systems {
+            let before = all.systems.insert(name.clone(), system.clone()).unwrap_or_default();
+            // What was counted in one and not in the other is known all the same.
+            if let Some(system) = all.systems.get_mut(name) {
+                system.code = system.code.take().or(before.code);
+                system.configuration_lines = system.configuration_lines.or(before.configuration_lines);
+                system.steps = system.steps.or(before.steps);
+            }
+        }
         all.missing.extend(run.missing.clone());
         // They do not depend on a round: what was looked at last stands.
         for (name, kernel) in &run.kernels {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use evaluation::compare::{Course, compare, comparison};
 use evaluation::merge::merge;
-use evaluation::{GuestKernel, Record, Run, report};
+use evaluation::{Code, CodePart, GuestKernel, Record, Run, report};
 use roxmltree::{Document, Node};
 
 mod support;
@@ -186,6 +186,39 @@ fn few_rounds_and_emulation_bear_no_verdict() {
     // What it weighs is not speed.
     assert!(text.contains("Lowest memory after load: boringtun"), "{text}");
     assert!(text.split("Memory\n").nth(1).unwrap().contains("wireloom"), "{text}");
+}
+
+fn part(of: &str, cryptography: bool, lines: u64) -> CodePart {
+    let lines = [("C".to_owned(), lines), ("Rust".to_owned(), 1)].into();
+    CodePart { what: "some <parts>".to_owned(), of: of.to_owned(), cryptography, lines }
+}
+
+#[test]
+fn what_is_trusted_is_told_with_and_without_cryptography() {
+    let mut run = support::made_up(2);
+    assert!(!report::html(&run).contains("Code to be trusted") && !report::summary(&run, 80).contains("Code to be"));
+    let shared = part("library 2", true, 4000);
+    let gotatun = Code { parts: vec![part("gotatun 1", false, 700), shared.clone()], remark: String::new() };
+    let mine = Code { parts: vec![part("mine 1", false, 300), shared], remark: "a kernel of another".to_owned() };
+    run.systems.get_mut("gotatun").unwrap().code = Some(gotatun.clone());
+    run.systems.get_mut("wireloom").unwrap().code = Some(mine);
+    let page = report::html(&run);
+    // The smaller first, each with both numbers and the languages of both parts.
+    let rows = "<tr><td>wireloom</td><td>301</td><td>4302</td><td>C 4300, Rust 2</td></tr>\n\
+                <tr><td>gotatun</td><td>701</td><td>4702</td><td>C 4700, Rust 2</td></tr>";
+    assert!(page.contains(rows), "{page}");
+    assert!(page.contains(
+        "<td>some &lt;parts&gt;</td><td>library 2</td><td>4001</td><td>cryptography</td><td>wireloom; gotatun</td>"
+    ));
+    assert!(page.contains("wireloom: a kernel of another."));
+    assert!(page.contains("<tr><td>gotatun</td><td>12</td><td>4</td></tr>"), "lines of configuration and steps");
+    let told = report::summary(&run, 200);
+    assert!(told.contains("  wireloom: 301 lines of its own, 4302 with its cryptography.\n  gotatun: 701 "), "{told}");
+    // A run without the numbers takes none away.
+    let mut other = support::made_up(3);
+    other.started += 60;
+    let all = merge(&[run, other]).unwrap();
+    assert_eq!(all.systems["gotatun"].code.as_ref(), Some(&gotatun));
 }
 
 #[test]

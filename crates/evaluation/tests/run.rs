@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use evaluation::{Distribution, Growth, GuestKernel, Machine, Plan, Record, Run, Step, System};
+use evaluation::{Code, CodePart, Distribution, Growth, GuestKernel, Machine, Plan, Record, Run, Step, System};
 use proptest::prelude::*;
 
 fn machine() -> Machine {
@@ -12,7 +12,14 @@ fn machine() -> Machine {
 
 fn run() -> Run {
     let mut run = Run::new("r", 1_795_310_000, 7, machine());
-    run.systems.insert("a".to_owned(), System::default());
+    let part = CodePart {
+        what: "all of it".to_owned(),
+        of: "a 1.0".to_owned(),
+        cryptography: true,
+        lines: [("C".to_owned(), 12)].into(),
+    };
+    let code = Code { parts: vec![part], remark: String::new() };
+    run.systems.insert("a".to_owned(), System { code: Some(code), ..System::default() });
     let mut latency = Distribution::new();
     latency.record(Duration::from_micros(85));
     let mut record = Record::new("latency", "a", 1, 0).with("p50", 85e-6).with("p99", 1.5e-4);

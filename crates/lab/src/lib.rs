@@ -38,6 +38,7 @@ mod system;
 pub mod taken;
 pub mod topology;
 pub mod traffic;
+pub mod trusted;
 mod tunnel;
 mod unpacked;
 pub mod usage;

@@ -156,7 +156,14 @@ impl Source {
         let mut command = Command::new("tar");
         command.args(["--no-same-owner", "--strip-components=1", "--wildcards", "--no-wildcards-match-slash"]);
         command.arg("-C").arg(into).arg("-xf").arg(tar).args(paths.iter().map(|path| format!("*/{path}")));
-        run_checked(&mut command, UNPACK_LIMIT).map(drop)
+        let finished = run(&mut command, UNPACK_LIMIT)?;
+        if finished.status.success() {
+            return Ok(());
+        }
+        // The names alone are longer than anyone reads.
+        let output = finished.stderr.lines().next().unwrap_or_default().to_owned();
+        let command = format!("tar -x from the source of {} {}", self.package, self.version);
+        Err(LabError::Failed { command, status: finished.status, output })
     }
 
     fn file(&self, is_it: fn(&str) -> bool) -> Result<PathBuf, LabError> {

@@ -480,6 +480,7 @@ const PAGES: &[Page] = &[
                 "two systems by two experiments, into the folder `mine`",
             ),
             ("wireloom lab run --resume", "goes on with what was interrupted"),
+            ("wireloom lab code --out wireloom-lab", "counts the code of each system, and enters the numbers in a run"),
             ("wireloom lab compare before after", "what became better or worse, of two folders"),
             ("wireloom lab merge monday tuesday -o both.json", "several runs of one machine as one"),
         ],

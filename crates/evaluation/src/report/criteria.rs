@@ -4,12 +4,10 @@ use std::fmt::Write;
 
 use crate::criteria::{COLLECTED, PROOFS, TIMINGS, WAYS, WEAKNESSES};
 use crate::plot::escape;
-use crate::run::Run;
 
 /// Writes it.
-pub fn section(out: &mut String, run: &Run) {
+pub fn section(out: &mut String) {
     out.push_str("<section id=\"criteria\"><h2>What no stopwatch measures</h2>\n");
-    code(out, run);
     // Writing to a string cannot fail.
     let _ = writeln!(
         out,
@@ -36,29 +34,8 @@ pub fn section(out: &mut String, run: &Run) {
     out.push_str("</section>\n");
 }
 
-/// What was counted on this machine.
-fn code(out: &mut String, run: &Run) {
-    let counted: Vec<_> = run
-        .order()
-        .into_iter()
-        .filter_map(|slug| Some((run.systems.get(slug)?, run.systems.get(slug)?.code.as_ref()?)))
-        .collect();
-    if counted.is_empty() {
-        return;
-    }
-    let rows = counted.iter().map(|(system, code)| {
-        let each: Vec<_> = code.lines.iter().map(|(language, lines)| format!("{language} {lines}")).collect();
-        [system.title.clone(), code.total().to_string(), each.join(", "), code.counted.clone()]
-    });
-    table(
-        out,
-        "Code to be trusted, in lines without comments",
-        ["system", "lines", "by language", "what was counted"],
-        rows,
-    );
-}
-
-fn table<const N: usize, T: AsRef<str>>(
+/// A table of words.
+pub(super) fn table<const N: usize, T: AsRef<str>>(
     out: &mut String,
     title: &str,
     heads: [&str; N],

@@ -6,6 +6,7 @@ mod page;
 mod section;
 mod summary;
 mod table;
+mod trust;
 
 pub use page::html;
 pub use summary::summary;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::section::section;
-use super::{criteria, kernels};
+use super::{criteria, kernels, trust};
 use crate::analysis::Analysis;
 use crate::plot::escape;
 use crate::run::Run;
@@ -39,7 +39,8 @@ pub fn html(run: &Run) -> String {
         section(&mut out, run, analysis, verdict);
     }
     kernels::section(&mut out, run);
-    criteria::section(&mut out, run);
+    trust::section(&mut out, run);
+    criteria::section(&mut out);
     systems(&mut out, run);
     method(&mut out, run);
     data(&mut out, run);
@@ -89,22 +90,19 @@ fn glance(out: &mut String, all: &[(Verdict, Analysis<'_>)]) {
 
 fn systems(out: &mut String, run: &Run) {
     out.push_str("<section id=\"systems\"><h2>Systems</h2>\n<div class=\"scroll\"><table class=\"prose\"><thead><tr><th>system</th>");
-    out.push_str("<th>version</th><th>protocol</th><th>carried by</th><th>lines of configuration</th><th>commands to a tunnel</th></tr></thead><tbody>\n");
-    let number = |it: Option<u32>| it.map_or("–".to_owned(), |it| it.to_string());
+    out.push_str("<th>version</th><th>protocol</th><th>carried by</th></tr></thead><tbody>\n");
     for slug in run.order() {
         let Some(it) = run.systems.get(slug) else { continue };
         let title = if it.title.is_empty() { slug } else { &it.title };
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
-            "<tr><th scope=\"row\"{}>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><th scope=\"row\"{}>{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
             if it.ours { " class=\"ours-name\"" } else { "" },
             escape(title),
             escape(&it.version),
             escape(&it.protocol),
-            escape(&it.carrier),
-            number(it.configuration_lines),
-            number(it.steps)
+            escape(&it.carrier)
         );
     }
     out.push_str("</tbody></table></div>\n");

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::trust;
 use crate::analysis::Analysis;
 use crate::run::Run;
 use crate::time::stamp;
@@ -35,6 +36,13 @@ pub fn summary(run: &Run, width: usize) -> String {
         let _ = writeln!(out, "\nKernels in guests");
         for line in kernels {
             let _ = writeln!(out, "{}", wrapped(&line, width, "  "));
+        }
+    }
+    let code = trust::sentences(run);
+    if !code.is_empty() {
+        out.push_str("\nCode to be trusted\n");
+        for sentence in code {
+            let _ = writeln!(out, "{}", wrapped(&sentence, width, "  "));
         }
     }
     out

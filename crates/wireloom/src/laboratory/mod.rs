@@ -3,6 +3,7 @@
 //! The crates `lab` and `evaluation` do all of it; here are the words for it ([`run`] for the one that measures, [`kernel`] for guests). A run lies in a folder as `run.json`, which is
 //! written anew after each measurement, and beside it `report.html`. Wherever a file is asked for, its folder will do.
 
+mod code;
 mod kernel;
 mod progress;
 mod run;
@@ -42,6 +43,11 @@ enum LabCommand {
     /// Kernels that this machine does not run, in guests: list, fetch, build and weigh them
     #[command(subcommand)]
     Kernel(KernelCommand),
+    /// Count the code of each system that has to be trusted, in its sources
+    ///
+    /// Sources are taken from where this Debian takes its packages, and crates by cargo; both are kept in the user's cache, and so are the numbers, which
+    /// later runs have from there. Nothing is installed and nothing of the system's apt is changed.
+    Code(code::CodeArgs),
     /// Tell what a run found, here and as a page
     Report {
         /// The run, or its folder
@@ -96,6 +102,8 @@ pub enum LaboratoryError {
     Unlike { path: PathBuf, why: String },
     #[error("{name} could not be weighed: {why}")]
     Weighing { name: &'static str, why: String },
+    #[error("{failed} of {of} systems were not counted; what was counted stays")]
+    Uncounted { failed: usize, of: usize },
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("{}: {source}", path.display())]
@@ -116,6 +124,7 @@ pub fn laboratory(args: LabArgs) -> Result<(), Error> {
         LabCommand::Run(args) => run::run(args),
         LabCommand::List => list(),
         LabCommand::Kernel(command) => kernel::kernel(command),
+        LabCommand::Code(args) => code::code(&args),
         LabCommand::Report { file, out } => {
             let path = run_file(&file);
             let run = Run::load(&path).map_err(LaboratoryError::from)?;

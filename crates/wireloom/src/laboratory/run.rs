@@ -11,7 +11,7 @@ use lab::subject::{self, Protocol, Subject};
 use lab::{helper, machine};
 
 use super::progress::{Teller, about};
-use super::{LaboratoryError, REPORT, RUN, heed_signals, kernel, name_of, print, width, write_report};
+use super::{LaboratoryError, REPORT, RUN, code, heed_signals, kernel, name_of, print, width, write_report};
 use crate::error::Error;
 
 /// The minutes of a quick run.
@@ -117,6 +117,7 @@ pub fn run(mut args: MeasureArgs) -> Result<(), Error> {
     for subject in &chosen {
         enter(&mut run, *subject);
     }
+    let uncounted = code::enter_cached(&mut run);
     run.missing.retain(|name, _| !chosen.iter().any(|it| it.name() == name));
     run.missing.extend(missing);
 
@@ -165,7 +166,11 @@ pub fn run(mut args: MeasureArgs) -> Result<(), Error> {
             error => Err(error.into()),
         };
     }
-    print(&format!("{}\n{}", report::summary(&run, width()), ending(&outcome, &path, &page)))
+    let mut text = format!("{}\n{}", report::summary(&run, width()), ending(&outcome, &path, &page));
+    if !uncounted.is_empty() {
+        text += &code::hint(&uncounted, &args.out);
+    }
+    print(&text)
 }
 
 /// What was typed, against what there is: every system by its slug.

@@ -1,75 +1,59 @@
-//! How much code has to be trusted, counted where it lies.
+//! Lines of code: what is left of sources without comments, blanks and tests.
+//!
+//! Nothing beyond the standard library is used here, since a build script counts by this file, too. A walk gives each file to a language by how its name
+//! ends; what holds tests alone is passed over, and so is what stands behind `#[cfg(test)]` in a file of Rust, so that languages that keep their tests in files
+//! of their own are not told apart from those that do not.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
-use crate::error::EvaluationError;
-
-/// Lines of code, without comments and blank lines, and what was counted.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Code {
-    /// What was counted, in words: which parts of which package in which version.
-    pub counted: String,
-    /// Lines by language.
-    pub lines: BTreeMap<String, u64>,
+/// Counts what lies in a folder, by language: the files whose paths from there `keep` says yes to. Links are not followed.
+///
+/// # Errors
+/// The file system's.
+pub fn count(root: &Path, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<BTreeMap<String, u64>> {
+    let mut lines = BTreeMap::new();
+    walk(root, "", keep, &mut lines)?;
+    Ok(lines)
 }
 
-impl Code {
-    /// Counts what lies below some paths: lines that have anything beside comments and blanks. Tests that are in files of their own are
-    /// left out where a folder is named `test`, `tests`, `benches`, `examples`, `fuzz` or `selftest`, as are folders whose names begin
-    /// with a dot; tests inside a file of Rust are counted with it. Links are not followed.
-    ///
-    /// # Errors
-    /// A path is not there, a file cannot be read, or there is no code in any.
-    pub fn count(paths: &[PathBuf], counted: &str) -> Result<Code, EvaluationError> {
-        let mut code = Code { counted: counted.to_owned(), lines: BTreeMap::new() };
-        for path in paths {
-            code.walk(path)?;
-        }
-        if code.lines.is_empty() {
-            let place = paths.first().map_or(Path::new("."), PathBuf::as_path).display().to_string();
-            return Err(EvaluationError::Invalid { place, what: "no code in it".to_owned() });
-        }
-        Ok(code)
-    }
-
-    fn walk(&mut self, path: &Path) -> Result<(), EvaluationError> {
-        let failed = |source| EvaluationError::File { path: path.to_owned(), source };
-        let kind = fs::symlink_metadata(path).map_err(failed)?.file_type();
+fn walk(
+    folder: &Path,
+    below: &str,
+    keep: &mut dyn FnMut(&str) -> bool,
+    lines: &mut BTreeMap<String, u64>,
+) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let (path, kind) = (format!("{below}{name}"), entry.file_type()?);
         if kind.is_dir() {
-            for entry in fs::read_dir(path).map_err(failed)? {
-                let entry = entry.map_err(failed)?;
-                let name = entry.file_name();
-                let name = name.to_string_lossy();
-                if !(LEFT_OUT.contains(&&*name) || name.starts_with('.')) {
-                    self.walk(&entry.path())?;
-                }
+            if !(LEFT_OUT.contains(&&*name) || name.starts_with('.')) {
+                walk(&entry.path(), &format!("{path}/"), keep, lines)?;
             }
         } else if kind.is_file()
-            && let Some(language) = path.extension().and_then(|it| language(it.to_str()?))
+            && let Some(language) = language_of(&name)
+            && keep(&path)
         {
             // Sources of others may be in any encoding; comments and brackets are ASCII in all.
-            let bytes = fs::read(path).map_err(failed)?;
-            let lines = code_lines(&String::from_utf8_lossy(&bytes), language);
-            if lines > 0 {
-                *self.lines.entry(language.name.to_owned()).or_default() += lines;
+            let found = code_lines(&String::from_utf8_lossy(&fs::read(entry.path())?), language);
+            if found > 0 {
+                *lines.entry(language.name.to_owned()).or_default() += found;
             }
         }
-        Ok(())
     }
-
-    /// Of all languages.
-    pub fn total(&self) -> u64 {
-        self.lines.values().fold(0, |sum, lines| sum.saturating_add(*lines))
-    }
+    Ok(())
 }
 
 /// Folders that hold no code that packets meet.
-const LEFT_OUT: [&str; 6] = ["test", "tests", "benches", "examples", "fuzz", "selftest"];
+const LEFT_OUT: [&str; 8] =
+    ["test", "tests", "integration_tests", "tuntest", "benches", "examples", "fuzz", "selftest"];
+
+/// How the names of files end that hold tests alone.
+const TESTS: [&str; 8] =
+    ["/tests.rs", "_tests.rs", "/test.rs", "_test.go", "_test.c", "_test.bpf.c", "-selftest.c", "_test.rs"];
 
 /// What code looks like.
 struct Language {
@@ -85,8 +69,14 @@ struct Language {
     quotes: &'static [char],
 }
 
-const C: Language =
-    Language { name: "C", extensions: &["c", "h"], line: "//", block: true, nested: false, quotes: &['"', '\''] };
+const C: Language = Language {
+    name: "C",
+    extensions: &["c", "h", "inc"],
+    line: "//",
+    block: true,
+    nested: false,
+    quotes: &['"', '\''],
+};
 
 /// Those that data planes are written in.
 const LANGUAGES: [Language; 7] = [
@@ -99,6 +89,14 @@ const LANGUAGES: [Language; 7] = [
     Language { name: "Perl", extensions: &["pl", "pm"], line: "#", block: false, nested: false, quotes: &[] },
     Language { name: "Shell", extensions: &["sh", "bash"], line: "#", block: false, nested: false, quotes: &[] },
 ];
+
+/// What a file of code is in, by its name; none for one that holds tests.
+fn language_of(name: &str) -> Option<&'static Language> {
+    if TESTS.iter().any(|end| format!("/{name}").ends_with(end)) {
+        return None;
+    }
+    language(name.rsplit_once('.')?.1)
+}
 
 fn language(extension: &str) -> Option<&'static Language> {
     LANGUAGES.iter().find(|it| it.extensions.contains(&extension))
@@ -135,11 +133,41 @@ impl Quote {
     }
 }
 
+/// Where one is in an item that is for tests alone.
+#[derive(Clone, Copy, PartialEq)]
+enum Tests {
+    /// In none.
+    None,
+    /// Before its first brace.
+    Begin,
+    /// Within so many braces.
+    Within(u32),
+}
+
+impl Tests {
+    /// One letter of code further. An item ends with its braces, or with a semicolon before any.
+    fn after(self, c: char) -> Tests {
+        match (self, c) {
+            (Tests::Begin, ';') | (Tests::Within(1), '}') => Tests::None,
+            (Tests::Begin, '{') => Tests::Within(1),
+            (Tests::Within(depth), '{') => Tests::Within(depth + 1),
+            (Tests::Within(depth), '}') => Tests::Within(depth - 1),
+            (same, _) => same,
+        }
+    }
+}
+
 /// Lines with anything but comments and blanks.
 fn code_lines(text: &str, language: &Language) -> u64 {
     let (mut lines, mut depth, mut quote) = (0, 0_u32, None::<Quote>);
+    let mut tests = Tests::None;
     for line in text.lines() {
         let (mut code, mut word) = (false, false);
+        if language.name == "Rust" && depth == 0 && quote.is_none() && line.trim_start().starts_with("#[cfg(test)]") {
+            tests = Tests::Begin;
+            continue;
+        }
+        let skipped = tests != Tests::None;
         let mut rest = line;
         while let Some(c) = rest.chars().next() {
             let mut taken = c.len_utf8();
@@ -162,16 +190,20 @@ fn code_lines(text: &str, language: &Language) -> u64 {
                 (depth, taken) = (1, 2);
             } else {
                 code |= !c.is_whitespace();
-                if let Some(letter) = ["'\"'", "'\\\"'"].into_iter().find(|it| rest.starts_with(it)) {
+                if let Some(letter) =
+                    ["'\"'", "'\\\"'", "'{'", "'}'", "';'"].into_iter().find(|it| rest.starts_with(it))
+                {
                     taken = letter.len();
                 } else if let Some((begun, long)) = Quote::at(rest, word, language) {
                     (quote, taken) = (Some(begun), long);
+                } else {
+                    tests = tests.after(c);
                 }
             }
             word = c.is_alphanumeric() || c == '_';
             rest = &rest[taken..];
         }
-        lines += u64::from(code);
+        lines += u64::from(code && !skipped);
         // A text goes on over lines in Rust, and between Go's backticks.
         if quote.is_some_and(|quote| !quote.raw && (quote.end == '\'' || language.name != "Rust")) {
             quote = None;
@@ -200,6 +232,17 @@ mod tests {
     }
 
     #[test]
+    fn tests_are_not_counted() {
+        let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n    use b;\n    fn c() { let d = '}'; \"}\"; }\n}\nfn e() {}\n#[cfg(test)]\nmod f;\nfn g() {}\n";
+        assert_eq!(code_lines(text, language("rs").unwrap()), 3);
+        for (name, counted) in
+            [("tests.rs", false), ("a_test.go", false), ("a_test.bpf.c", false), ("latest.rs", true), ("a.md", false)]
+        {
+            assert_eq!(language_of(name).is_some(), counted, "{name}");
+        }
+    }
+
+    #[test]
     fn counts_code_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
@@ -212,13 +255,16 @@ mod tests {
         write("tests/c.rs", "fn test() {}\n");
         write("README.md", "# Prose\n");
         write("data.json", "{}\n");
-        let code = Code::count(&[folder.path().to_owned()], "all of it").unwrap();
-        assert_eq!(code.lines, [("C".to_owned(), 1), ("Rust".to_owned(), 3)].into());
-        assert_eq!((code.total(), code.counted.as_str()), (4, "all of it"));
-        let error = Code::count(&[folder.path().join("tests/none")], "").unwrap_err().to_string();
-        assert!(error.contains("tests/none: No such file"), "{error}");
-        fs::remove_dir_all(folder.path().join("src")).unwrap();
-        fs::remove_dir_all(folder.path().join("bpf")).unwrap();
-        assert!(Code::count(&[folder.path().to_owned()], "").unwrap_err().to_string().ends_with("no code in it"));
+        let lines = count(folder.path(), &mut |_| true).unwrap();
+        assert_eq!(lines, [("C".to_owned(), 1), ("Rust".to_owned(), 3)].into());
+        let mut seen = Vec::new();
+        let lines = count(folder.path(), &mut |path| {
+            seen.push(path.to_owned());
+            path.starts_with("bpf/")
+        });
+        assert_eq!(lines.unwrap(), [("C".to_owned(), 1)].into());
+        seen.sort();
+        assert_eq!(seen, ["bpf/b.c", "src/a.rs"]);
+        assert!(count(&folder.path().join("none"), &mut |_| true).is_err());
     }
 }
