@@ -60,9 +60,11 @@ pub fn merge(runs: &[Run]) -> Result<Run, EvaluationError> {
                 all.kernels.insert(name.clone(), kernel.clone());
             }
         }
+        all.code.extend(run.code.clone());
         all.started = all.started.min(run.started);
     }
     let systems = &all.systems;
+    all.code.retain(|title, _| systems.values().all(|system| system.title != *title));
     all.missing.retain(|name, _| !systems.contains_key(name));
     match all.fault() {
         None => Ok(all),

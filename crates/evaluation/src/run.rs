@@ -41,6 +41,9 @@ pub struct Run {
     pub settings: BTreeMap<String, String>,
     /// The systems, by the names that records use.
     pub systems: BTreeMap<String, System>,
+    /// How much code systems have that were not measured, by their names for people.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub code: BTreeMap<String, Code>,
     /// What could not be measured because it is not there, and the command that installs it.
     #[serde(default)]
     pub missing: BTreeMap<String, String>,
@@ -139,6 +142,7 @@ impl Run {
             machine,
             settings: BTreeMap::new(),
             systems: BTreeMap::new(),
+            code: BTreeMap::new(),
             missing: BTreeMap::new(),
             kernels: BTreeMap::new(),
             records: Vec::new(),

@@ -201,24 +201,27 @@ fn what_is_trusted_is_told_with_and_without_cryptography() {
     let gotatun = Code { parts: vec![part("gotatun 1", false, 700), shared.clone()], remark: String::new() };
     let mine = Code { parts: vec![part("mine 1", false, 300), shared], remark: "a kernel of another".to_owned() };
     run.systems.get_mut("gotatun").unwrap().code = Some(gotatun.clone());
-    run.systems.get_mut("wireloom").unwrap().code = Some(mine);
+    run.systems.get_mut("wireloom").unwrap().code = Some(mine.clone());
+    run.systems.get_mut("boringtun").unwrap().code = Some(gotatun.clone());
+    run.code.insert("another".to_owned(), mine);
     let page = report::html(&run);
     // The smaller first, each with both numbers and the languages of both parts.
-    let rows = "<tr><td>wireloom</td><td>301</td><td>4302</td><td>C 4300, Rust 2</td></tr>\n\
-                <tr><td>gotatun</td><td>701</td><td>4702</td><td>C 4700, Rust 2</td></tr>";
+    let rows = "<tr><td>wireloom; another (not measured)</td><td>301</td><td>4302</td><td>C 4300, Rust 2</td></tr>\n\
+                <tr><td>boringtun; gotatun</td><td>701</td><td>4702</td><td>C 4700, Rust 2</td></tr>";
     assert!(page.contains(rows), "{page}");
     assert!(page.contains(
-        "<td>some &lt;parts&gt;</td><td>library 2</td><td>4001</td><td>cryptography</td><td>wireloom; gotatun</td>"
+        "<td>some &lt;parts&gt;</td><td>library 2</td><td>4001</td><td>cryptography</td><td>wireloom; another (not measured); boringtun; gotatun</td>"
     ));
-    assert!(page.contains("wireloom: a kernel of another."));
+    assert!(page.contains("wireloom; another (not measured): a kernel of another."));
     assert!(page.contains("<tr><td>gotatun</td><td>12</td><td>4</td></tr>"), "lines of configuration and steps");
     let told = report::summary(&run, 200);
-    assert!(told.contains("  wireloom: 301 lines of its own, 4302 with its cryptography.\n  gotatun: 701 "), "{told}");
+    assert!(told.contains("  wireloom; another (not measured): 301 lines of its own, 4302 with its cryptography.\n  boringtun; gotatun: 701 "), "{told}");
     // A run without the numbers takes none away.
     let mut other = support::made_up(3);
     other.started += 60;
     let all = merge(&[run, other]).unwrap();
     assert_eq!(all.systems["gotatun"].code.as_ref(), Some(&gotatun));
+    assert!(all.code.contains_key("another"));
 }
 
 #[test]

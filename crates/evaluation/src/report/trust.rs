@@ -10,8 +10,7 @@ use crate::run::{Run, System};
 /// Writes it, where anything of it is known.
 pub fn section(out: &mut String, run: &Run) {
     let systems: Vec<&System> = run.order().into_iter().filter_map(|slug| run.systems.get(slug)).collect();
-    let counted: Vec<(&System, &Code)> =
-        systems.iter().filter_map(|system| Some((*system, system.code.as_ref()?))).collect();
+    let counted = counted(run);
     let configured: Vec<_> = systems
         .iter()
         .filter_map(|system| Some((*system, system.configuration_lines?, system.steps?)))
@@ -24,7 +23,7 @@ pub fn section(out: &mut String, run: &Run) {
     if !configured.is_empty() {
         out.push_str(
             "<p class=\"faint\">For one tunnel between two hosts, both ends together, counted while the lab set it up. Lines are those of \
-             files and neither empty nor comments; keys and certificates are no lines. A step is a file to be written or a command to be \
+             files and neither empty nor comments; keys and certificates in files of their own are no lines. A step is a file to be written or a command to be \
              typed, the making of keys among them. What only the lab needs, to keep out of the machine's way, is left out.</p>\n",
         );
         let rows = configured
@@ -38,7 +37,23 @@ pub fn section(out: &mut String, run: &Run) {
     out.push_str("</section>\n");
 }
 
-fn trusted(out: &mut String, counted: &[(&System, &Code)]) {
+/// The code of systems, least first: each once with the names of all whose code is the same, measured or not.
+fn counted(run: &Run) -> Vec<(String, &Code)> {
+    let measured = run.order().into_iter().filter_map(|slug| run.systems.get(slug));
+    let measured = measured.filter_map(|system| Some((system.title.clone(), system.code.as_ref()?)));
+    let others = run.code.iter().map(|(title, code)| (format!("{title} (not measured)"), code));
+    let mut all: Vec<(String, &Code)> = Vec::new();
+    for (title, code) in measured.chain(others) {
+        match all.iter_mut().find(|(_, known)| *known == code) {
+            Some((titles, _)) => titles.extend(["; ", &title]),
+            None => all.push((title, code)),
+        }
+    }
+    all.sort_by_key(|(_, code)| code.total());
+    all
+}
+
+fn trusted(out: &mut String, ordered: &[(String, &Code)]) {
     out.push_str(
         "<p class=\"faint\">Lines of source without comments, blank lines and tests, for Linux on x86-64: what packets meet on their way, \
          and what agrees on keys and takes the configuration. <em>Of its own</em> is the system itself, in whose parts of the kernel it may lie. \
@@ -48,11 +63,9 @@ fn trusted(out: &mut String, counted: &[(&System, &Code)]) {
          general use, the rest of the kernel (its network stack, TUN, the verifier of eBPF), and the programs that people type commands to. Authors write \
          more or less into a line, so only a difference of several times says something.</p>\n",
     );
-    let mut ordered = counted.to_vec();
-    ordered.sort_by_key(|(_, code)| code.total());
-    let rows = ordered.iter().map(|(system, code)| {
+    let rows = ordered.iter().map(|(title, code)| {
         let each: Vec<_> = code.languages().iter().map(|(language, lines)| format!("{language} {lines}")).collect();
-        [system.title.clone(), code.own().to_string(), code.total().to_string(), each.join(", ")]
+        [title.clone(), code.own().to_string(), code.total().to_string(), each.join(", ")]
     });
     table(
         out,
@@ -62,11 +75,11 @@ fn trusted(out: &mut String, counted: &[(&System, &Code)]) {
     );
     // Each part once, though several systems have it.
     let mut parts: Vec<(&CodePart, Vec<&str>)> = Vec::new();
-    for (system, code) in &ordered {
+    for (title, code) in ordered {
         for part in &code.parts {
             match parts.iter_mut().find(|(known, _)| *known == part) {
-                Some((_, systems)) => systems.push(&system.title),
-                None => parts.push((part, vec![&system.title])),
+                Some((_, systems)) => systems.push(title),
+                None => parts.push((part, vec![title])),
             }
         }
     }
@@ -75,19 +88,16 @@ fn trusted(out: &mut String, counted: &[(&System, &Code)]) {
         [part.what.clone(), part.of.clone(), part.total().to_string(), kind.to_owned(), systems.join("; ")]
     });
     table(out, "What exactly was counted", ["part", "of", "lines", "as", "in"], rows);
-    for (system, code) in ordered.iter().filter(|(_, code)| !code.remark.is_empty()) {
+    for (title, code) in ordered.iter().filter(|(_, code)| !code.remark.is_empty()) {
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "<p class=\"faint\">{}: {}.</p>", escape(&system.title), escape(&code.remark));
+        let _ = writeln!(out, "<p class=\"faint\">{}: {}.</p>", escape(title), escape(&code.remark));
     }
 }
 
 /// The same in lines for a terminal: who has least.
 pub fn sentences(run: &Run) -> Vec<String> {
-    let mut counted: Vec<(&System, &Code)> =
-        run.systems.values().filter_map(|system| Some((system, system.code.as_ref()?))).collect();
-    counted.sort_by_key(|(_, code)| code.total());
-    let each = counted.into_iter().map(|(system, code)| {
-        format!("{}: {} lines of its own, {} with its cryptography.", system.title, code.own(), code.total())
+    let each = counted(run).into_iter().map(|(title, code)| {
+        format!("{}: {} lines of its own, {} with its cryptography.", title, code.own(), code.total())
     });
     each.collect()
 }

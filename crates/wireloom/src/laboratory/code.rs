@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use evaluation::{Code, CodePart, Run};
 use lab::machine;
-use lab::subject::{self, Subject};
+use lab::subject;
 use lab::trusted::{Counter, OwnCode};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -22,7 +22,7 @@ mod built {
 /// Of what code is counted, and where the numbers go.
 #[derive(Args)]
 pub struct CodeArgs {
-    /// The systems; those of the run, or all, if not said
+    /// The systems, measured or not; all, if not said
     #[arg(value_name = "SYSTEM")]
     systems: Vec<String>,
     /// The run that the numbers are entered in, or its folder; they are only told, if not said
@@ -56,7 +56,7 @@ pub fn code(args: &CodeArgs) -> Result<(), Error> {
             Ok(Some(code)) => {
                 // At once: what comes later may fail.
                 if let (Some(run), Some(file)) = (&mut run, &file) {
-                    enter(run, &it.slug, &code);
+                    enter(run, &it, &code);
                     run.save(file).map_err(LaboratoryError::from)?;
                 }
                 found.push((it, code));
@@ -100,9 +100,10 @@ pub fn enter_cached(run: &mut Run) -> Vec<String> {
     without
 }
 
-fn enter(run: &mut Run, slug: &str, code: &Code) {
-    if let Some(system) = run.systems.get_mut(slug) {
-        system.code = Some(code.clone());
+fn enter(run: &mut Run, it: &Asked, code: &Code) {
+    match run.systems.get_mut(&it.slug) {
+        Some(system) => system.code = Some(code.clone()),
+        None => drop(run.code.insert(it.title.clone(), code.clone())),
     }
 }
 
@@ -115,27 +116,21 @@ fn release<'a>(slug: &str, version: &'a str, machine: &'a str) -> &'a str {
 
 fn asked(args: &CodeArgs, run: Option<&Run>) -> Result<Vec<Asked>, LaboratoryError> {
     let all = subject::all();
-    let known: Vec<Asked> = match run {
-        Some(run) => run
-            .order()
-            .into_iter()
-            .filter_map(|slug| Some((slug, run.systems.get(slug)?)))
-            .map(|(slug, system)| Asked {
-                slug: slug.to_owned(),
-                title: system.title.clone(),
-                release: release(slug, &system.version, &run.machine.kernel).to_owned(),
-            })
-            .collect(),
-        None => {
-            let kernel = machine::describe().kernel;
-            let of = |it: &dyn Subject| Asked {
-                slug: it.slug().to_owned(),
-                title: it.name().to_owned(),
-                release: kernel.clone(),
-            };
-            all.iter().map(|it| of(&**it)).collect()
+    let kernel = run.map_or_else(|| machine::describe().kernel, |run| run.machine.kernel.clone());
+    let measured =
+        run.into_iter().flat_map(|run| run.order().into_iter().filter_map(|slug| Some((slug, run.systems.get(slug)?))));
+    let mut known: Vec<Asked> = measured
+        .map(|(slug, system)| Asked {
+            slug: slug.to_owned(),
+            title: system.title.clone(),
+            release: release(slug, &system.version, &kernel).to_owned(),
+        })
+        .collect();
+    for it in &all {
+        if known.iter().all(|other| other.slug != it.slug()) {
+            known.push(Asked { slug: it.slug().to_owned(), title: it.name().to_owned(), release: kernel.clone() });
         }
-    };
+    }
     if let Some(name) = args.systems.iter().find(|name| known.iter().all(|it| it.slug != **name)) {
         let known: Vec<_> = known.iter().map(|it| it.slug.as_str()).collect();
         return Err(LaboratoryError::Unknown { kind: "system", name: name.clone(), known: known.join(", ") });
@@ -230,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn systems_are_those_of_the_run_or_all() {
+    fn systems_are_asked_for_whether_they_were_measured_or_not() {
         let machine = evaluation::Machine { processors: 1, kernel: "6.1.1".to_owned(), ..Default::default() };
         let mut run = Run::new("r", 0, 0, machine);
         for slug in ["none", "boringtun", "kernel"] {
@@ -240,12 +235,22 @@ mod tests {
         let slugs = |names: &[&str], run: Option<&Run>| -> Vec<String> {
             asked(&args(names), run).unwrap().into_iter().map(|it| it.slug).collect()
         };
-        // Without a tunnel there is nothing to trust.
-        assert_eq!(slugs(&[], Some(&run)), ["boringtun", "kernel"]);
-        assert_eq!(slugs(&["kernel"], Some(&run)), ["kernel"]);
-        assert!(slugs(&[], None).len() > 8);
-        let error = asked(&args(&["gotatun"]), Some(&run)).map(drop).unwrap_err().to_string();
-        assert_eq!(error, "there is no system \"gotatun\", expected some of boringtun, kernel, none");
+        // Those of the run first; and without a tunnel there is nothing to trust.
+        let all = slugs(&[], Some(&run));
+        assert_eq!(all[..2], ["boringtun", "kernel"]);
+        assert!(all.len() > 8 && !all.contains(&"none".to_owned()));
+        assert_eq!(slugs(&["gotatun"], Some(&run)), ["gotatun"]);
+        assert_eq!(slugs(&[], None).len(), all.len());
+        let error = asked(&args(&["tinc"]), Some(&run)).map(drop).unwrap_err().to_string();
+        assert!(
+            error.starts_with("there is no system \"tinc\", expected some of boringtun, kernel, none, "),
+            "{error}"
+        );
+        let asked =
+            |slug: &str| Asked { slug: slug.to_owned(), title: format!("title of {slug}"), release: String::new() };
+        enter(&mut run, &asked("kernel"), &Code::default());
+        enter(&mut run, &asked("gotatun"), &Code::default());
+        assert!(run.systems["kernel"].code.is_some() && run.code.contains_key("title of gotatun"));
     }
 
     #[test]
