@@ -98,10 +98,14 @@ pub fn build(series: Series, tell: &mut dyn FnMut(&Stage)) -> Result<Image, LabE
     }
     let folder = Scratch::new(parent.join(format!("{}.part", kernel.name())))?;
     let mut work = Work { series, folder: &folder.0, began: Instant::now(), tell };
-    let made = work.all()?;
-    work.say("moving it to its place");
-    let _ = fs::remove_dir_all(&place);
-    fs::rename(&made, &place).map_err(LabError::io(place.display().to_string()))?;
+    let made = work.all().and_then(|made| {
+        let _ = fs::remove_dir_all(&place);
+        fs::rename(&made, &place).map_err(LabError::io(place.display().to_string()))
+    });
+    // Those are 80,000 files, which a busy disk needs a while for; and somebody may be waiting after Ctrl-C.
+    work.say("taking sources and objects away");
+    drop(folder);
+    made?;
     kernel.image()
 }
 
