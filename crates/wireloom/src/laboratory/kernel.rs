@@ -85,14 +85,14 @@ fn built_text(image: &Image) -> String {
     let mut text = format!("Linux {} is in {}\n", image.release, image.folder().display());
     if let Some(sizes) = image.sizes {
         let (with, without, more) = (sizes.with, sizes.without, sizes.growth());
-        text += "                     with WireGuard     without    adds\n";
+        text += "                     with WireGuard     without       adds\n";
         for (name, with, without, more) in [
             ("compressed image", with.image, without.image, more.image),
             ("code and constants", with.text, without.text, more.text),
             ("data", with.data, without.data, more.data),
             ("data of zeros", with.bss, without.bss, more.bss),
         ] {
-            text += &format!("{name:<19}{with:>14} B{without:>10} B{more:>6} B\n");
+            text += &format!("{name:<19}{with:>14} B{without:>10} B{more:>9} B\n");
         }
     }
     text
