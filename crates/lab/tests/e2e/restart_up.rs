@@ -5,7 +5,7 @@ use std::fs;
 use std::net::UdpSocket;
 
 use lab::wg::KeyPair;
-use lab::{Daemon, Engine, Process, ping, run, wait_until};
+use lab::{Daemon, Engine, Process, ping, run, wait_for, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bed::{Bed, HOOKS, INTERFACE, failed, succeeded};
@@ -62,8 +62,13 @@ impl Place {
 
     /// When the peer and the host last shook hands, as the peer knows it.
     #[track_caller]
+    /// When the peer last agreed on a session, which it may tell a moment after the first answer has come through it.
+    #[track_caller]
     fn handshake(&self) -> u64 {
-        self.peer.status().unwrap().peer(&self.keys[0].public).unwrap().handshake
+        let told = || {
+            Ok(Some(self.peer.status()?.peer(&self.keys[0].public).map_or(0, |it| it.handshake)).filter(|it| *it > 0))
+        };
+        wait_for("the peer to tell of a handshake", SOON, told).unwrap()
     }
 
     /// All that the file decides.
@@ -244,7 +249,8 @@ fn a_peer_that_had_moved_stays_where_it_is() {
     .unwrap();
     place.kill(false);
     // One that cannot carry on leaves it to the next, and no daemon without keys.
-    let taken = bed.namespace.inside(|| UdpSocket::bind("0.0.0.0:51820")).unwrap();
+    let bind = || Ok(bed.namespace.inside(|| UdpSocket::bind("0.0.0.0:51820")).ok());
+    let taken = wait_for("the port of a daemon that was killed", SOON, bind).unwrap();
     let said = failed(bed.wireloom(&up));
     assert!(said.contains("in use"), "{said}");
     drop(taken);
