@@ -48,7 +48,9 @@ pub fn section(out: &mut String, run: &Run, analysis: &Analysis<'_>, verdict: &V
         if experiment.slug == "scaling" {
             models(out, run, panel, experiment.main());
         }
+        out.push_str("<div class=\"tables\">\n");
         table::tables(out, analysis, panel);
+        out.push_str("</div>\n");
     }
     out.push_str("</section>\n");
 }
