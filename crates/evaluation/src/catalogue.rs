@@ -86,8 +86,14 @@ pub const PER_PROCESSOR: Metric =
     metric("per_processor", "throughput per busy processor", Unit::BitsPerSecondPerProcessor, Better::More);
 /// Memory of all processes of one end, and what the kernel holds for it where that can be told.
 pub const MEMORY: Metric = metric("memory", "memory of one end", Unit::Bytes, Better::Less);
-const P50: Metric = metric("p50", "round trip, median", Unit::Seconds, Better::Less);
-const P99: Metric = metric("p99", "round trip, 99th percentile", Unit::Seconds, Better::Less);
+/// Echo requests without an answer, as a share of all that were sent.
+pub const LOST: Metric = metric("lost", "lost", Unit::Share, Better::Less);
+/// A percentile counts what was lost as slower than anything.
+pub const P50: Metric = metric("p50", "round trip, median", Unit::Seconds, Better::Less);
+/// As above.
+pub const P99: Metric = metric("p99", "round trip, 99th percentile", Unit::Seconds, Better::Less);
+/// The share that a percentile's key stands for.
+pub const PERCENTILES: [(&str, f64); 2] = [(P50.key, 0.5), (P99.key, 0.99)];
 
 /// All of them, in the order of the report.
 pub const EXPERIMENTS: [Experiment; 18] = [
@@ -190,7 +196,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         question: "How long does a packet take there and back when nothing else is under way?",
         method: "Echo requests one after the other; the whole distribution.",
         axis: None,
-        metrics: &[P50, P99],
+        metrics: &[P50, P99, LOST],
         thesis: "",
         source: "latency",
         near: false,
@@ -202,7 +208,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         question: "How long does a packet wait behind a download?",
         method: "Echo requests beside one TCP stream in the same tunnel; the whole distribution, and what the stream did meanwhile.",
         axis: None,
-        metrics: &[P99, P50, THROUGHPUT],
+        metrics: &[P99, P50, LOST, THROUGHPUT],
         thesis: "",
         source: "latency-loaded",
         near: false,

@@ -97,6 +97,10 @@ pub struct System {
     /// Whether it is what this project makes.
     #[serde(default)]
     pub ours: bool,
+    /// What has to be known before its figures are quoted, in half a sentence: an old version, a fallback, defaults that are slow. Shown
+    /// beside them, and below each verdict that names it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub caveat: String,
     /// Lines of configuration of both ends for one tunnel, counted from what was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration_lines: Option<u32>,

@@ -60,7 +60,7 @@ pub fn made_up(rounds: u32) -> Run {
             ours,
             configuration_lines: Some(12),
             steps: Some(4),
-            code: None,
+            ..System::default()
         };
         run.systems.insert(slug.to_owned(), system);
     }

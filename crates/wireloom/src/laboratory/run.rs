@@ -303,6 +303,7 @@ fn enter(run: &mut Run, subject: &dyn Subject) {
         protocol: subject.protocol().name().to_owned(),
         carrier: subject.place().name().to_owned(),
         ours: subject.slug() == "wireloom" || subject.slug().starts_with("wireloom-"),
+        caveat: std::mem::take(&mut system.caveat),
         configuration_lines: system.configuration_lines,
         steps: system.steps,
         code: system.code.take(),
