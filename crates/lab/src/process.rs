@@ -7,15 +7,19 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 
 use crate::command::describe;
 use crate::{Finished, LabError, interrupted, wait_for};
 
-/// How long a process may take to end after SIGTERM before SIGKILL follows.
+/// How long a process may take to end after SIGTERM before SIGKILL follows; and where somebody waits for us to stop.
 const GRACE: Duration = Duration::from_secs(2);
+const HASTE: Duration = Duration::from_millis(500);
+/// How long it may take until the wish to stop is noticed.
+const SLICE: Duration = Duration::from_millis(100);
 
 /// A running child. Dropping it ends it.
 pub struct Process {
@@ -85,8 +89,39 @@ impl Process {
     /// # Errors
     /// [`LabError::TimedOut`] after `limit`; it runs on then.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus, LabError> {
-        let what = format!("`{}` to end", self.name);
-        wait_for(&what, limit, || Ok(self.status()))
+        self.wait_unless(limit, interrupted)
+    }
+
+    /// Waits until the kernel says that it has ended: how long something took is not to depend on how often somebody looks.
+    fn wait_unless(&mut self, limit: Duration, enough: impl Fn() -> bool) -> Result<ExitStatus, LabError> {
+        let begun = Instant::now();
+        // Not reaped before `status` is asked, and so the id is its own.
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        let ending = match (self.status, pid) {
+            (None, Some(pid)) => pidfd_open(pid, PidfdFlags::empty())
+                .map_err(|source| LabError::Io { what: format!("following `{}`", self.name), source: source.into() })?,
+            (Some(status), _) => return Ok(status),
+            (None, None) => return Err(self.in_vain(limit)),
+        };
+        loop {
+            if let Some(status) = self.status() {
+                return Ok(status);
+            }
+            if enough() {
+                return Err(LabError::Interrupted);
+            }
+            let Some(left) = limit.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) else {
+                return Err(self.in_vain(limit));
+            };
+            // Not for ever: the wish to stop may have come to another thread.
+            let slice = Timespec::try_from(left.min(SLICE)).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+            // A signal cuts it short, and the end is looked for in any case.
+            let _ = poll(&mut [PollFd::new(&ending, PollFlags::IN)], Some(&slice));
+        }
+    }
+
+    fn in_vain(&self, limit: Duration) -> LabError {
+        LabError::TimedOut { what: format!("`{}` to end", self.name), after: limit }
     }
 
     /// Waits for it to end and takes its output.
@@ -141,18 +176,9 @@ impl Process {
     /// Asks it to end, waits a while, then makes it.
     pub fn stop(&mut self) {
         self.signal(Signal::TERM);
-        let what = format!("`{}` to end", self.name);
-        let mut ended = wait_for(&what, GRACE, || Ok(self.status())).is_ok();
-        if !ended && interrupted() {
-            // The flag cut the wait short; a process that is told to end still gets a moment to tidy up.
-            for _ in 0..50 {
-                std::thread::sleep(Duration::from_millis(10));
-                ended = self.status().is_some();
-                if ended {
-                    break;
-                }
-            }
-        }
+        // Also where the wish to stop has come: a process that is told to end still gets a moment to tidy up.
+        let asked = Instant::now();
+        let ended = self.wait_unless(GRACE, || interrupted() && asked.elapsed() >= HASTE).is_ok();
         if !ended {
             let _ = self.child.kill();
             self.status = self.child.wait().ok();

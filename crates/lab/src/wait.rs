@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::{LabError, interrupted};
 
-/// How long between two looks, once the first quick ones were in vain.
-const PAUSE: Duration = Duration::from_millis(20);
+/// How long between two looks: a share of what has passed, so that what is found is never noticed later than by as much, within bounds.
+const SHARE: u32 = 16;
+const PAUSES: (Duration, Duration) = (Duration::from_micros(250), Duration::from_millis(20));
 
 /// Waits until `ready` says so.
 ///
@@ -26,7 +27,6 @@ pub fn wait_for<T>(
     mut look: impl FnMut() -> Result<Option<T>, LabError>,
 ) -> Result<T, LabError> {
     let start = Instant::now();
-    let mut pause = Duration::from_millis(1);
     loop {
         if let Some(found) = look()? {
             return Ok(found);
@@ -37,7 +37,6 @@ pub fn wait_for<T>(
         if start.elapsed() >= limit {
             return Err(LabError::TimedOut { what: what.to_owned(), after: limit });
         }
-        thread::sleep(pause);
-        pause = (pause * 2).min(PAUSE);
+        thread::sleep((start.elapsed() / SHARE).clamp(PAUSES.0, PAUSES.1));
     }
 }
