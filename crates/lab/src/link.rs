@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use crate::{LabError, Namespace};
 
 /// Whether segmentation offloads reach through the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Gso {
-    /// A plain veth: super-packets cross whole.
-    Through,
     /// Every datagram crosses alone, as on a real link.
     Off,
+    /// A plain veth: super-packets cross whole.
+    Through,
 }
 
 impl Gso {
@@ -27,6 +27,14 @@ impl Gso {
         match self {
             Gso::Through => "gso",
             Gso::Off => "no-gso",
+        }
+    }
+
+    /// The label `link` of a record.
+    pub fn label(self) -> &'static str {
+        match self {
+            Gso::Through => "gso",
+            Gso::Off => "off",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::Effort;
 use crate::subject::{self, Live, Subject};
-use crate::{LabError, Namespace, Shape, Side, TopologySpec};
+use crate::{Gso, LabError, Namespace, Shape, Side, TopologySpec};
 
 /// Room for whatever a system puts around a packet, in bytes.
 const OVERHEAD: u32 = 80;
@@ -65,8 +65,9 @@ pub(super) struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     /// Sets it up.
-    pub fn new(subject: &dyn Subject, site: Site, effort: &'a Effort) -> Result<Bench<'a>, LabError> {
-        let live = subject::set_up(subject, site.topology().build()?)?;
+    pub fn new(subject: &dyn Subject, site: Site, link: Gso, effort: &'a Effort) -> Result<Bench<'a>, LabError> {
+        let spec = TopologySpec { gso: link, ..site.topology() };
+        let live = subject::set_up(subject, spec.build()?)?;
         let mut bench = Bench { live: Some(live), effort, idle: 0, busy: None };
         bench.idle = bench.resident()?;
         Ok(bench)

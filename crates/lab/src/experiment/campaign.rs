@@ -11,7 +11,7 @@ use super::bench::{Bench, Site};
 use super::plan::{self, Planned};
 use super::wakeups;
 use crate::subject::Subject;
-use crate::{LabError, interrupted};
+use crate::{Gso, LabError, interrupted};
 
 /// Why a run was not finished.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,7 @@ pub struct Campaign<'a> {
 struct Group {
     round: u32,
     site: Site,
+    link: Gso,
     system: usize,
     steps: Vec<Step>,
 }
@@ -100,18 +101,18 @@ impl Campaign<'_> {
         for todo in self.planned.plan.missing(run, false) {
             let Some((experiment, x)) = plan::of(todo.step) else { continue };
             let Some(system) = self.subjects.iter().position(|it| it.slug() == todo.step.system) else { continue };
-            let (round, site) = (todo.round, experiment.site(x, &self.planned.effort));
+            let (round, site, link) = (todo.round, experiment.site(x, &self.planned.effort), plan::link(todo.step));
             match groups.last_mut() {
-                Some(last) if (last.round, last.site, last.system) == (round, site, system) => {
+                Some(last) if (last.round, last.site, last.link, last.system) == (round, site, link, system) => {
                     last.steps.push(todo.step.clone());
                 }
-                _ => groups.push(Group { round, site, system, steps: vec![todo.step.clone()] }),
+                _ => groups.push(Group { round, site, link, system, steps: vec![todo.step.clone()] }),
             }
         }
         let count = self.subjects.len().max(1);
         let turn = |group: &Group| (group.system + count - (group.round as usize - 1) % count) % count;
         // They are in the order of rounds and sites already.
-        groups.sort_by_key(|group| (group.round, group.site, turn(group)));
+        groups.sort_by_key(|group| (group.round, group.site, group.link, turn(group)));
         groups
     }
 
@@ -129,7 +130,7 @@ impl Campaign<'_> {
             let (when, began) = (now(), Instant::now());
             let mut record = step.record(group.round, when);
             if bench.is_none() && hopeless.is_none() {
-                match Bench::new(subject, group.site, effort) {
+                match Bench::new(subject, group.site, group.link, effort) {
                     Ok(fresh) => {
                         describe(run, group.site, subject.slug(), &fresh);
                         bench = Some(fresh);
@@ -165,7 +166,7 @@ impl Campaign<'_> {
         let mut benches = Vec::new();
         for (group, step) in steps() {
             self.tell_of(run, step, group.round);
-            benches.push(Bench::new(self.subjects[group.system], group.site, &self.planned.effort));
+            benches.push(Bench::new(self.subjects[group.system], group.site, group.link, &self.planned.effort));
             if interrupted() {
                 return Err(LabError::Interrupted.into());
             }

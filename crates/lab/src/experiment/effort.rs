@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use crate::Gso;
+
 /// How thoroughly is measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Effort {
@@ -11,6 +13,8 @@ pub struct Effort {
     pub rounds: u32,
     /// Seconds of each TCP measurement.
     pub seconds: u32,
+    /// Kinds of links on which throughput is measured. The first is what a network is; super-packets cross the other whole.
+    pub links: Vec<Gso>,
     /// TCP streams in one tunnel.
     pub streams: Vec<u32>,
     /// Tunnels between the gateways.
@@ -44,6 +48,7 @@ impl Effort {
             name: "full",
             rounds: 5,
             seconds: 5,
+            links: vec![Gso::Off, Gso::Through],
             streams: vec![1, 2, 4, 8],
             tunnels: vec![1, 2, 4, 8, 16],
             mtus: vec![1280, 1420, 2920, 5920, 8920],
@@ -84,6 +89,7 @@ impl Effort {
             name: "quick",
             rounds: 3,
             seconds: 1,
+            links: vec![Gso::Off],
             streams: vec![1, 4],
             tunnels: vec![1, 4],
             mtus: vec![1420, 8920],

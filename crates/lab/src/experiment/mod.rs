@@ -31,8 +31,8 @@ mod wireguard;
 
 use evaluation::Record;
 
-use crate::LabError;
 use crate::subject::{Place, Protocol, Subject};
+use crate::{Gso, LabError};
 
 use bench::Bench;
 pub use bench::Site;
@@ -53,6 +53,11 @@ trait Experiment: Sync {
     /// The values of its axis. An experiment without an axis has one, which means nothing.
     fn points(&self, _effort: &Effort) -> Vec<f64> {
         vec![0.0]
+    }
+
+    /// The kinds of links that it tells apart, if it does: throughput alone. All else is measured where each datagram crosses alone.
+    fn links(&self, _effort: &Effort) -> Vec<Gso> {
+        Vec::new()
     }
 
     /// Where it is measured.

@@ -7,7 +7,7 @@ use evaluation::Record;
 
 use super::bench::{Bench, Site};
 use super::{Effort, Experiment, load};
-use crate::{LabError, ping, wait_until};
+use crate::{Gso, LabError, ping, wait_until};
 
 /// What IPv4 and ICMP put around the payload of an echo request, in bytes.
 const ECHO_OVERHEAD: u32 = 28;
@@ -23,6 +23,10 @@ impl Experiment for Mtu {
 
     fn points(&self, effort: &Effort) -> Vec<f64> {
         effort.mtus.iter().copied().map(f64::from).collect()
+    }
+
+    fn links(&self, effort: &Effort) -> Vec<Gso> {
+        effort.links.clone()
     }
 
     fn site(&self, x: f64, _effort: &Effort) -> Site {

@@ -4,6 +4,7 @@ use evaluation::{Plan, Step, catalogue, verdict};
 
 use super::bench::Site;
 use super::{ALL, Effort, Experiment};
+use crate::Gso;
 use crate::subject::Subject;
 
 /// What goes first where the time is short.
@@ -35,6 +36,17 @@ pub(super) fn of(step: &Step) -> Option<(&'static dyn Experiment, f64)> {
     let experiment = ALL.into_iter().find(|it| it.slug() == step.experiment)?;
     let axis = catalogue::find(&step.experiment)?.axis;
     Some((experiment, axis.and_then(|axis| step.x.get(axis.key).copied()).unwrap_or_default()))
+}
+
+/// The label of records that tells on which kind of link they were measured.
+const LINK: &str = "link";
+
+/// The kind of link that a step is measured on.
+pub(super) fn link(step: &Step) -> Gso {
+    match step.labels.get(LINK) {
+        Some(label) if label == Gso::Through.label() => Gso::Through,
+        _ => Gso::Off,
+    }
 }
 
 /// A plan of these experiments (all, where none are named) with these systems.
@@ -78,7 +90,7 @@ fn planned(
     let asked = |slug: &str| experiments.is_empty() || experiments.iter().any(|it| it == slug);
     let (left_out, kept): (Vec<_>, Vec<_>) =
         ALL.into_iter().filter(|it| asked(it.slug())).partition(|it| without.contains(&it.slug()));
-    let mut found: Vec<(Site, usize, Step)> = Vec::new();
+    let mut found: Vec<(Site, Gso, usize, Step)> = Vec::new();
     for experiment in kept {
         for (number, subject) in subjects.iter().enumerate().filter(|(_, subject)| experiment.suits(**subject)) {
             for x in experiment.points(effort) {
@@ -86,20 +98,30 @@ fn planned(
                 if let Some(axis) = catalogue::find(experiment.slug()).and_then(|it| it.axis) {
                     step.x.insert(axis.key.to_owned(), x);
                 }
-                found.push((experiment.site(x, effort), number, step));
+                let mut push = |step: Step| found.push((experiment.site(x, effort), link(&step), number, step));
+                let links = experiment.links(effort);
+                if links.is_empty() {
+                    push(step);
+                    continue;
+                }
+                for link in links {
+                    let mut step = step.clone();
+                    step.labels.insert(LINK.to_owned(), link.label().to_owned());
+                    push(step);
+                }
             }
         }
     }
     // The order of experiments stays what it is within a site.
-    found.sort_by_key(|(site, number, _)| (*site, *number));
+    found.sort_by_key(|(site, link, number, _)| (*site, *link, *number));
     let mut last = None;
-    for (site, number, step) in &mut found {
-        if last != Some((*site, *number)) {
+    for (site, link, number, step) in &mut found {
+        if last != Some((*site, *link, *number)) {
             step.seconds += site.seconds();
-            last = Some((*site, *number));
+            last = Some((*site, *link, *number));
         }
     }
-    let steps = found.into_iter().map(|(_, _, step)| step).collect();
+    let steps = found.into_iter().map(|(.., step)| step).collect();
     let left_out = left_out.into_iter().map(|it| it.slug()).collect();
     Planned { plan: Plan { steps, rounds }, effort: effort.clone(), left_out }
 }
@@ -130,7 +152,7 @@ mod tests {
     #[test]
     fn few_systems_get_more_and_many_get_less() {
         let few = with(1, |subjects| plan_within(QUICK, subjects, &[], None));
-        assert_eq!((few.plan.rounds, few.effort.name, few.left_out.len()), (5, "medium", 0));
+        assert_eq!((few.plan.rounds, few.effort.name, few.left_out.len()), (3, "medium", 0));
         // All that this machine could have, but for the variants: experiments go before rounds do.
         let all = subject::all();
         let usual: Vec<&dyn Subject> = all.iter().map(|it| &**it).filter(|it| !it.is_variant()).collect();
@@ -148,15 +170,30 @@ mod tests {
     #[test]
     fn what_shares_a_site_is_measured_in_a_row() {
         let found = with(4, |subjects| plan(subjects, &[], &Effort::quick(), 1));
-        let mut seen: Vec<(Site, String)> = Vec::new();
+        let mut seen: Vec<(Site, Gso, String)> = Vec::new();
         for step in &found.plan.steps {
             let (experiment, x) = of(step).unwrap();
-            let place = (experiment.site(x, &found.effort), step.system.clone());
+            let place = (experiment.site(x, &found.effort), link(step), step.system.clone());
             if seen.last() != Some(&place) {
                 assert!(!seen.contains(&place), "{place:?} twice");
                 seen.push(place);
             }
         }
+    }
+
+    #[test]
+    fn throughput_is_measured_on_each_kind_of_link() {
+        let kinds = |effort: &Effort, slug: &str| -> Vec<Option<String>> {
+            let found = with(1, |subjects| plan(subjects, &[slug.to_owned()], effort, 1));
+            let mut kinds: Vec<_> = found.plan.steps.iter().map(|step| step.labels.get("link").cloned()).collect();
+            kinds.dedup();
+            kinds
+        };
+        let both = [Some("off".to_owned()), Some("gso".to_owned())];
+        // The one that flatters comes second, and is the one that goes where the time is short.
+        assert_eq!(kinds(&Effort::full(), "streams"), both);
+        assert_eq!(kinds(&Effort::quick(), "streams"), both[..1]);
+        assert_eq!(kinds(&Effort::full(), "latency"), [None]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use evaluation::catalogue::THROUGHPUT;
 use super::bench::{Bench, Site};
 use super::{Effort, Experiment, load};
 use crate::subject::{Place, Subject};
-use crate::{LabError, run_checked};
+use crate::{Gso, LabError, run_checked};
 
 pub(super) struct Scaling;
 
@@ -25,6 +25,10 @@ impl Experiment for Scaling {
 
     fn points(&self, effort: &Effort) -> Vec<f64> {
         effort.workers.iter().copied().map(f64::from).collect()
+    }
+
+    fn links(&self, effort: &Effort) -> Vec<Gso> {
+        effort.links.clone()
     }
 
     fn site(&self, _x: f64, _effort: &Effort) -> Site {

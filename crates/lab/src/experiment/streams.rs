@@ -4,7 +4,7 @@ use evaluation::Record;
 
 use super::bench::{Bench, Site};
 use super::{Effort, Experiment, load};
-use crate::LabError;
+use crate::{Gso, LabError};
 
 pub(super) struct Streams;
 
@@ -15,6 +15,10 @@ impl Experiment for Streams {
 
     fn points(&self, effort: &Effort) -> Vec<f64> {
         effort.streams.iter().copied().map(f64::from).collect()
+    }
+
+    fn links(&self, effort: &Effort) -> Vec<Gso> {
+        effort.links.clone()
     }
 
     fn site(&self, _x: f64, _effort: &Effort) -> Site {

@@ -4,7 +4,7 @@ use evaluation::Record;
 
 use super::bench::{Bench, Site};
 use super::{Effort, Experiment, load};
-use crate::LabError;
+use crate::{Gso, LabError};
 
 pub(super) struct Tunnels;
 
@@ -15,6 +15,10 @@ impl Experiment for Tunnels {
 
     fn points(&self, effort: &Effort) -> Vec<f64> {
         effort.tunnels.iter().copied().map(f64::from).collect()
+    }
+
+    fn links(&self, effort: &Effort) -> Vec<Gso> {
+        effort.links.clone()
     }
 
     fn site(&self, x: f64, _effort: &Effort) -> Site {

@@ -81,9 +81,9 @@ pub struct TopologySpec {
 }
 
 impl TopologySpec {
-    /// The usual one: a plain veth of 1500 bytes, and 1420 of them inside.
+    /// The usual one: a link of 1500 bytes that each datagram crosses alone, and 1420 bytes inside.
     pub fn new(shape: Shape, tunnels: u32) -> TopologySpec {
-        TopologySpec { shape, tunnels, gso: Gso::Through, link_mtu: 1500, mtu: 1420 }
+        TopologySpec { shape, tunnels, gso: Gso::Off, link_mtu: 1500, mtu: 1420 }
     }
 
     /// Builds it, ready for a system to add its tunnels.

@@ -281,7 +281,7 @@ fn new_run(args: &MeasureArgs, planned: &Planned) -> Run {
         ("effort", effort.name.to_owned()),
         ("seconds of TCP", effort.seconds.to_string()),
         ("congestion control", "cubic".to_owned()),
-        ("link", "veth, 1500 B, segmentation offloads reach through".to_owned()),
+        ("link", "veth, 1500 B; each datagram crosses it alone, as by a network card, but for what is labelled `gso`: there super-packets cross whole".to_owned()),
         ("MTU of tunnels", "1420 B".to_owned()),
         ("echo requests of an idle tunnel", effort.pings.to_string()),
         ("rates tried for a clean one", effort.probes.to_string()),
