@@ -28,15 +28,16 @@ impl Experiment for Latency {
     fn measure(&self, bench: &mut Bench<'_>, _x: f64, record: Record) -> Result<Record, LabError> {
         let (from, _, address) = bench.ends()?;
         let series = ping::start(from, address, bench.effort.pings, "0.01")?;
-        Ok(record.timed(times(series, bench.effort.pings)?))
+        let (times, sent) = times(series, bench.effort.pings)?;
+        Ok(record.echoed(times, sent))
     }
 }
 
-/// The times of a series of so many echo requests, to its end.
+/// The times of a series of so many echo requests, to its end, and how many were sent: what was lost is slower than all.
 ///
 /// # Errors
 /// Nothing came back.
-pub(super) fn times(series: Process, pings: u32) -> Result<Distribution, LabError> {
+pub(super) fn times(series: Process, pings: u32) -> Result<(Distribution, u64), LabError> {
     let limit = Duration::from_secs(u64::from(pings) / 50 + 30);
     let RoundTrips { sent, micros, .. } = ping::collect(series, limit)?;
     let mut times = Distribution::new();
@@ -46,5 +47,5 @@ pub(super) fn times(series: Process, pings: u32) -> Result<Distribution, LabErro
     if times.is_empty() {
         return Err(LabError::Unreadable { what: "round trips", text: format!("none of {sent} came back") });
     }
-    Ok(times)
+    Ok((times, sent))
 }

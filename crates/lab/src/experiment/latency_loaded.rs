@@ -33,8 +33,8 @@ impl Experiment for LatencyLoaded {
         // The pings have nothing of the load's beginning and end.
         thread::sleep(Duration::from_millis(500));
         let pings = seconds * 195;
-        let times = latency::times(ping::start(from, address, pings, "0.005")?, pings)?;
+        let (times, sent) = latency::times(ping::start(from, address, pings, "0.005")?, pings)?;
         let carried = run.tcp()?.gigabits() * 1e9;
-        Ok(record.timed(times).with(THROUGHPUT.key, carried))
+        Ok(record.echoed(times, sent).with(THROUGHPUT.key, carried))
     }
 }
