@@ -83,6 +83,12 @@ pub enum LabError {
         /// All that it printed.
         log: String,
     },
+    /// A system has no packets of the size that it was to carry.
+    #[error("takes no more than {most} B")]
+    TooLarge {
+        /// Its MTU, in bytes.
+        most: u32,
+    },
     /// It was told to fail here, to see what that leaves.
     #[error("failed before step {0}, as it was told to")]
     Told(u32),

@@ -37,9 +37,12 @@ impl Experiment for Mtu {
         f64::from(effort.seconds) + 0.1
     }
 
-    fn measure(&self, bench: &mut Bench<'_>, _x: f64, record: Record) -> Result<Record, LabError> {
+    fn measure(&self, bench: &mut Bench<'_>, x: f64, record: Record) -> Result<Record, LabError> {
         let (from, _, address) = bench.ends()?;
         let mtu = bench.live()?.mtu;
+        if f64::from(mtu) < x {
+            return Err(LabError::TooLarge { most: mtu });
+        }
         let size = mtu.saturating_sub(ECHO_OVERHEAD).to_string();
         wait_until(&format!("a packet of {mtu} B to come through"), LIMIT, || {
             let echo = ping::once(from, address, &["-W", "1", "-M", "do", "-s", &size]);
