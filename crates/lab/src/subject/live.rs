@@ -1,12 +1,12 @@
 //! Tunnels that are up, and what it took to get there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::Meter;
 use crate::topology::{Side, Topology, Way};
-use crate::{Daemon, LabError, Process, usage};
+use crate::{Daemon, LabError, Namespace, Process, usage};
 
 /// What a person would have had to write and type for the tunnels, both gateways together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,38 @@ impl Configuration {
     }
 }
 
+/// Programs that the lab has started one after the other while a system came up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Starts {
+    /// `ip`, which enters a host itself.
+    pub ip: u32,
+    /// Programs inside a host.
+    pub inside: u32,
+}
+
+impl Starts {
+    /// What it takes to start as many that do nothing: the median of a few of each kind.
+    ///
+    /// # Errors
+    /// They cannot be started.
+    pub fn empty(&self, host: &Namespace) -> Result<Duration, LabError> {
+        let ip = median(|| host.ip(&["link", "show", "dev", "lo"]).map(drop))?;
+        let inside = median(|| host.run("true", &[]).map(drop))?;
+        Ok(ip * self.ip + inside * self.inside)
+    }
+}
+
+fn median(mut run: impl FnMut() -> Result<(), LabError>) -> Result<Duration, LabError> {
+    let mut times = [Duration::ZERO; 7];
+    for time in &mut times {
+        let began = Instant::now();
+        run()?;
+        *time = began.elapsed();
+    }
+    times.sort();
+    Ok(times[times.len() / 2])
+}
+
 /// What a system consists of while it runs.
 pub(super) enum Part {
     /// A daemon of WireGuard.
@@ -50,6 +82,8 @@ pub struct Live {
     /// The time from the start of the first of its processes, or from the making of its first interface, until each tunnel had answered; keys and files had
     /// been made before. What the lab itself takes to start programs is in it.
     pub start_up: Duration,
+    /// The programs that the lab started meanwhile.
+    pub starts: Starts,
     /// The MTU inside the tunnels in bytes: the one that was asked for, if the system can be told it.
     pub mtu: u32,
     /// What it took.

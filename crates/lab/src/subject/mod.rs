@@ -23,7 +23,7 @@ use crate::{LabError, Topology};
 
 pub use guest::{Weight, weigh};
 pub use kernel::{KernelWireGuard, place_of};
-pub use live::{Configuration, Live};
+pub use live::{Configuration, Live, Starts};
 pub use none::NoTunnel;
 pub use openvpn::OpenVpn;
 pub use ours::Ours;

@@ -14,6 +14,7 @@ use std::io::Write;
 
 use tempfile::TempDir;
 
+use super::live::Starts;
 use super::live::{Part, Parts};
 use super::{Configuration, Live, Meter};
 use crate::namespace::scratch_folder;
@@ -36,6 +37,7 @@ pub struct Works {
     step: u32,
     fault: Option<u32>,
     began: Option<Instant>,
+    starts: Starts,
     mtu: u32,
 }
 
@@ -50,6 +52,7 @@ impl Works {
             step: 0,
             fault,
             began: None,
+            starts: Starts::default(),
         })
     }
 
@@ -116,6 +119,7 @@ impl Works {
     /// What it said.
     pub fn command(&mut self, side: Side, program: impl AsRef<OsStr>, args: &[&str]) -> Result<String, LabError> {
         self.typed()?;
+        self.starts.inside += self.counted();
         run_checked(self.topology.gateway(side).command(program).args(args), LIMIT)
     }
 
@@ -125,6 +129,7 @@ impl Works {
     /// What it said.
     pub fn ip(&mut self, side: Side, args: &[&str]) -> Result<(), LabError> {
         self.typed()?;
+        self.starts.ip += self.counted();
         self.topology.gateway(side).ip(args).map(drop)
     }
 
@@ -134,12 +139,18 @@ impl Works {
     /// What it said.
     pub fn lab_ip(&mut self, side: Side, args: &[&str]) -> Result<(), LabError> {
         self.step()?;
+        self.starts.ip += self.counted();
         self.topology.gateway(side).ip(args).map(drop)
     }
 
     /// Says that keys and files are there and that the time of the start counts from here; what comes later is part of it.
     pub fn go(&mut self) {
         self.began.get_or_insert_with(Instant::now);
+    }
+
+    /// 1 while the time of the start counts.
+    fn counted(&self) -> u32 {
+        u32::from(self.began.is_some())
     }
 
     /// Starts a process, whose command was made for one of the gateways, and holds it.
@@ -149,6 +160,7 @@ impl Works {
     pub fn start(&mut self, command: &mut Command) -> Result<&mut Process, LabError> {
         self.typed()?;
         self.go();
+        self.starts.inside += self.counted();
         let process = Process::spawn(command)?;
         self.parts.0.push(Part::Process(Box::new(process)));
         match self.parts.0.last_mut() {
@@ -170,6 +182,7 @@ impl Works {
     ) -> Result<String, LabError> {
         self.typed()?;
         self.go();
+        self.starts.inside += self.counted();
         let daemon: Daemon = system.start_with(self.topology.gateway(side), adjust)?;
         let interface = daemon.interface.clone();
         self.parts.0.push(Part::Daemon(Box::new(daemon)));
@@ -206,12 +219,15 @@ impl Works {
         self.go();
         self.step()?;
         self.wait_for_answers()?;
+        // The echo request that was answered.
+        self.starts.inside += u32::try_from(self.topology.ways.len()).unwrap_or(u32::MAX);
         let start_up = self.began.map(|began| began.elapsed()).unwrap_or_default();
         // Nothing but this system runs on the gateways yet.
         let pids = Side::BOTH.map(|side| self.topology.gateway(side).pids());
         Ok(Live {
             topology: self.topology,
             start_up,
+            starts: self.starts,
             mtu: self.mtu,
             configuration: self.configuration,
             pids,
