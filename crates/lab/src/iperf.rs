@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -35,6 +35,8 @@ pub enum Load {
 pub struct TcpRun {
     /// Bytes that arrived.
     pub bytes: u64,
+    /// When its client was started, in seconds since 1970.
+    pub began: f64,
     /// How long it took.
     pub seconds: f64,
     /// Segments that had to be sent again.
@@ -70,6 +72,7 @@ impl UdpRun {
 pub struct Run {
     client: Process,
     _server: Process,
+    began: f64,
     seconds: u32,
 }
 
@@ -101,8 +104,10 @@ impl Run {
     /// # Errors
     /// iperf3 failed, or took much too long.
     pub fn tcp(self) -> Result<TcpRun, LabError> {
+        let began = self.began;
         let (json, text) = self.json()?;
-        parse_tcp(&json).ok_or(LabError::Unreadable { what: "the TCP result of iperf3", text })
+        let run = parse_tcp(&json).ok_or(LabError::Unreadable { what: "the TCP result of iperf3", text })?;
+        Ok(TcpRun { began, ..run })
     }
 
     /// Waits for the end of a TCP run that reports each second.
@@ -111,8 +116,10 @@ impl Run {
     /// iperf3 failed, or took much too long.
     pub fn tcp_from_report(self) -> Result<TcpRun, LabError> {
         let limit = Duration::from_secs(self.seconds.into()) + SLACK;
+        let began = self.began;
         let text = self.client.finish(limit)?.checked()?.stdout;
-        parse_report(&text).ok_or(LabError::Unreadable { what: "the TCP report of iperf3", text })
+        let run = parse_report(&text).ok_or(LabError::Unreadable { what: "the TCP report of iperf3", text })?;
+        Ok(TcpRun { began, ..run })
     }
 
     /// Waits for the end of a UDP run.
@@ -198,7 +205,8 @@ fn connect(
             command.args(["-w", "208K"]);
         }
     }
-    Ok(Run { client: Process::spawn(&mut command)?, _server: server, seconds })
+    let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    Ok(Run { client: Process::spawn(&mut command)?, _server: server, began, seconds })
 }
 
 /// Runs TCP for `seconds` from one host to another.
@@ -250,12 +258,13 @@ fn parse_report(text: &str) -> Option<TcpRun> {
     let megabits = before(&received, "Mbits/sec")?;
     let sent = of("sender")?;
     let retransmits = sent.get(sent.len().checked_sub(2)?)?.parse().ok()?;
-    Some(TcpRun { bytes: (megabits * 1e6 / 8.0 * seconds) as u64, seconds, retransmits })
+    Some(TcpRun { bytes: (megabits * 1e6 / 8.0 * seconds) as u64, began: 0.0, seconds, retransmits })
 }
 
 fn parse_tcp(json: &Value) -> Option<TcpRun> {
     let received = &json["end"]["sum_received"];
     Some(TcpRun {
+        began: 0.0,
         bytes: received["bytes"].as_u64()?,
         seconds: received["seconds"].as_f64()?,
         retransmits: json["end"]["sum_sent"]["retransmits"].as_u64()?,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{LabError, run_checked};
 
@@ -49,6 +49,37 @@ pub fn idle() -> Result<Vec<Duration>, LabError> {
         Some(idle) if !idle.is_empty() => Ok(idle.into_iter().map(from_ticks).collect()),
         _ => Err(LabError::Unreadable { what: "the idle time of processors", text }),
     }
+}
+
+/// A span of time in which processors are watched.
+pub struct Window {
+    began: Instant,
+    idle: Vec<Duration>,
+}
+
+impl Window {
+    /// From here.
+    ///
+    /// # Errors
+    /// As [`idle`].
+    pub fn open() -> Result<Window, LabError> {
+        Ok(Window { idle: idle()?, began: Instant::now() })
+    }
+
+    /// To here: the busy share of each processor.
+    ///
+    /// # Errors
+    /// As [`idle`].
+    pub fn close(self) -> Result<Vec<f64>, LabError> {
+        let (now, elapsed) = (idle()?, self.began.elapsed().as_secs_f64().max(1e-9));
+        let each = now.iter().zip(&self.idle);
+        Ok(each.map(|(after, before)| share(after.saturating_sub(*before).as_secs_f64(), elapsed)).collect())
+    }
+}
+
+/// Idle times are counted in hundredths of a second, so that one may seem longer than the span that it is from.
+fn share(idle: f64, elapsed: f64) -> f64 {
+    (1.0 - idle / elapsed).clamp(0.0, 1.0)
 }
 
 /// The resident memory of a process in KiB.
@@ -163,5 +194,22 @@ mod tests {
         machine_cpu().unwrap();
         assert!(!idle().unwrap().is_empty());
         sleeps(pid).unwrap();
+    }
+
+    #[test]
+    fn shares_stay_within_their_bounds() {
+        assert_eq!([share(0.25, 1.0), share(1.01, 1.0), share(0.0, 1.0)], [0.75, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn this_machine_has_processors_to_watch() {
+        let window = Window::open().unwrap();
+        let until = Instant::now() + Duration::from_millis(300);
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        let busy = window.close().unwrap();
+        // On a machine with much else to do, this thread may have waited; then something else was busy.
+        assert!(!busy.is_empty() && busy.iter().sum::<f64>() > 0.2, "{busy:?}");
     }
 }

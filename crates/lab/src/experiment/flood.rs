@@ -6,7 +6,6 @@ use evaluation::Record;
 use evaluation::catalogue::PROCESSORS;
 
 use super::bench::{Bench, Site};
-use super::load::Window;
 use super::{Effort, Experiment};
 use crate::LabError;
 use crate::traffic::blast::{BlastPlan, blast};
@@ -37,10 +36,8 @@ impl Experiment for Flood {
 
     fn measure(&self, bench: &mut Bench<'_>, x: f64, record: Record) -> Result<Record, LabError> {
         let (from, to, address) = bench.ends()?;
-        let window = Window::open()?;
         let plan = BlastPlan { size: x as usize, rate: None, time: Duration::from_secs(time(bench.effort).into()) };
         let blast = blast(from, to, address, &plan)?;
-        let busy = window.close()?.iter().sum();
-        Ok(record.with("packets", blast.arrived()).with("sent", blast.offered()).with(PROCESSORS.key, busy))
+        Ok(record.with("packets", blast.arrived()).with("sent", blast.offered()).with(PROCESSORS.key, blast.busy))
     }
 }

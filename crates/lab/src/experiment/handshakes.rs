@@ -7,11 +7,11 @@ use evaluation::Record;
 use evaluation::catalogue::PROCESSORS;
 
 use super::bench::{Bench, Site};
-use super::load::Window;
 use super::wireguard::Interface;
 use super::{Effort, Experiment, is_wireguard};
 use crate::crowd::{self, Outcome, Role};
 use crate::subject::Subject;
+use crate::usage::Window;
 use crate::{Gso, LabError, Link, Namespace, Side};
 
 /// Until when all have to have agreed.

@@ -4,7 +4,6 @@ use evaluation::Record;
 use evaluation::catalogue::{PROCESSORS, THROUGHPUT};
 
 use super::bench::{Bench, Site};
-use super::load::Window;
 use super::{Effort, Experiment};
 use crate::LabError;
 use crate::traffic::blast::{BlastPlan, blast};
@@ -34,12 +33,11 @@ impl Experiment for Sizes {
         let (from, to, address) = bench.ends()?;
         let mut best = None;
         let found = clean::highest(bench.effort.probes, |rate| {
-            let window = Window::open()?;
             let plan = BlastPlan { size: x as usize, rate: Some(rate as u64), time: PROBE };
             let blast = blast(from, to, address, &plan)?;
             let verdict = Verdict::of(rate, blast.offered(), blast.arrived());
             if let Verdict::Clean(_) = verdict {
-                best = Some((blast.loss().max(0.0), window.close()?.iter().sum::<f64>()));
+                best = Some((blast.loss().max(0.0), blast.busy));
             }
             Ok(verdict)
         })?;

@@ -20,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
 use super::helper;
-use crate::{LabError, Namespace, Process};
+use crate::{LabError, Namespace, Process, usage};
 
 /// Kind and number.
 const HEADER: usize = 16;
@@ -65,6 +65,8 @@ pub struct Blast {
     pub late: u64,
     /// How long the sending took.
     pub seconds: f64,
+    /// Processors of the whole machine that were busy meanwhile.
+    pub busy: f64,
 }
 
 impl Blast {
@@ -89,6 +91,8 @@ impl Blast {
 pub struct Sent {
     sent: u64,
     seconds: f64,
+    /// Processors of the whole machine that were busy while it sent; 0 where that cannot be told.
+    busy: f64,
 }
 
 /// What the receiver tells.
@@ -129,7 +133,13 @@ pub fn blast(from: &Namespace, to: &Namespace, address: IpAddr, plan: &BlastPlan
     let sent: Sent = read(&sender.stdout())?;
     // It goes on saying goodbye, and is ended when that has been heard.
     let arrived: Arrived = read(&receiver.finish(SLACK)?.checked()?.stdout)?;
-    Ok(Blast { sent: sent.sent, received: arrived.received, late: arrived.late, seconds: sent.seconds })
+    Ok(Blast {
+        sent: sent.sent,
+        received: arrived.received,
+        late: arrived.late,
+        seconds: sent.seconds,
+        busy: sent.busy,
+    })
 }
 
 fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, LabError> {
@@ -197,6 +207,7 @@ pub fn send(to: SocketAddr, plan: &BlastPlan, told: impl FnOnce(Sent)) -> io::Re
     }
     let socket = socket(0, to.is_ipv6())?;
     let mut batch = vec![vec![0; plan.size]; BATCH];
+    let watch = usage::Window::open().ok();
     let start = Instant::now();
     let (mut sent, mut given_up) = (0_u64, 0);
     while start.elapsed() < plan.time {
@@ -222,7 +233,9 @@ pub fn send(to: SocketAddr, plan: &BlastPlan, told: impl FnOnce(Sent)) -> io::Re
             thread::sleep(STEP);
         }
     }
-    told(Sent { sent, seconds: start.elapsed().as_secs_f64() });
+    let seconds = start.elapsed().as_secs_f64();
+    let busy = watch.and_then(|watch| watch.close().ok()).map_or(0.0, |shares| shares.iter().sum());
+    told(Sent { sent, seconds, busy });
     for _ in 0..GOODBYES {
         thread::sleep(PAUSE);
         send_batch(&socket, to, GOODBYE, 0, &mut batch[..1])?;
@@ -286,7 +299,7 @@ mod tests {
         let mut arrived = Arrived::default();
         [0, 1, 3, 2, 3, 5].into_iter().for_each(|number| arrived.enter(number));
         assert_eq!(arrived, Arrived { received: 6, late: 2, next: 6 });
-        let blast = Blast { sent: 200, received: 150, late: 0, seconds: 0.5 };
+        let blast = Blast { sent: 200, received: 150, late: 0, seconds: 0.5, busy: 1.5 };
         assert_eq!((blast.loss(), blast.offered(), blast.arrived()), (0.25, 400.0, 300.0));
     }
 
