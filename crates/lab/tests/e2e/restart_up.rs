@@ -61,7 +61,6 @@ impl Place {
     }
 
     /// When the peer and the host last shook hands, as the peer knows it.
-    #[track_caller]
     /// When the peer last agreed on a session, which it may tell a moment after the first answer has come through it.
     #[track_caller]
     fn handshake(&self) -> u64 {
