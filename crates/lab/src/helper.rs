@@ -126,7 +126,7 @@ enum Arguments {
         #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MEMBERS_MAX)))]
         members: u32,
         /// Who begins.
-        #[arg(value_parser = ["initiate", "respond"])]
+        #[arg(value_parser = Role::ALL.map(Role::word))]
         role: String,
         /// Seconds until it ends, whatever has come of it.
         limit: u64,
@@ -200,7 +200,7 @@ fn act(arguments: Arguments) -> io::Result<()> {
         Arguments::Crowd { daemon, key, members, role, limit } => {
             let key = STANDARD.decode(&key).ok().and_then(|key| <[u8; 32]>::try_from(key).ok());
             let key = PublicKey::from_bytes(key.ok_or_else(|| io::Error::other("the key is not one"))?);
-            let role = if role == Role::Initiate.word() { Role::Initiate } else { Role::Respond };
+            let role = Role::ALL.into_iter().find(|it| it.word() == role).unwrap_or(Role::Respond);
             let ready = || println!("ready");
             let outcome = crowd::members::run(daemon, key, members, role, Duration::from_secs(limit), ready)?;
             println!("{}", serde_json::to_string(&outcome)?);

@@ -215,11 +215,11 @@ fn udp(bed: &Bed, plan: &Plan, sample: &mut Sample, size: usize, keys: [&'static
     let flood = try_rate(None, Duration::from_secs(plan.flood.into()))?;
     sample.enter(keys[0], Some(flood.offered() / 1e3));
     sample.enter(keys[1], Some(flood.arrived() / 1e3));
-    let clean = clean::highest(PROBES, |rate| {
+    let clean = clean::highest(PROBES, None, |rate| {
         let blast = try_rate(Some(rate), PROBE)?;
         Ok(Verdict::of(rate, blast.offered(), blast.arrived()))
     })?;
-    sample.enter(keys[2], Some(clean / 1e3));
+    sample.enter(keys[2], Some(clean.rate / 1e3));
     sample.add("late", late as f64);
     Ok(())
 }

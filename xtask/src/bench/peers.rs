@@ -236,11 +236,12 @@ fn storm(_: &System, system: &System, plan: &Plan, role: Role, figures: &mut Fig
     let pings = || ping::start(tunnel.right.namespace(), hub.v4.into(), 100_000, "0.01");
     let who = match role {
         Role::Initiate => "all peers call at once",
+        Role::InTurn => "peers call in turn",
         Role::Respond => "all peers are called at once",
     };
     let (process, series, before): (Process, Process, _);
     match role {
-        Role::Initiate => {
+        Role::Initiate | Role::InTurn => {
             add(&crowd::peers(0..plan.peers, |_| String::new()))?;
             (before, series) = (usage(hub)?, pings()?);
             process = start()?;

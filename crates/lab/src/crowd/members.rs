@@ -18,12 +18,18 @@ use linux::udp::{Outgoing, Received, SendError, SocketGroup, UdpOptions};
 use noise::message::{MessageType, TRANSPORT_HEADER_LEN, parse_transport_header, write_transport_header};
 use noise::{Destination, Device, Event, Instant, Now, PublicKey, Session};
 
+use crate::usage;
+
 use super::{Outcome, PORT, Role, member_at, outside, private_key};
 
 /// Datagrams in one system call.
 const BATCH: usize = 32;
 /// The longest message that a member cares for, and a little more.
 const BUFFER: usize = 256;
+/// Members in turn that have neither agreed nor waited too long: enough to keep a daemon busy, and fewer than any that we know takes for an attack.
+const TURN: u32 = 64;
+/// How long a member in turn has the place of one: what was lost is tried again only after seconds.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// Calls before timers are looked at again.
 const RECEIVES: usize = 8;
 
@@ -33,6 +39,8 @@ struct Member {
     agreed: bool,
     /// What has come and is not yet looked at.
     mail: Vec<(SocketAddr, Vec<u8>)>,
+    /// Whether it takes the place of one in turn.
+    open: bool,
     /// Under which deadline it stands in the queue; entries with another are stale.
     due: Option<Instant>,
 }
@@ -45,6 +53,11 @@ struct Crowd {
     /// Who has mail, in the order in which it came.
     mailed: VecDeque<u32>,
     out: VecDeque<(u32, Vec<u8>)>,
+    /// First messages whose turn has not come.
+    later: VecDeque<(u32, Vec<u8>)>,
+    /// Whose turn has come, and when; and how many of them are still waited for.
+    turns: VecDeque<(Instant, u32)>,
+    open: u32,
     /// When members agreed.
     agreed: Vec<Instant>,
     /// By how much our clock lags behind boot time.
@@ -74,6 +87,9 @@ pub fn run(
         due: BinaryHeap::new(),
         mailed: VecDeque::new(),
         out: VecDeque::new(),
+        later: VecDeque::new(),
+        turns: VecDeque::new(),
+        open: 0,
         agreed: Vec::new(),
         behind: Duration::ZERO,
         outcome: Outcome { members: count, ..Outcome::default() },
@@ -81,6 +97,9 @@ pub fn run(
     let frozen = crowd.now();
     for member in 0..count {
         crowd.join(frozen, member, daemon, role)?;
+    }
+    if role == Role::InTurn {
+        crowd.later = std::mem::take(&mut crowd.out);
     }
     crowd.behind = clock_since(frozen);
     ready();
@@ -106,10 +125,10 @@ impl Crowd {
         device.set_private_key(now, Some(private_key(number)));
         device.set_up(now, true);
         let daemon = device.add_peer(now, daemon).map_err(io::Error::other)?;
-        if role == Role::Initiate {
+        if role != Role::Respond {
             device.handle_session_wanted(now, daemon);
         }
-        self.members.push(Member { device, session: None, agreed: false, mail: Vec::new(), due: None });
+        self.members.push(Member { device, session: None, agreed: false, mail: Vec::new(), open: false, due: None });
         self.settle(now, number);
         Ok(())
     }
@@ -122,7 +141,8 @@ impl Crowd {
             epoll.add(socket, 0, Interest::READ)?;
         }
         let mut buffers = vec![[0; BUFFER]; BATCH];
-        let mut begun = (!self.out.is_empty()).then(|| self.now().boot);
+        let watch = usage::Window::open().ok();
+        let mut begun = (!self.out.is_empty() || !self.later.is_empty()).then(|| self.now().boot);
         let started = self.now().boot;
         loop {
             let now = self.now();
@@ -130,8 +150,11 @@ impl Crowd {
                 || self.agreed.len() == self.members.len() && self.out.is_empty()
             {
                 self.conclude(begun.unwrap_or(started));
+                let shares = watch.and_then(|watch| watch.close().ok());
+                self.outcome.busy = shares.map_or(0.0, |shares| shares.iter().sum());
                 return Ok(());
             }
+            self.give_turns(now.boot);
             let stuck = self.send()?;
             self.time(now);
             for socket in &sockets {
@@ -162,6 +185,37 @@ impl Crowd {
             let busy = !self.mailed.is_empty() || !self.out.is_empty() && !stuck;
             let pause = if busy { Duration::ZERO } else { Duration::from_millis(20) };
             epoll.wait(&mut [Ready::EMPTY; 4], Some(pause.min(next)))?;
+        }
+    }
+
+    /// Lets members begin as long as there is room for them.
+    fn give_turns(&mut self, now: Instant) {
+        while let Some((since, number)) = self.turns.front().copied() {
+            let open = self.members.get(number as usize).is_some_and(|member| member.open);
+            if open && now.saturating_since(since) < PATIENCE {
+                break;
+            }
+            self.close(number);
+            self.turns.pop_front();
+        }
+        while self.open < TURN
+            && let Some((number, message)) = self.later.pop_front()
+        {
+            if let Some(member) = self.members.get_mut(number as usize) {
+                member.open = true;
+                self.open += 1;
+            }
+            self.turns.push_back((now, number));
+            self.out.push_back((number, message));
+        }
+    }
+
+    /// Its place is another's from now on.
+    fn close(&mut self, number: u32) {
+        if let Some(member) = self.members.get_mut(number as usize)
+            && std::mem::take(&mut member.open)
+        {
+            self.open -= 1;
         }
     }
 
@@ -260,6 +314,7 @@ impl Crowd {
                 Event::SessionInstalled { session } => member.session = Some(session),
                 Event::SessionCurrent { session: Some(_), .. } if !member.agreed => {
                     member.agreed = true;
+                    self.open -= u32::from(std::mem::take(&mut member.open));
                     self.agreed.push(now.boot);
                 }
                 Event::KeepaliveDue { .. } => {

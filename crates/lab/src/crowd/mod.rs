@@ -34,15 +34,21 @@ pub const PORT: u16 = 51900;
 pub enum Role {
     /// All members initiate, at one moment.
     Initiate,
+    /// All members initiate, each as soon as one of a few before it has agreed or has waited too long.
+    InTurn,
     /// The daemon does; the members answer.
     Respond,
 }
 
 impl Role {
+    /// All of them.
+    pub const ALL: [Role; 3] = [Role::Initiate, Role::InTurn, Role::Respond];
+
     /// The word on the helper's command line.
     pub fn word(self) -> &'static str {
         match self {
             Role::Initiate => "initiate",
+            Role::InTurn => "in-turn",
             Role::Respond => "respond",
         }
     }
@@ -69,6 +75,8 @@ pub struct Outcome {
     pub late: u64,
     /// Cookies that reached members.
     pub cookies: u64,
+    /// Processors of the whole machine that were busy meanwhile; 0 where that cannot be told.
+    pub busy: f64,
 }
 
 /// A member's private key.
