@@ -1,4 +1,7 @@
-//! Packets per second against their size: UDP at the highest rate of which at most one in a hundred is lost, found by halving.
+//! Packets per second against their size: UDP at the highest rate of which at most one in a hundred is lost, found
+//! by halving, from what arrives of a short flood.
+
+use std::time::Duration;
 
 use evaluation::Record;
 use evaluation::catalogue::{PROCESSORS, THROUGHPUT};
@@ -8,6 +11,9 @@ use super::{Effort, Experiment};
 use crate::LabError;
 use crate::traffic::blast::{BlastPlan, blast};
 use crate::traffic::clean::{self, PROBE, Verdict};
+
+/// How long a flood is that tells where to look.
+const GLANCE: Duration = Duration::from_millis(150);
 
 pub(super) struct Sizes;
 
@@ -26,13 +32,16 @@ impl Experiment for Sizes {
 
     /// Some rates are tried twice.
     fn seconds(&self, _x: f64, effort: &Effort) -> f64 {
-        f64::from(effort.probes) * (PROBE.as_secs_f64() + 0.2)
+        f64::from(effort.probes) * (PROBE.as_secs_f64() + 0.2) + GLANCE.as_secs_f64() + 0.2
     }
 
     fn measure(&self, bench: &mut Bench<'_>, x: f64, record: Record) -> Result<Record, LabError> {
         let (from, to, address) = bench.ends()?;
+        // What arrives of a flood is near what can be carried, mostly.
+        let flood = BlastPlan { size: x as usize, rate: None, time: GLANCE };
+        let expected = Some(blast(from, to, address, &flood)?.arrived()).filter(|rate| *rate > 0.0);
         let mut best = None;
-        let found = clean::highest(bench.effort.probes, |rate| {
+        let found = clean::highest(bench.effort.probes, expected, |rate| {
             let plan = BlastPlan { size: x as usize, rate: Some(rate as u64), time: PROBE };
             let blast = blast(from, to, address, &plan)?;
             let verdict = Verdict::of(rate, blast.offered(), blast.arrived());
@@ -41,7 +50,13 @@ impl Experiment for Sizes {
             }
             Ok(verdict)
         })?;
-        let record = record.with("packets", found).with(THROUGHPUT.key, found * x * 8.0);
+        let mut record = record.with("packets", found.rate).with(THROUGHPUT.key, found.rate * x * 8.0);
+        for key in ["packets", THROUGHPUT.key] {
+            record = record.resolved(key, found.factor);
+            if found.bounded {
+                record = record.bounded(key);
+            }
+        }
         // Where no rate was clean there is nothing to tell of it.
         Ok(match best {
             Some((lost, busy)) => record.with("lost", lost).with(PROCESSORS.key, busy),
