@@ -11,9 +11,10 @@ use super::{Effort, Experiment};
 use crate::subject::{Protocol, Subject};
 use crate::{LabError, Process, Side, interrupted, wait_for};
 
-/// Seconds between two echo requests: how fine the figure is.
-const INTERVAL: &str = "0.0005";
-const STEP: f64 = 0.0005;
+/// Seconds between two echo requests, as long as they are answered.
+const INTERVAL: &str = "0.002";
+/// How fine the figure is: `ping` waits for so many seconds where no answer comes.
+const STEP: f64 = 0.01;
 /// How long it is waited for: some begin a new session only after a while.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -56,7 +57,7 @@ impl Experiment for Recovery {
         outage?;
         let first = wait_for("traffic to flow again", LIMIT, || Ok(first_answer(&series.stdout(), back)));
         series.signal(Signal::INT);
-        let took = (first? - back).max(STEP);
+        let took = (first? - back).max(0.001);
         Ok(record.with("recovery", took).resolved("recovery", 1.0 + STEP / took))
     }
 }
