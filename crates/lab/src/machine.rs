@@ -49,6 +49,15 @@ pub fn others() -> Result<(f64, Option<String>), LabError> {
     Ok((busy, warning(busy)))
 }
 
+/// The numbers of the processors that we may run on, as the kernel counts them; all that there are, where it does not say.
+pub fn allowed() -> Vec<usize> {
+    let count = || thread::available_parallelism().map_or(1, |count| count.get());
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|number| set.is_set(*number)).collect(),
+        Err(_) => (0..count()).collect(),
+    }
+}
+
 /// Whether so many busy processors spoil what is measured beside them.
 pub fn is_busy(busy: f64) -> bool {
     busy > BUSY
@@ -85,6 +94,12 @@ mod tests {
         assert_eq!(field(text, "model name"), Some("A CPU @ 1 GHz"));
         assert_eq!(features(text), ["avx2", "avx512ifma"]);
         assert_eq!(features(""), [""; 0]);
+    }
+
+    #[test]
+    fn knows_where_it_may_run() {
+        let allowed = allowed();
+        assert!(!allowed.is_empty() && allowed.len() <= usage::idle().unwrap().len(), "{allowed:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a process and the machine have used: CPU time and memory, from `/proc`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 use std::sync::LazyLock;
@@ -107,6 +108,25 @@ pub fn memory(pid: u32) -> Result<Memory, LabError> {
     }
 }
 
+/// The memory of a process in KiB, of what it shares with others only its part; all that is resident, where the kernel does not tell that.
+///
+/// # Errors
+/// There is no such process.
+pub fn proportional(pid: u32) -> Result<u64, LabError> {
+    let told = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(|text| parse_proportional(&text));
+    told.map_or_else(|| Ok(memory(pid)?.resident), Ok)
+}
+
+/// What the kernel holds for the BPF maps that these processes have open, in KiB: each once, however many have it.
+pub fn maps(pids: &[u32]) -> u64 {
+    let mut found = BTreeMap::new();
+    for pid in pids {
+        let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+        found.extend(entries.filter_map(|entry| parse_map(&fs::read_to_string(entry.path()).ok()?)));
+    }
+    found.values().sum::<u64>() / 1024
+}
+
 /// How often the threads of a process have gone to sleep so far: an idle one does not, because it sleeps already.
 ///
 /// # Errors
@@ -156,6 +176,17 @@ fn parse_machine_cpu(uptime: &str, stat: &str, ticks: u64) -> Option<Duration> {
     Duration::try_from_secs_f64((up * processors as f64 - idle).max(0.0)).ok()
 }
 
+fn parse_proportional(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The number of a map, and its bytes.
+fn parse_map(text: &str) -> Option<(u64, u64)> {
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok();
+    Some((field("map_id:")?, field("memlock:")?))
+}
+
 /// What each processor idled, and idled waiting for a disk, in ticks.
 fn parse_idle(stat: &str) -> Option<Vec<u64>> {
     let lines = stat.lines().skip(1).take_while(|line| line.starts_with("cpu"));
@@ -183,6 +214,14 @@ mod tests {
         let lines = "cpu  1 2 4 300 50 8\ncpu0 1 1 2 100 20 4\ncpu1 0 1 2 200 30 4\nintr 5\n";
         assert_eq!(parse_idle(lines), Some(vec![120, 230]));
         assert_eq!(parse_idle("cpu 1\ncpu0 1\n"), None);
+    }
+
+    #[test]
+    fn reads_what_is_shared() {
+        assert_eq!(parse_proportional("55d0-7ff0 ---p 0 00:00 0 [rollup]\nRss:  900 kB\nPss:   512 kB\n"), Some(512));
+        assert_eq!(parse_map("pos:\t0\nmap_type:\t2\nmemlock:\t8192\nmap_id:\t17\n"), Some((17, 8192)));
+        assert_eq!(parse_map("pos:\t0\nmemlock:\t8192\nprog_id:\t3\n"), None);
+        assert!(proportional(std::process::id()).unwrap() > 100);
     }
 
     #[test]

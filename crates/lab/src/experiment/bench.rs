@@ -1,10 +1,11 @@
 //! A system set up somewhere, and what is known of it by then.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 
 use super::Effort;
 use crate::subject::{self, Live, Subject};
-use crate::{Gso, LabError, Namespace, Shape, Side, TopologySpec};
+use crate::{Gso, LabError, Namespace, Shape, Side, TopologySpec, usage};
 
 /// Room for whatever a system puts around a packet, in bytes.
 const OVERHEAD: u32 = 80;
@@ -43,10 +44,11 @@ impl Site {
     /// Seconds that it takes to set a system up there and to take it away.
     pub(super) fn seconds(self) -> f64 {
         match self {
-            Site::Gateways(tunnels) => 0.3 + 0.1 * f64::from(tunnels),
+            Site::Gateways(tunnels) => 0.5 + 0.1 * f64::from(tunnels),
             // The start is what is measured there.
             Site::Fresh => 0.0,
-            _ => 0.4,
+            // With the flood that warms it.
+            _ => 0.6,
         }
     }
 }
@@ -59,6 +61,8 @@ pub(super) struct Bench<'a> {
     pub effort: &'a Effort,
     /// The memory of the right end before anything was done, in KiB.
     pub idle: u64,
+    /// Whether it has carried a load already: the first one finds cold caches, pools and threads.
+    pub warm: Cell<bool>,
     /// The busy share of each processor, where the tunnels here have carried traffic already.
     pub busy: Option<Vec<f64>>,
 }
@@ -68,7 +72,7 @@ impl<'a> Bench<'a> {
     pub fn new(subject: &dyn Subject, site: Site, link: Gso, effort: &'a Effort) -> Result<Bench<'a>, LabError> {
         let spec = TopologySpec { gso: link, ..site.topology() };
         let live = subject::set_up(subject, spec.build()?)?;
-        let mut bench = Bench { live: Some(live), effort, idle: 0, busy: None };
+        let mut bench = Bench { live: Some(live), effort, idle: 0, warm: Cell::new(false), busy: None };
         bench.idle = bench.resident()?;
         Ok(bench)
     }
@@ -93,9 +97,10 @@ impl<'a> Bench<'a> {
         Ok((live.topology.end(Side::Left), live.topology.end(Side::Right), way.drain.into()))
     }
 
-    /// The memory of all processes at the right end, in KiB.
+    /// The memory of all processes at the right end in KiB, and of the BPF maps that they have open.
     pub fn resident(&self) -> Result<u64, LabError> {
         let pids = self.live()?.pids_at(Side::Right);
-        pids.iter().map(|pid| Ok(crate::usage::memory(*pid)?.resident)).sum()
+        let processes: u64 = pids.iter().map(|pid| usage::proportional(*pid)).sum::<Result<_, _>>()?;
+        Ok(processes + usage::maps(pids))
     }
 }

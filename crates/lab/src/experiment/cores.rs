@@ -4,7 +4,7 @@ use evaluation::Record;
 
 use super::bench::{Bench, Site};
 use super::{Effort, Experiment, load};
-use crate::LabError;
+use crate::{LabError, machine};
 
 pub(super) struct Cores;
 
@@ -30,7 +30,9 @@ impl Experiment for Cores {
         if bench.busy.is_none() {
             bench.busy = Some(load::tcp(bench, 1)?.processors);
         }
-        let busy = bench.busy.as_ref().and_then(|busy| busy.get(x as usize));
+        // Of those that we may use; others belong to somebody else.
+        let number = machine::allowed().get(x as usize).copied();
+        let busy = bench.busy.as_ref().and_then(|busy| busy.get(number?));
         let busy = busy.ok_or(LabError::Unreadable { what: "a processor", text: format!("there is no {x}") })?;
         Ok(record.with("busy", *busy))
     }

@@ -8,12 +8,16 @@ use evaluation::catalogue::{COST, PROCESSORS, THROUGHPUT};
 
 use super::bench::Bench;
 use crate::iperf::{Load, Run, TcpRun, start_all};
+use crate::traffic::blast::{BlastPlan, blast};
 use crate::usage::Window;
 use crate::{LabError, Side};
 
 /// How long after its start a load is under way, and how long before its end it still is.
 const RISE: Duration = Duration::from_millis(300);
 const FALL: Duration = Duration::from_millis(100);
+
+/// How long a first flood is, of which nothing is told.
+const WARMING: Duration = Duration::from_millis(100);
 
 /// What came of a load.
 pub(super) struct Carried {
@@ -38,6 +42,10 @@ impl Carried {
 pub(super) fn tcp(bench: &Bench<'_>, streams: u32) -> Result<Carried, LabError> {
     let live = bench.live()?;
     let (from, to) = (live.topology.end(Side::Left), live.topology.end(Side::Right));
+    if !bench.warm.replace(true) {
+        let (_, _, address) = bench.ends()?;
+        blast(from, to, address, &BlastPlan { size: 1300, rate: None, time: WARMING })?;
+    }
     let addresses: Vec<_> = live.ways().iter().map(|way| way.drain.into()).collect();
     let runs = start_all(from, to, &addresses, Load::Tcp { streams }, bench.effort.seconds)?;
     thread::sleep(RISE);

@@ -1,4 +1,5 @@
-//! The memory of one end: when it had just come up, and after load. What the kernel holds for a system cannot be told from what it holds for others.
+//! The memory of one end: when it had just come up, and after load. Of pages that processes share, each has its part; BPF maps count.
+//! What else the kernel holds for a system cannot be told from what it holds for others.
 
 use evaluation::Record;
 

@@ -9,7 +9,7 @@ use evaluation::catalogue::THROUGHPUT;
 use super::bench::{Bench, Site};
 use super::{Effort, Experiment, load};
 use crate::subject::{Place, Subject};
-use crate::{Gso, LabError, run_checked};
+use crate::{Gso, LabError, machine, run_checked};
 
 pub(super) struct Scaling;
 
@@ -40,7 +40,8 @@ impl Experiment for Scaling {
     }
 
     fn measure(&self, bench: &mut Bench<'_>, x: f64, record: Record) -> Result<Record, LabError> {
-        let list = format!("0-{}", (x as u32).max(1) - 1);
+        let allowed = machine::allowed().into_iter().take((x as usize).max(1));
+        let list = allowed.map(|number| number.to_string()).collect::<Vec<_>>().join(",");
         for pid in bench.live()?.pids() {
             let mut command = Command::new("taskset");
             run_checked(command.args(["-a", "-c", "-p", &list, &pid.to_string()]), Duration::from_secs(30))?;

@@ -13,7 +13,7 @@ use crate::{Daemon, LabError, Namespace, Process, usage};
 pub struct Configuration {
     /// Files.
     pub files: u32,
-    /// Lines of them that are neither empty nor a comment.
+    /// Lines of them that are neither empty, a comment, nor a brace alone.
     pub lines: u32,
     /// Bytes of those lines.
     pub bytes: u64,
@@ -28,7 +28,11 @@ impl Configuration {
     }
 
     pub(super) fn add_file(&mut self, text: &str) {
-        let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines = || {
+            text.lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty() && !line.starts_with('#') && !matches!(*line, "{" | "}"))
+        };
         self.files += 1;
         self.lines += u32::try_from(lines().count()).unwrap_or(u32::MAX);
         self.bytes += lines().map(|line| line.len() as u64 + 1).sum::<u64>();
@@ -195,7 +199,7 @@ mod tests {
     #[test]
     fn only_what_says_something_counts() {
         let mut configuration = Configuration::default();
-        configuration.add_file("# a comment\n\n[Interface]\n  ListenPort = 7\n");
+        configuration.add_file("# a comment\n\n[Interface]\n  ListenPort = 7\n  }\n");
         configuration.add_file("x");
         assert_eq!(configuration, Configuration { files: 2, lines: 3, bytes: 12 + 15 + 2, commands: 0 });
         assert_eq!(configuration.steps(), 2);

@@ -219,7 +219,7 @@ impl Subject for StrongSwan {
                 self.configuration(works.topology(), side) + &format!("secret = \"{}\"\n  }}\n}}\n", secret.trim());
             files.push((side, works.file(&format!("{}.swanctl.conf", side.name()), &text)?));
             for way in works.topology().ways.clone() {
-                works.lab_ip(side, &["addr", "add", &format!("{}/32", way.gateway(side)), "dev", "lo"])?;
+                works.ip(side, &["addr", "add", &format!("{}/32", way.gateway(side)), "dev", "lo"])?;
             }
         }
         works.go();
@@ -236,7 +236,7 @@ impl Subject for StrongSwan {
         if self.esp == Esp::Library {
             let mtu = works.topology().spec.mtu.min(MTU_MAX);
             for side in Side::BOTH {
-                works.lab_ip(side, &["link", "set", "dev", INTERFACE, "mtu", &mtu.to_string()])?;
+                works.ip(side, &["link", "set", "dev", INTERFACE, "mtu", &mtu.to_string()])?;
             }
             works.mtu_is(mtu);
         }

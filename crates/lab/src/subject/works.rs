@@ -133,16 +133,6 @@ impl Works {
         self.topology.gateway(side).ip(args).map(drop)
     }
 
-    /// Runs `ip` on a gateway for what is the lab's own affair, and no configuration of the system.
-    ///
-    /// # Errors
-    /// What it said.
-    pub fn lab_ip(&mut self, side: Side, args: &[&str]) -> Result<(), LabError> {
-        self.step()?;
-        self.starts.ip += self.counted();
-        self.topology.gateway(side).ip(args).map(drop)
-    }
-
     /// Says that keys and files are there and that the time of the start counts from here; what comes later is part of it.
     pub fn go(&mut self) {
         self.began.get_or_insert_with(Instant::now);
