@@ -95,6 +95,44 @@ pub enum LabError {
     /// The person, or the machine, asked us to stop.
     #[error("interrupted")]
     Interrupted,
+    /// The time that was given for all of it is over.
+    #[error("the time that was given was over")]
+    TimeOver,
+    /// What is to be measured has been taken down before.
+    #[error("the system is not up any more")]
+    Down,
+    /// Something was sent, and nothing came out at the other end.
+    #[error("none of {what} arrived")]
+    NothingArrived {
+        /// What was sent.
+        what: String,
+    },
+    /// Too few clients could connect for a rate to be told.
+    #[error("only {agreed} of {members} clients could connect within {} s", within.as_secs())]
+    FewConnected {
+        /// Clients that did.
+        agreed: u32,
+        /// All of them.
+        members: u32,
+        /// The bound.
+        within: Duration,
+    },
+    /// There are fewer of something than a measurement asks for.
+    #[error("there is no {what}")]
+    Lacking {
+        /// What there is none of, such as `processor 7`.
+        what: String,
+    },
+    /// A system that is to run in one way runs in another.
+    #[error("{interface} is not moved by {expected}; the kernel says of it: {text}")]
+    NotOffloaded {
+        /// The interface.
+        interface: String,
+        /// What was to move its packets.
+        expected: &'static str,
+        /// What `ip` says.
+        text: String,
+    },
     /// A file, a socket or a process could not be reached.
     #[error("{what}: {source}")]
     Io {

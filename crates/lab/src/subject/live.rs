@@ -168,9 +168,7 @@ impl Parts {
         }
         Ok(())
     }
-}
 
-impl Parts {
     /// The last lines that each has said.
     pub(super) fn log(&self) -> String {
         let of = |part: &Part| {

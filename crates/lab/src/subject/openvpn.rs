@@ -1,7 +1,9 @@
 //! OpenVPN, of which one process on each gateway makes one tunnel: certificates, the two of which know each other by their fingerprints, and a file each.
 //!
-//! In userspace it comes with either cipher that it has for itself. With its module (DCO) the kernel moves the packets, and the process only shakes hands.
+//! In userspace it comes with either cipher that it has for itself. With a module (DCO) the kernel moves the packets, and the process only shakes hands. There are two such modules: `ovpn`, which
+//! is Linux's own from 6.16 on and which OpenVPN knows from 2.7 on, and `ovpn-dco-v2`, which is compiled on its own (DKMS) and which OpenVPN 2.6 knows.
 
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,6 +19,53 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a command may take.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// A module that moves OpenVPN's packets: the kind of its interfaces, and its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Module {
+    kind: &'static str,
+    name: &'static str,
+}
+
+/// Linux's own, from 6.16 on.
+const OWN: Module = Module { kind: "ovpn", name: "ovpn" };
+/// The one that OpenVPN's authors had before.
+const DKMS: Module = Module { kind: "ovpn-dco", name: "ovpn_dco_v2" };
+
+/// The module that a version of OpenVPN asks for: `OpenVPN 2.6.14 x86_64-…`.
+fn module_of(version: &str) -> Module {
+    if numbers(version.trim_start_matches("OpenVPN ")) >= (2, 7) { OWN } else { DKMS }
+}
+
+/// The first two numbers of a version; 0 for what is none.
+fn numbers(version: &str) -> (u32, u32) {
+    let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+/// What is missing where a kernel has no interface of a module, and what helps there: the older module cannot be compiled for kernels that have
+/// their own.
+fn no_module(module: Module, release: &str) -> Missing {
+    let own = numbers(release) >= (6, 16);
+    let (what, install) = match (module == OWN, own) {
+        (true, true) => ("has no module ovpn", "a kernel with CONFIG_OVPN, which Debian's have"),
+        (true, false) => ("has no module ovpn", "Linux 6.16 or newer, with CONFIG_OVPN"),
+        (false, true) => (
+            "has no module ovpn-dco-v2, which OpenVPN 2.6 asks for",
+            "OpenVPN 2.7 or newer, and a kernel with CONFIG_OVPN",
+        ),
+        (false, false) => (
+            "has no module ovpn-dco-v2",
+            "apt-get install openvpn-dco-dkms linux-headers-$(uname -r), where the kernel takes modules",
+        ),
+    };
+    Missing { what: format!("Linux {release} {what}"), install: install.to_owned() }
+}
+
+/// Whether an interface is of a kind, by what `ip -d link show` says: the kind is a word of its own, and the interface's name none.
+fn is_of_kind(said: &str, kind: &str) -> bool {
+    said.split_whitespace().any(|word| word == kind)
+}
 
 /// OpenVPN in one of its ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +145,7 @@ impl Subject for OpenVpn {
 
     fn place(&self) -> Place {
         match self {
-            OpenVpn::Dco => super::place_of("ovpn_dco_v2").unwrap_or(Place::Module),
+            OpenVpn::Dco => [OWN, DKMS].iter().find_map(|it| super::place_of(it.name)).unwrap_or(Place::Module),
             _ => Place::Userspace,
         }
     }
@@ -119,14 +168,14 @@ impl Subject for OpenVpn {
         let mut versions = Versions::of("openvpn", first(Command::new(openvpn).arg("--version"))?);
         versions.0.push(("openssl".to_owned(), first(Command::new(openssl).arg("version"))?));
         if *self == OpenVpn::Dco {
-            let attempt = || Namespace::new()?.ip(&["link", "add", "dco", "type", "ovpn-dco"]).map(drop);
+            let module = module_of(&versions.0[0].1);
+            let attempt = || Namespace::new()?.ip(&["link", "add", "dco", "type", module.kind]).map(drop);
             attempt().map_err(|error| match error {
                 LabError::NotRoot => missing(error, "sudo"),
-                _ => Missing {
-                    what: "this kernel has no module ovpn-dco-v2".to_owned(),
-                    install: "apt-get install openvpn-dco-dkms, with the headers of a kernel that takes modules"
-                        .to_owned(),
-                },
+                _ => {
+                    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+                    no_module(module, release.trim())
+                }
             })?;
         }
         Ok(versions)
@@ -170,8 +219,9 @@ impl Subject for OpenVpn {
             wait_for_interface(process, &namespace, &interface(&way))?;
             if *self == OpenVpn::Dco {
                 let text = namespace.ip(&["-d", "link", "show", "dev", &interface(&way)])?;
-                if !text.contains("ovpn-dco") {
-                    return Err(LabError::Unreadable { what: "an interface of the module", text });
+                if ![OWN, DKMS].iter().any(|module| is_of_kind(&text, module.kind)) {
+                    let expected = "a module of OpenVPN (DCO)";
+                    return Err(LabError::NotOffloaded { interface: interface(&way), expected, text });
                 }
             }
         }
@@ -197,5 +247,46 @@ impl Meter for Tunnels {
     fn carried(&self, topology: &Topology, number: u32) -> Result<u64, LabError> {
         let way = topology.ways[number as usize - 1];
         Ok(Counters::of(topology.gateway(Side::Right), &interface(&way))?.received_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_version_asks_for_its_own_module() {
+        assert_eq!(module_of("OpenVPN 2.6.14 x86_64-pc-linux-gnu [SSL (OpenSSL)] [DCO]"), DKMS);
+        assert_eq!(module_of("OpenVPN 2.7_beta1 x86_64-pc-linux-gnu"), OWN);
+        assert_eq!(module_of("OpenVPN 3.0"), OWN);
+        assert_eq!(module_of(""), DKMS);
+    }
+
+    #[test]
+    fn advice_is_what_can_work_on_this_kernel() {
+        for (module, release, what, install) in [
+            (DKMS, "6.12.30+deb13-amd64", "ovpn-dco-v2", "apt-get install openvpn-dco-dkms"),
+            (DKMS, "6.18.5", "ovpn-dco-v2, which OpenVPN 2.6 asks for", "OpenVPN 2.7"),
+            (OWN, "6.16.0-rc1", "ovpn", "CONFIG_OVPN"),
+            (OWN, "6.12.0", "ovpn", "Linux 6.16"),
+        ] {
+            let missing = no_module(module, release);
+            assert!(missing.what.ends_with(&format!("Linux {release} has no module {what}")), "{missing}");
+            assert!(
+                missing.install.contains(install) && (install.contains("dkms") || !missing.install.contains("dkms")),
+                "{missing}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_kind_of_an_interface_is_a_word() {
+        let of = |kind: &str| {
+            format!(
+                "3: ovpn1: <POINTOPOINT,UP> mtu 1420 qdisc noqueue\n    link/none promiscuity 0\n    {kind} addrgenmode random\n"
+            )
+        };
+        assert!(is_of_kind(&of("ovpn"), "ovpn") && is_of_kind(&of("ovpn-dco"), "ovpn-dco"));
+        assert!(!is_of_kind(&of("tun type tun"), "ovpn") && !is_of_kind(&of("ovpn-dco"), "ovpn"));
     }
 }

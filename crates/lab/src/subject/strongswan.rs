@@ -18,7 +18,7 @@ use crate::{LabError, Namespace, run, run_checked, wait_for};
 const PLUGINS: &str = "/usr/lib/ipsec/plugins";
 
 /// What installs all of it.
-const INSTALL: &str = "apt-get install --no-install-recommends charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins";
+const INSTALL: &str = "apt-get install --no-install-recommends charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins openssl";
 
 /// The interface that libipsec makes, and the most that it takes, in bytes.
 const INTERFACE: &str = "ipsec0";
@@ -185,6 +185,8 @@ impl Subject for StrongSwan {
         let absent = |error| missing(error, INSTALL);
         find("charon-systemd").map_err(absent)?;
         let swanctl = find("swanctl").map_err(absent)?;
+        // It makes the secret.
+        find("openssl").map_err(absent)?;
         for plugin in ["kernel-libipsec", "kernel-netlink", "openssl", "vici"] {
             let path = Path::new(PLUGINS).join(format!("libstrongswan-{plugin}.so"));
             if !path.exists() {
