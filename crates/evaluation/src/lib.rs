@@ -27,6 +27,7 @@ pub mod statistics;
 mod time;
 mod unit;
 pub mod verdict;
+pub mod whole;
 
 pub use code::{Code, CodePart, count_lines};
 pub use distribution::Distribution;

@@ -19,7 +19,7 @@ pub fn merge(runs: &[Run]) -> Result<Run, EvaluationError> {
     let mut all = first.clone();
     for run in rest {
         let refuse = |why: String| EvaluationError::Merge { one: all.id.clone(), other: run.id.clone(), why };
-        if all.machine != run.machine {
+        if !all.machine.is_same(&run.machine) {
             return Err(refuse(format!("measured on {}, and on {}", all.machine.line(), run.machine.line())));
         }
         if let Some((key, one, other)) = different(&all.settings, &run.settings) {

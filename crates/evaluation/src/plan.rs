@@ -76,23 +76,51 @@ impl Plan {
             .collect()
     }
 
-    /// Seconds that what is missing will take: as long as the same experiment of the same system took so far, or of any system, or
-    /// as the plan says.
+    /// Seconds that a step will take: as long as the same took of the same system so far, or of any system, or as the plan says. What failed took its time, too,
+    /// and may do so again.
+    pub fn expected(&self, run: &Run, step: &Step) -> f64 {
+        Seen::of(run).expected(step)
+    }
+
+    /// Seconds that what is missing will take, each as [`Plan::expected`] has it.
     pub fn estimate(&self, run: &Run, again: bool) -> f64 {
-        let mut took: BTreeMap<(&str, Option<&str>), (f64, f64)> = BTreeMap::new();
-        for record in run.records.iter().filter(|record| record.failure.is_none()) {
-            for system in [Some(record.system.as_str()), None] {
-                let (sum, count) = took.entry((&record.experiment, system)).or_default();
+        let seen = Seen::of(run);
+        self.missing(run, again).iter().map(|todo| seen.expected(todo.step)).sum()
+    }
+}
+
+/// How long measurements took: their sum and number, by what was measured.
+struct Seen {
+    /// Of one system.
+    own: BTreeMap<Place, (f64, f64)>,
+    /// The same of any.
+    any: BTreeMap<Place, (f64, f64)>,
+}
+
+impl Seen {
+    fn of(run: &Run) -> Seen {
+        let mut seen = Seen { own: BTreeMap::new(), any: BTreeMap::new() };
+        for record in &run.records {
+            let place = record.place();
+            // One that could not even be set up tells nothing of others.
+            let any = record.failure.is_none().then(|| (&mut seen.any, of_any(place.clone())));
+            for (times, place) in any.into_iter().chain([(&mut seen.own, place)]) {
+                let (sum, count) = times.entry(place).or_default();
                 *sum += record.took;
                 *count += 1.0;
             }
         }
-        let mean =
-            |experiment: &str, system: Option<&str>| took.get(&(experiment, system)).map(|(sum, count)| sum / count);
-        let each = |todo: &Todo<'_>| {
-            let (experiment, system) = (todo.step.experiment.as_str(), todo.step.system.as_str());
-            mean(experiment, Some(system)).or_else(|| mean(experiment, None)).unwrap_or(todo.step.seconds)
-        };
-        self.missing(run, again).iter().map(each).sum()
+        seen
     }
+
+    fn expected(&self, step: &Step) -> f64 {
+        let place = step.place();
+        let took = self.own.get(&place).or_else(|| self.any.get(&of_any(place)));
+        took.map_or(step.seconds, |(sum, count)| sum / count)
+    }
+}
+
+fn of_any(mut place: Place) -> Place {
+    place.system.clear();
+    place
 }

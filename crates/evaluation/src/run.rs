@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use crate::code::Code;
 use crate::error::EvaluationError;
 use crate::kernel::GuestKernel;
 use crate::record::Record;
+use crate::whole;
 
 /// The version of the file's form.
 pub const FORMAT: u32 = 1;
@@ -92,6 +93,9 @@ pub struct System {
     pub version: String,
     /// The protocol: `WireGuard`, `IPsec`, `OpenVPN`, or `none`.
     pub protocol: String,
+    /// What seals its packets, in words; empty where nothing does or that is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cipher: String,
     /// What carries the packets: `userspace`, `kernel module`, `built into the kernel`, `eBPF`, or `none`.
     pub carrier: String,
     /// Whether it is what this project makes.
@@ -113,6 +117,14 @@ pub struct System {
 }
 
 impl Machine {
+    /// Whether it is the same as another, by all that figures depend on. The kernel keeps more or less memory for itself from one start to the next, so that
+    /// of memory it is enough that it differs by less than a fiftieth.
+    pub fn is_same(&self, other: &Machine) -> bool {
+        let (one, two) = (self.memory, other.memory);
+        let alike = one.abs_diff(two) <= one.max(two) / 50;
+        alike && Machine { memory: two, ..self.clone() } == *other
+    }
+
     /// In one line.
     pub fn line(&self) -> String {
         let mut text = format!("{}, {} processors", self.cpu, self.processors);
@@ -201,18 +213,13 @@ impl Run {
         serde_json::to_string(self).expect("a run is made of strings, numbers and lists")
     }
 
-    /// Writes a file, at once or not at all: a run that is stopped in the middle keeps what it had.
+    /// Writes a file, as [`whole::write`] does.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), EvaluationError> {
         let failed = |source| EvaluationError::File { path: path.to_owned(), source };
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".part");
-        let part = path.with_file_name(name);
-        let mut file = fs::File::create(&part).map_err(failed)?;
-        file.write_all(self.text().as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(&part, path).map_err(failed)
+        whole::write(path, &self.text()).map_err(failed)
     }
 
     /// What is wrong with it, if anything is.

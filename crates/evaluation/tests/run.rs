@@ -127,6 +127,38 @@ fn a_run_is_resumed_where_it_stopped() {
     assert_eq!(missing(&run, true).len(), 4);
 }
 
+#[test]
+fn what_a_step_takes_is_judged_by_what_it_took() {
+    let at = |system: &str, peers: f64| {
+        let mut step = Step::new("peers", system, 2.0);
+        step.x.insert("peers".to_owned(), peers);
+        step
+    };
+    let plan = Plan { steps: vec![at("a", 1.0), at("a", 1e5), at("b", 1.0), at("b", 1e5)], rounds: 2 };
+    let mut run = run();
+    let mut took = |step: &Step, round, took, failure: Option<&str>| {
+        let record = step.record(round, 9).with("throughput", 1.0);
+        run.records.push(evaluation::Record { took, failure: failure.map(str::to_owned), ..record });
+    };
+    took(&at("a", 1.0), 1, 1.0, None);
+    took(&at("a", 1e5), 1, 40.0, None);
+    took(&at("b", 1e5), 1, 60.0, Some("waited 60000 ms in vain"));
+    let expected: Vec<f64> = plan.steps.iter().map(|step| plan.expected(&run, step)).collect();
+    // One peer is not a hundred thousand; what was not seen of one system is as of another; and a failure takes its time again.
+    assert_eq!(expected, [1.0, 40.0, 1.0, 60.0]);
+    assert!((plan.estimate(&run, false) - (1.0 + 1.0 + 40.0 + 1.0 + 60.0)).abs() < 1e-9);
+    assert_eq!(plan.expected(&run, &at("b", 7.0)), 2.0);
+}
+
+#[test]
+fn a_machine_is_the_same_after_a_reboot() {
+    let machine = Machine { cpu: "A".to_owned(), processors: 2, memory: 16 << 30, ..Machine::default() };
+    assert!(machine.is_same(&Machine { memory: (16 << 30) - (100 << 20), ..machine.clone() }));
+    assert!(!machine.is_same(&Machine { memory: 15 << 30, ..machine.clone() }));
+    assert!(!machine.is_same(&Machine { processors: 4, ..machine.clone() }));
+    assert!(!machine.is_same(&Machine { kernel: "6.19".to_owned(), ..machine.clone() }));
+}
+
 proptest! {
     /// Whatever is in a file, it is a run or one line says what it is not.
     #[test]

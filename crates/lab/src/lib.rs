@@ -51,7 +51,7 @@ pub use debian::Debian;
 pub use engine::Engine;
 pub use error::LabError;
 pub use guest::{Guest, GuestSpec, Image, Job, Kernel, Package, Series};
-pub use interrupt::{interrupt_flag, interrupted};
+pub use interrupt::{Until, interrupt_flag, interrupted};
 pub use link::{Counters, Gso, Link, Port, SwitchPort};
 pub use namespace::{Namespace, require_root, sweep};
 pub use nft::{Hook, Tap};

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use evaluation::Machine;
 
+use crate::interrupt::stopped;
 use crate::{LabError, run, usage};
 
 /// The instructions that cryptography makes a difference by, as `/proc/cpuinfo` calls them; and `hypervisor`, which says that the
@@ -14,7 +15,7 @@ use crate::{LabError, run, usage};
 const FEATURES: [&str; 6] = ["avx2", "avx512f", "avx512ifma", "aes", "sha_ni", "hypervisor"];
 
 /// How long it is watched for other work, and how many busy processors are worth a warning.
-const WATCH: Duration = Duration::from_millis(400);
+const WATCH: Duration = Duration::from_millis(250);
 const BUSY: f64 = 0.25;
 
 /// What the figures depend on.
@@ -43,9 +44,7 @@ pub fn describe() -> Machine {
 /// # Errors
 /// The kernel does not tell.
 pub fn others() -> Result<(f64, Option<String>), LabError> {
-    let before = usage::machine_cpu()?;
-    thread::sleep(WATCH);
-    let busy = (usage::machine_cpu()?.saturating_sub(before)).as_secs_f64() / WATCH.as_secs_f64();
+    let busy = look()?;
     Ok((busy, warning(busy)))
 }
 
@@ -61,6 +60,32 @@ pub fn allowed() -> Vec<usize> {
 /// Whether so many busy processors spoil what is measured beside them.
 pub fn is_busy(busy: f64) -> bool {
     busy > BUSY
+}
+
+/// How many processors something else keeps busy, where that is enough to spoil figures. What goes on only for a moment, such as the end of
+/// what was measured last, is waited for.
+///
+/// # Errors
+/// The kernel does not tell, or the wish to stop.
+pub fn disturbed() -> Result<Option<f64>, LabError> {
+    let mut least = f64::INFINITY;
+    for _ in 0..4 {
+        if let Some(why) = stopped() {
+            return Err(why);
+        }
+        least = least.min(look()?);
+        if !is_busy(least) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(least))
+}
+
+/// How many processors are busy for a while.
+fn look() -> Result<f64, LabError> {
+    let (before, began) = (usage::machine_cpu()?, Instant::now());
+    thread::sleep(WATCH);
+    Ok((usage::machine_cpu()?.saturating_sub(before)).as_secs_f64() / began.elapsed().as_secs_f64())
 }
 
 fn warning(busy: f64) -> Option<String> {

@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -53,11 +54,12 @@ impl Namespace {
         SWEEP.call_once(sweep);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("wl-{}-{n}", std::process::id());
+        // Before it is there: a command that is stopped half way may have made it.
+        let namespace = Namespace(Arc::new(Inner { name }));
         {
             let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-            run_checked(Command::new("ip").args(["netns", "add", &name]), LIMIT)?;
+            run_checked(Command::new("ip").args(["netns", "add", namespace.name()]), LIMIT)?;
         }
-        let namespace = Namespace(Arc::new(Inner { name }));
         namespace.ip(&["link", "set", "lo", "up"])?;
         Ok(namespace)
     }
@@ -203,10 +205,12 @@ fn remove(namespace: &str) {
     run_quietly(&["netns", "delete", namespace]);
 }
 
-/// `ip` for cleaning up: also while we are being interrupted, and with nobody to hear of a failure.
+/// `ip` for cleaning up: also while we are being interrupted, and with nobody to hear of a failure. In a process group of its own, since the
+/// terminal sends a second Ctrl-C to all of ours.
 fn run_quietly(args: &[&str]) -> String {
     Command::new("ip")
         .args(args)
+        .process_group(0)
         .output()
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
         .unwrap_or_default()

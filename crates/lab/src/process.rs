@@ -13,7 +13,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 
 use crate::command::describe;
-use crate::{Finished, LabError, interrupted, wait_for};
+use crate::interrupt::stopped;
+use crate::{Finished, LabError, wait_for};
 
 /// How long a process may take to end after SIGTERM before SIGKILL follows; and where somebody waits for us to stop.
 const GRACE: Duration = Duration::from_secs(2);
@@ -89,11 +90,11 @@ impl Process {
     /// # Errors
     /// [`LabError::TimedOut`] after `limit`; it runs on then.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus, LabError> {
-        self.wait_unless(limit, interrupted)
+        self.wait_unless(limit, stopped)
     }
 
     /// Waits until the kernel says that it has ended: how long something took is not to depend on how often somebody looks.
-    fn wait_unless(&mut self, limit: Duration, enough: impl Fn() -> bool) -> Result<ExitStatus, LabError> {
+    fn wait_unless(&mut self, limit: Duration, enough: impl Fn() -> Option<LabError>) -> Result<ExitStatus, LabError> {
         let begun = Instant::now();
         // Not reaped before `status` is asked, and so the id is its own.
         let pid = Pid::from_raw(self.child.id().cast_signed());
@@ -107,8 +108,8 @@ impl Process {
             if let Some(status) = self.status() {
                 return Ok(status);
             }
-            if enough() {
-                return Err(LabError::Interrupted);
+            if let Some(why) = enough() {
+                return Err(why);
             }
             let Some(left) = limit.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) else {
                 return Err(self.in_vain(limit));
@@ -178,7 +179,7 @@ impl Process {
         self.signal(Signal::TERM);
         // Also where the wish to stop has come: a process that is told to end still gets a moment to tidy up.
         let asked = Instant::now();
-        let ended = self.wait_unless(GRACE, || interrupted() && asked.elapsed() >= HASTE).is_ok();
+        let ended = self.wait_unless(GRACE, || stopped().filter(|_| asked.elapsed() >= HASTE)).is_ok();
         if !ended {
             let _ = self.child.kill();
             self.status = self.child.wait().ok();

@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{LabError, interrupted};
+use crate::LabError;
+use crate::interrupt::stopped;
 
 /// How long between two looks: a share of what has passed, so that what is found is never noticed later than by as much, within bounds.
 const SHARE: u32 = 16;
@@ -12,7 +13,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_micros(250), Duration::from
 /// Waits until `ready` says so.
 ///
 /// # Errors
-/// [`LabError::TimedOut`] after `limit`, [`LabError::Interrupted`] on the wish to stop.
+/// [`LabError::TimedOut`] after `limit`, [`LabError::Interrupted`] on the wish to stop, [`LabError::TimeOver`] at the end of an
+/// [`Until`](crate::Until).
 pub fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) -> Result<(), LabError> {
     wait_for(what, limit, || Ok(ready().then_some(())))
 }
@@ -31,8 +33,8 @@ pub fn wait_for<T>(
         if let Some(found) = look()? {
             return Ok(found);
         }
-        if interrupted() {
-            return Err(LabError::Interrupted);
+        if let Some(why) = stopped() {
+            return Err(why);
         }
         if start.elapsed() >= limit {
             return Err(LabError::TimedOut { what: what.to_owned(), after: limit });

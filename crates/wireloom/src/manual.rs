@@ -469,7 +469,8 @@ const PAGES: &[Page] = &[
              Ctrl-C, too. Processors are shared by both ends and by what makes the traffic, so that figures are for comparing and not for promising. In each round every \
              system is measured once; it takes 5 rounds for a difference to be claimed.",
             "What has been measured is kept at once. A run that was interrupted goes on with `wireloom lab run --resume`, in the same folder; one that has all of its rounds gets more \
-             of them by a higher --rounds. A measurement that fails is kept with its reason, and the next one goes on.",
+             of them by a higher --rounds. A measurement that fails is kept with its reason, and the next one goes on; --resume --again measures it again. A run never goes on with another \
+             version of a system.",
             "What is not installed is left out, and `lab list` names the command that installs it. Which experiment asks what, and how it is measured, docs/lab.md tells.",
         ],
         examples: &[

@@ -90,18 +90,19 @@ fn glance(out: &mut String, all: &[(Verdict, Analysis<'_>)]) {
 
 fn systems(out: &mut String, run: &Run) {
     out.push_str("<section id=\"systems\"><h2>Systems</h2>\n<div class=\"scroll\"><table class=\"prose\"><thead><tr><th>system</th>");
-    out.push_str("<th>version</th><th>protocol</th><th>carried by</th></tr></thead><tbody>\n");
+    out.push_str("<th>version</th><th>protocol</th><th>sealed by</th><th>carried by</th></tr></thead><tbody>\n");
     for slug in run.order() {
         let Some(it) = run.systems.get(slug) else { continue };
         let title = if it.title.is_empty() { slug } else { &it.title };
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
-            "<tr><th scope=\"row\"{}>{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><th scope=\"row\"{}>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             if it.ours { " class=\"ours-name\"" } else { "" },
             escape(title),
             escape(&it.version),
             escape(&it.protocol),
+            escape(&it.cipher),
             escape(&it.carrier)
         );
     }

@@ -82,18 +82,13 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// It has been taken down.
     pub fn live(&self) -> Result<&Live, LabError> {
-        self.live.as_ref().ok_or(LabError::Unreadable { what: "a system that is up", text: "it is down".to_owned() })
-    }
-
-    /// Whether it is up and all of it runs.
-    pub fn check(&mut self) -> bool {
-        self.live.as_mut().is_some_and(|live| live.check().is_ok())
+        self.live.as_ref().ok_or(LabError::Down)
     }
 
     /// Where traffic begins, where it ends, and the address there by the first tunnel.
     pub fn ends(&self) -> Result<(&Namespace, &Namespace, IpAddr), LabError> {
         let live = self.live()?;
-        let way = live.ways().first().ok_or(LabError::Unreadable { what: "a tunnel", text: "there is none".into() })?;
+        let way = live.ways().first().ok_or(LabError::Lacking { what: "tunnel".to_owned() })?;
         Ok((live.topology.end(Side::Left), live.topology.end(Side::Right), way.drain.into()))
     }
 

@@ -1,7 +1,8 @@
 //! Going through a plan: what is missing from a run is measured, record by record, each of them kept at once.
 //!
-//! What goes wrong is a record too, with the reason in place of a figure, and the next measurement goes on, on the same system where that still runs and
-//! on a new one otherwise. Only the wish to stop and a file that cannot be written end it; what was set up goes by then like everything else.
+//! What goes wrong is a record too, with the reason in place of a figure, and the next measurement goes on, on a system that was set up anew: what a failure has left
+//! would spoil the next. The wish to stop and a file that cannot be written end it, and so does the end of the time that was given, in the middle of a measurement if
+//! need be; what was set up goes by then like everything else.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,8 +11,9 @@ use evaluation::{EvaluationError, Record, Run, Step};
 use super::bench::{Bench, Site};
 use super::plan::{self, Planned};
 use super::wakeups;
+use crate::interrupt::stopped;
 use crate::subject::Subject;
-use crate::{Gso, LabError, interrupted};
+use crate::{Gso, LabError, Until, machine};
 
 /// Why a run was not finished.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +58,7 @@ pub struct Campaign<'a> {
     pub subjects: &'a [&'a dyn Subject],
     /// What is to be measured.
     pub planned: &'a Planned,
-    /// When it has to be over.
+    /// When it has to be over: what goes beyond is broken off and counts as left.
     pub deadline: Option<Instant>,
     /// Keeps the run after each measurement.
     pub keep: &'a mut dyn FnMut(&Run) -> Result<(), EvaluationError>,
@@ -71,6 +73,8 @@ struct Group {
     link: Gso,
     system: usize,
     steps: Vec<Step>,
+    /// Processors that something else kept busy before, where that was too much.
+    disturbed: Option<f64>,
 }
 
 impl Campaign<'_> {
@@ -80,19 +84,38 @@ impl Campaign<'_> {
     /// The wish to stop, or that the run cannot be kept.
     pub fn go(&mut self, run: &mut Run) -> Result<Outcome, CampaignError> {
         let mut outcome = Outcome::default();
+        let until = Until::new(self.deadline);
+        let ended = self.all(run, &mut outcome);
+        drop(until);
+        match ended {
+            Err(CampaignError::Lab(LabError::TimeOver)) | Ok(()) => {
+                outcome.left = self.planned.plan.missing(run, false).len();
+                Ok(outcome)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn all(&mut self, run: &mut Run, outcome: &mut Outcome) -> Result<(), CampaignError> {
         let mut groups = self.groups(run).into_iter().peekable();
-        while let Some(group) = groups.next() {
+        let (mut place, mut disturbed) = (None, None);
+        while let Some(mut group) = groups.next() {
+            // Nothing of ours runs between two sites, so that whoever is busy then is somebody else.
+            if place.replace((group.round, group.site)) != Some((group.round, group.site)) {
+                disturbed = machine::disturbed()?;
+            }
+            group.disturbed = disturbed;
             if group.site == Site::Quiet {
                 let mut all = vec![group];
                 while let Some(group) = groups.next_if(|it| it.site == Site::Quiet && it.round == all[0].round) {
                     all.push(group);
                 }
-                self.quiet(run, &all, &mut outcome)?;
+                self.quiet(run, &all, outcome)?;
             } else {
-                self.group(run, &group, &mut outcome)?;
+                self.group(run, &group, outcome)?;
             }
         }
-        Ok(outcome)
+        Ok(())
     }
 
     /// What is missing, site by site within a round. Each round begins with another system, so that none is always the first after a pause.
@@ -106,7 +129,7 @@ impl Campaign<'_> {
                 Some(last) if (last.round, last.site, last.link, last.system) == (round, site, link, system) => {
                     last.steps.push(todo.step.clone());
                 }
-                _ => groups.push(Group { round, site, link, system, steps: vec![todo.step.clone()] }),
+                _ => groups.push(Group { round, site, link, system, steps: vec![todo.step.clone()], disturbed: None }),
             }
         }
         let count = self.subjects.len().max(1);
@@ -122,13 +145,13 @@ impl Campaign<'_> {
         // Why it could not be set up: it would not the next time either.
         let mut hopeless: Option<String> = None;
         for step in &group.steps {
-            if self.is_late(step.seconds) {
-                outcome.left += 1;
+            if self.is_late(self.planned.plan.expected(run, step)) {
                 continue;
             }
             self.tell_of(run, step, group.round);
             let (when, began) = (now(), Instant::now());
             let mut record = step.record(group.round, when);
+            record.disturbed = group.disturbed;
             if bench.is_none() && hopeless.is_none() {
                 match Bench::new(subject, group.site, group.link, effort) {
                     Ok(fresh) => {
@@ -147,8 +170,8 @@ impl Campaign<'_> {
             };
             let failed = record.failure.is_some();
             self.keep(run, record, began.elapsed(), outcome)?;
-            // What has ended, or was taken down on purpose, is set up again for the next.
-            if bench.as_mut().is_some_and(|bench| bench.live.is_none() || failed && !bench.check()) {
+            // What was taken down on purpose is set up again for the next, and so is what a failure may have left in any state.
+            if failed || bench.as_ref().is_some_and(|bench| bench.live.is_none()) {
                 bench = None;
             }
         }
@@ -158,8 +181,8 @@ impl Campaign<'_> {
     /// All systems at once, each in its own namespaces.
     fn quiet(&mut self, run: &mut Run, groups: &[Group], outcome: &mut Outcome) -> Result<(), CampaignError> {
         let steps = || groups.iter().flat_map(|group| group.steps.iter().map(move |step| (group, step)));
-        if self.is_late(steps().map(|(_, step)| step.seconds).sum()) {
-            outcome.left += steps().count();
+        let seconds: f64 = steps().map(|(_, step)| self.planned.plan.expected(run, step)).sum();
+        if self.is_late(seconds.max(wakeups::SECONDS)) {
             return Ok(());
         }
         let (when, began) = (now(), Instant::now());
@@ -167,15 +190,16 @@ impl Campaign<'_> {
         for (group, step) in steps() {
             self.tell_of(run, step, group.round);
             benches.push(Bench::new(self.subjects[group.system], group.site, group.link, &self.planned.effort));
-            if interrupted() {
-                return Err(LabError::Interrupted.into());
+            if let Some(why) = stopped() {
+                return Err(why.into());
             }
         }
         let lives: Vec<_> = benches.iter().filter_map(|bench| bench.as_ref().ok()?.live.as_ref()).collect();
         let mut watched = wakeups::watch(&lives)?.into_iter();
         let count = u32::try_from(benches.len().max(1)).unwrap_or(u32::MAX);
         for ((group, step), bench) in steps().zip(benches) {
-            let record = step.record(group.round, when);
+            let mut record = step.record(group.round, when);
+            record.disturbed = group.disturbed;
             let found = bench.and_then(|_| watched.next().unwrap_or(Err(LabError::Interrupted)));
             let record = finished(found.map(|wakeups| record.clone().with("wakeups", wakeups)), record)?;
             self.keep(run, record, began.elapsed() / count, outcome)?;
@@ -214,7 +238,7 @@ impl Campaign<'_> {
 fn measure(step: &Step, bench: &mut Bench<'_>, record: Record) -> Result<Record, LabError> {
     match plan::of(step) {
         Some((experiment, x)) => experiment.measure(bench, x, record),
-        None => Err(LabError::Unreadable { what: "an experiment", text: step.experiment.clone() }),
+        None => Err(LabError::Lacking { what: format!("experiment {:?}", step.experiment) }),
     }
 }
 
@@ -228,11 +252,13 @@ fn finished(measured: Result<Record, LabError>, mut without: Record) -> Result<R
     Ok(without)
 }
 
-/// What to keep of an error in place of a figure; the wish to stop is none, and whatever fails after it fails because of it.
+/// What to keep of an error in place of a figure; the wish to stop is none, nor is the end of the time, and whatever fails after either fails because of it.
 fn reason(error: LabError) -> Result<String, LabError> {
+    if let Some(why) = stopped() {
+        return Err(why);
+    }
     match error {
-        _ if interrupted() => Err(LabError::Interrupted),
-        LabError::Interrupted | LabError::NotRoot => Err(error),
+        LabError::Interrupted | LabError::TimeOver | LabError::NotRoot => Err(error),
         other => Ok(other.line()),
     }
 }

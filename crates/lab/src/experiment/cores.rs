@@ -33,7 +33,7 @@ impl Experiment for Cores {
         // Of those that we may use; others belong to somebody else.
         let number = machine::allowed().get(x as usize).copied();
         let busy = bench.busy.as_ref().and_then(|busy| busy.get(number?));
-        let busy = busy.ok_or(LabError::Unreadable { what: "a processor", text: format!("there is no {x}") })?;
+        let busy = busy.ok_or(LabError::Lacking { what: format!("processor {x}") })?;
         Ok(record.with("busy", *busy))
     }
 }

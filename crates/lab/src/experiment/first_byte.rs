@@ -41,7 +41,7 @@ impl Experiment for FirstByte {
             let trips = ping::collect(ping::start_patiently(from, address, 1, "1")?, Duration::from_secs(30))?;
             match trips.micros.first() {
                 Some(micros) => times.record(Duration::from_nanos((micros * 1000.0) as u64)),
-                None => return Err(LabError::Unreadable { what: "a first byte", text: "nothing came".to_owned() }),
+                None => return Err(LabError::NothingArrived { what: "the first packets".to_owned() }),
             }
         }
         let median = times.quantile(0.5).unwrap_or_default();

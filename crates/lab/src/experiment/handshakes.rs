@@ -42,7 +42,7 @@ impl Experiment for Handshakes {
         let port = server.status()?.port;
         // What the other end knows: not every one of them tells its own key.
         let known = Interface::of(live, Side::Left)?.status()?.peers.into_iter().next();
-        let key = known.ok_or(LabError::Unreadable { what: "a peer", text: "there is none".to_owned() })?.public_key;
+        let key = known.ok_or(LabError::Lacking { what: "peer".to_owned() })?.public_key;
         let clients = Namespace::new()?;
         let link = Link::new(hub, &clients, Gso::Through)?;
         crowd::settle(&link)?;
@@ -61,10 +61,7 @@ fn rate(outcome: &Outcome) -> Result<f64, LabError> {
     match f64::from(agreed) {
         agreed if agreed >= enough && most > 0.0 => Ok(enough / most),
         agreed if agreed > 0.0 => Ok(agreed / LIMIT.as_secs_f64()),
-        _ => {
-            let text = format!("none of {members} clients could connect within {} s", LIMIT.as_secs());
-            Err(LabError::Unreadable { what: "a rate of handshakes", text })
-        }
+        _ => Err(LabError::FewConnected { agreed, members, within: LIMIT }),
     }
 }
 

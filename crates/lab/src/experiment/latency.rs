@@ -45,7 +45,7 @@ pub(super) fn times(series: Process, pings: u32) -> Result<(Distribution, u64), 
         times.record(Duration::from_nanos((micros * 1000.0) as u64));
     }
     if times.is_empty() {
-        return Err(LabError::Unreadable { what: "round trips", text: format!("none of {sent} came back") });
+        return Err(LabError::NothingArrived { what: format!("{sent} echo requests") });
     }
     Ok((times, sent))
 }

@@ -55,7 +55,7 @@ pub(super) fn tcp(bench: &Bench<'_>, streams: u32) -> Result<Carried, LabError> 
     let done = runs.into_iter().map(Run::tcp).collect::<Result<Vec<_>, _>>()?;
     let bytes: f64 = done.iter().map(|run| run.bytes as f64).sum();
     if bytes == 0.0 {
-        return Err(LabError::Unreadable { what: "traffic", text: "nothing arrived".to_owned() });
+        return Err(LabError::NothingArrived { what: "the traffic".to_owned() });
     }
     Ok(Carried { bits: bytes * 8.0 / span(&done).max(1e-9), processors })
 }

@@ -3,7 +3,7 @@
 use evaluation::{Plan, Step, catalogue, verdict};
 
 use super::bench::Site;
-use super::{ALL, Effort, Experiment};
+use super::{ALL, Effort, Experiment, wakeups};
 use crate::Gso;
 use crate::subject::Subject;
 
@@ -120,6 +120,11 @@ fn planned(
             step.seconds += site.seconds();
             last = Some((*site, *link, *number));
         }
+    }
+    // They are watched at once, however many there are; what each of them costs alone is to be set up.
+    let quiet = found.iter().filter(|(site, ..)| *site == Site::Quiet).count();
+    for (.., step) in found.iter_mut().filter(|(site, ..)| *site == Site::Quiet) {
+        step.seconds -= wakeups::SECONDS * (1.0 - 1.0 / quiet as f64);
     }
     let steps = found.into_iter().map(|(.., step)| step).collect();
     let left_out = left_out.into_iter().map(|it| it.slug()).collect();

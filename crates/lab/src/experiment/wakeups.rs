@@ -14,6 +14,9 @@ use crate::{LabError, Side, usage, wait_for};
 const SETTLE: Duration = Duration::from_secs(12);
 const QUIET: Duration = Duration::from_secs(10);
 
+/// Seconds that it takes, however many there are.
+pub(super) const SECONDS: f64 = 22.0;
+
 pub(super) struct Wakeups;
 
 impl Experiment for Wakeups {
@@ -29,9 +32,9 @@ impl Experiment for Wakeups {
         Site::Quiet
     }
 
-    /// Beside several others.
+    /// If it were alone. A plan shares it among those that are watched at once.
     fn seconds(&self, _x: f64, _effort: &Effort) -> f64 {
-        4.0
+        SECONDS
     }
 
     fn measure(&self, bench: &mut Bench<'_>, _x: f64, record: Record) -> Result<Record, LabError> {

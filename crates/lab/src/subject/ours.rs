@@ -1,6 +1,13 @@
 //! Ours, in each of the ways that it can move packets.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use blake2::{Blake2s256, Digest};
 
 use super::{Meter, Missing, Place, Protocol, Subject, Versions, Works, missing, wireguard};
 use crate::{Engine, LabError, System};
@@ -56,6 +63,29 @@ impl Ours {
     }
 }
 
+/// What tells a build from any other: the beginning of a hash of the program's file. It is read once.
+fn build_of(program: &Path) -> Result<String, LabError> {
+    static KNOWN: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(build) = known.get(program) {
+        return Ok(build.clone());
+    }
+    let build = hash(program).map_err(LabError::io(program.display().to_string()))?;
+    known.insert(program.to_owned(), build.clone());
+    Ok(build)
+}
+
+fn hash(path: &Path) -> io::Result<String> {
+    let (mut file, mut hash, mut chunk) = (File::open(path)?, Blake2s256::new(), vec![0; 1 << 18]);
+    loop {
+        match file.read(&mut chunk)? {
+            0 => break,
+            n => hash.update(&chunk[..n]),
+        }
+    }
+    Ok(hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+}
+
 fn cipher(backend: aead::Backend) -> String {
     format!("ChaCha20-Poly1305, {}", backend.name())
 }
@@ -89,8 +119,12 @@ impl Subject for Ours {
     }
 
     fn available(&self) -> Result<Versions, Missing> {
-        let version = self.system().and_then(|system| system.version());
-        Ok(Versions::of("wireloom", version.map_err(|error| missing(error, "cargo build --release -p wireloom"))?))
+        let version = || -> Result<String, LabError> {
+            let system = self.system()?;
+            // While it is worked on, its version tells nothing of it.
+            Ok(format!("{}, build {}", system.version()?, build_of(&system.program()?)?))
+        };
+        Ok(Versions::of("wireloom", version().map_err(|error| missing(error, "cargo build --release -p wireloom"))?))
     }
 
     fn build(&self, works: &mut Works) -> Result<Box<dyn Meter>, LabError> {
@@ -104,5 +138,24 @@ impl Subject for Ours {
             };
         };
         wireguard::build(works, |works, side| works.daemon(side, &system, adjust))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_build_has_a_name_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            build_of(&path).unwrap()
+        };
+        let (one, other, same) = (at("one", "a program"), at("other", "a program."), at("same", "a program"));
+        assert_eq!((one.len(), &one), (12, &same));
+        assert_ne!(one, other);
+        assert!(build_of(&folder.path().join("none")).unwrap_err().to_string().contains("none"));
     }
 }

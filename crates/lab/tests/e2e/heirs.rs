@@ -95,7 +95,7 @@ fn what_another_daemon_of_the_name_has_left_is_left_alone() {
     let mut command = wireloom().command(&namespace, &interface).unwrap();
     let next = lab::Daemon::start(command.args(["--engine", "userspace"]), &namespace, &interface).unwrap();
     std::mem::forget(std::mem::replace(&mut right.daemon, next));
-    assert!(!attached(right).contains("wl_") && !heir(right).exists(), "{}", attached(right));
+    wait_until("the programs to go", SOON, || !attached(right).contains("wl_") && !heir(right).exists()).unwrap();
     assert!(!answers(left, right));
     configure(right, left);
     let endpoint = left.endpoint(Outer::V4).to_string();

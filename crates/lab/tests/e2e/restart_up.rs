@@ -60,7 +60,6 @@ impl Place {
         wait_until("a ping", SOON, || self.answers()).unwrap();
     }
 
-    /// When the peer and the host last shook hands, as the peer knows it.
     /// When the peer last agreed on a session, which it may tell a moment after the first answer has come through it.
     #[track_caller]
     fn handshake(&self) -> u64 {

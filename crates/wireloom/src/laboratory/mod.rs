@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use evaluation::{EvaluationError, Run, catalogue, compare, merge, report};
+use evaluation::{EvaluationError, Run, catalogue, compare, merge, report, whole};
 use lab::{LabError, subject};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -196,10 +196,7 @@ fn heed_signals() -> Result<(), LaboratoryError> {
 /// Writes the page, at once or not at all.
 fn write_report(run: &Run, path: &Path) -> Result<(), LaboratoryError> {
     let failed = |source| LaboratoryError::File { path: path.to_owned(), source };
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = path.with_file_name(name);
-    fs::write(&part, report::html(run)).and_then(|()| fs::rename(&part, path)).map_err(failed)
+    whole::write(path, &report::html(run)).map_err(failed)
 }
 
 /// Columns of the terminal, as far as the shell tells.

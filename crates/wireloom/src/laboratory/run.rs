@@ -1,14 +1,15 @@
 //! `lab run`: measures what a run lacks, keeps each measurement at once, and reports.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser};
-use evaluation::{Run, System, catalogue, report};
+use evaluation::{Plan, Run, System, catalogue, report};
 use lab::experiment::{Campaign, CampaignError, Effort, Outcome, Planned, plan, plan_within};
-use lab::subject::{self, Protocol, Subject};
-use lab::{helper, machine};
+use lab::subject::{self, Protocol, Subject, Versions};
+use lab::{LabError, Until, helper, machine};
 
 use super::progress::{Teller, about};
 use super::{LaboratoryError, REPORT, RUN, code, heed_signals, kernel, name_of, print, width, write_report};
@@ -29,6 +30,9 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("setpriv", "util-linux"),
     ("taskset", "util-linux"),
 ];
+
+/// A system that is here.
+type Here = (Box<dyn Subject>, Versions);
 
 /// Systems that are not here, by their names for people, and what installs them.
 type Missing = Vec<(String, String)>;
@@ -54,19 +58,44 @@ pub struct MeasureArgs {
     /// The folder for the run, which is made
     #[arg(long, value_name = "FOLDER", default_value = "wireloom-lab")]
     out: PathBuf,
-    /// Go on with the run in the folder. Where nothing else is said, what it was to measure is still measured
+    /// Go on with the run in the folder: what is not said anew stays as it was said when it began
     #[arg(long)]
     resume: bool,
+    /// Measure again what failed
+    #[arg(long, requires = "resume")]
+    again: bool,
 }
 
 impl MeasureArgs {
-    /// Whether nothing is said of what is to be measured.
-    fn is_open(&self) -> bool {
-        !self.quick
-            && self.within.is_none()
-            && self.systems.is_empty()
-            && self.experiments.is_empty()
-            && self.rounds.is_none()
+    /// The same, with each option that was not typed as it was before.
+    fn or(self, before: MeasureArgs) -> MeasureArgs {
+        let timed = self.limit().is_some();
+        MeasureArgs {
+            quick: if timed { self.quick } else { before.quick },
+            within: if timed { self.within } else { before.within },
+            systems: if self.systems.is_empty() { before.systems } else { self.systems },
+            experiments: if self.experiments.is_empty() { before.experiments } else { self.experiments },
+            rounds: self.rounds.or(before.rounds),
+            ..self
+        }
+    }
+
+    /// What a run is to measure that was to measure `before` and is gone on with like this. It never becomes less: what is measured now may be a part of it.
+    fn and(&self, before: &MeasureArgs) -> MeasureArgs {
+        let both = |one: &[String], other: &[String]| -> Vec<String> {
+            // None are named where all are meant.
+            if one.is_empty() || other.is_empty() {
+                return Vec::new();
+            }
+            let new = one.iter().filter(|name| !other.contains(name));
+            other.iter().chain(new).cloned().collect()
+        };
+        MeasureArgs {
+            systems: both(&self.systems, &before.systems),
+            experiments: both(&self.experiments, &before.experiments),
+            rounds: self.rounds.max(before.rounds),
+            ..self.clone()
+        }
     }
 
     /// The time that it may take.
@@ -104,18 +133,34 @@ pub fn run(mut args: MeasureArgs) -> Result<(), Error> {
     let began = Instant::now();
     let known = check(&args)?;
     lab::require_root().map_err(LaboratoryError::from)?;
+    // Before anything is made that would have to be taken away.
+    heed_signals()?;
     let path = args.out.join(RUN);
     let before = begun(&path, &mut args)?;
     programs(&args)?;
-    let (subjects, missing) = choose(known, &args)?;
-    let chosen: Vec<&dyn Subject> = subjects.iter().map(|it| &**it).collect();
+    let deadline = args.limit().map(|limit| began + limit.mul_f64(LAST));
+    let (subjects, missing) = {
+        // A program that hangs while it is asked for its version takes no more than there is.
+        let _until = Until::new(deadline);
+        choose(known, &args)?
+    };
+    if lab::interrupted() {
+        return Err(LaboratoryError::from(LabError::Interrupted).into());
+    }
+    let chosen: Vec<&dyn Subject> = subjects.iter().map(|(it, _)| &**it).collect();
     let planned = planned(&args, &chosen, before.as_ref())?;
     if planned.plan.steps.is_empty() {
         return Err(LaboratoryError::Nothing.into());
     }
     let mut run = before.unwrap_or_else(|| new_run(&args, &planned));
-    for subject in &chosen {
-        enter(&mut run, *subject);
+    for (subject, versions) in &subjects {
+        enter(&mut run, &**subject, versions).map_err(|why| LaboratoryError::Unlike { path: path.clone(), why })?;
+    }
+    if let Some(before) = MeasureArgs::from_command(&run.command) {
+        run.command = args.and(&before).command();
+    }
+    if args.again {
+        forget_failures(&mut run, &planned.plan);
     }
     let uncounted = code::enter_cached(&mut run);
     run.missing.retain(|name, _| !chosen.iter().any(|it| it.name() == name));
@@ -124,10 +169,8 @@ pub fn run(mut args: MeasureArgs) -> Result<(), Error> {
     fs::create_dir_all(&args.out).map_err(|source| LaboratoryError::File { path: args.out.clone(), source })?;
     // So that there is something to go on with, whenever it is interrupted.
     run.save(&path).map_err(LaboratoryError::from)?;
-    heed_signals()?;
     let _helper = helper::Link::new().map_err(LaboratoryError::from)?;
     announce(&planned, &run);
-    let deadline = args.limit().map(|limit| began + limit.mul_f64(LAST));
     let teller = Teller::new();
     let outcome = Campaign {
         subjects: &chosen,
@@ -196,24 +239,25 @@ fn begun(path: &Path, args: &mut MeasureArgs) -> Result<Option<Run>, LaboratoryE
     let run = Run::load(path)?;
     let unlike = |why: String| Err(LaboratoryError::Unlike { path: path.to_owned(), why });
     let here = machine::describe();
-    if run.machine != here {
+    if !run.machine.is_same(&here) {
         return unlike(format!("it was measured on another machine: {}, expected {}", run.machine.line(), here.line()));
     }
-    if args.is_open()
-        && let Some(typed) = MeasureArgs::from_command(&run.command)
-    {
-        *args = MeasureArgs { out: args.out.clone(), resume: true, ..typed };
-    }
-    let short = MeasureArgs::from_command(&run.command).is_some_and(|typed| typed.limit().is_some());
-    match (short, args.limit().is_some()) {
-        (true, false) => unlike("it was begun with --quick or --within, expected one of them again".to_owned()),
-        (false, true) => unlike("it was begun without --quick or --within, expected none".to_owned()),
-        _ => {
-            // The names of its systems may be of another version of this program.
-            check(args)?;
-            Ok(Some(run))
+    if let Some(before) = MeasureArgs::from_command(&run.command) {
+        if before.limit().is_none() && args.limit().is_some() {
+            return unlike("it was begun without --quick or --within, expected none".to_owned());
         }
+        *args = args.clone().or(before);
     }
+    // The names of its systems may be of another version of this program.
+    check(args)?;
+    Ok(Some(run))
+}
+
+/// Takes the failures of what is planned out, so that it is measured again.
+fn forget_failures(run: &mut Run, plan: &Plan) {
+    let due: BTreeSet<_> =
+        plan.missing(run, true).into_iter().map(|todo| (todo.step.record(1, 0).place(), todo.round)).collect();
+    run.records.retain(|record| record.failure.is_none() || !due.contains(&(record.place(), record.round)));
 }
 
 /// What is to be measured; of a run that has been begun as thoroughly as it was.
@@ -234,7 +278,7 @@ fn planned(args: &MeasureArgs, chosen: &[&dyn Subject], before: Option<&Run>) ->
 }
 
 /// The systems that are here, and of the others what would install them. One that was asked for has to be here.
-fn choose(all: Vec<Box<dyn Subject>>, args: &MeasureArgs) -> Result<(Vec<Box<dyn Subject>>, Missing), LaboratoryError> {
+fn choose(all: Vec<Box<dyn Subject>>, args: &MeasureArgs) -> Result<(Vec<Here>, Missing), LaboratoryError> {
     let (mut here, mut missing, names) = (Vec::new(), Vec::new(), &args.systems);
     for subject in all {
         let wanted = if names.is_empty() {
@@ -246,7 +290,7 @@ fn choose(all: Vec<Box<dyn Subject>>, args: &MeasureArgs) -> Result<(Vec<Box<dyn
             continue;
         }
         match subject.available() {
-            Ok(_) => here.push(subject),
+            Ok(versions) => here.push((subject, versions)),
             Err(it) if names.is_empty() => missing.push((subject.name().to_owned(), it.install)),
             Err(it) => {
                 let name = subject.name().to_owned();
@@ -293,14 +337,23 @@ fn new_run(args: &MeasureArgs, planned: &Planned) -> Run {
 }
 
 /// What a system is; what was counted when it was set up stays.
-fn enter(run: &mut Run, subject: &dyn Subject) {
-    let versions = subject.available().map(|it| it.0).unwrap_or_default();
-    let versions: Vec<_> = versions.into_iter().map(|(_, version)| version).collect();
+///
+/// # Errors
+/// Why it cannot stand beside what was measured: that was of another version.
+fn enter(run: &mut Run, subject: &dyn Subject, versions: &Versions) -> Result<(), String> {
+    let versions: Vec<_> = versions.0.iter().map(|(_, version)| version.as_str()).collect();
+    let version = versions.join("; ");
+    let measured = run.records.iter().any(|record| record.system == subject.slug());
     let system = run.systems.entry(subject.slug().to_owned()).or_default();
+    if measured && system.version != version {
+        let (slug, before) = (subject.slug(), &system.version);
+        return Err(format!("{slug} was {before:?} and is now {version:?}, expected another folder with --out"));
+    }
     *system = System {
         title: subject.name().to_owned(),
-        version: versions.join("; "),
+        version,
         protocol: subject.protocol().name().to_owned(),
+        cipher: subject.cipher().to_owned(),
         carrier: subject.place().name().to_owned(),
         ours: subject.slug() == "wireloom" || subject.slug().starts_with("wireloom-"),
         caveat: std::mem::take(&mut system.caveat),
@@ -308,6 +361,7 @@ fn enter(run: &mut Run, subject: &dyn Subject) {
         steps: system.steps,
         code: system.code.take(),
     };
+    Ok(())
 }
 
 /// What is going to be done, before it takes hours.
@@ -327,7 +381,7 @@ fn announce(planned: &Planned, run: &Run) {
         eprintln!("left out, because there is no time: {}", planned.left_out.join(", "));
     }
     if let Ok((_, Some(warning))) = machine::others() {
-        eprintln!("{warning}: figures will not be worth much");
+        eprintln!("{warning}: figures will not be worth much, and the report says so");
     }
 }
 
@@ -367,6 +421,69 @@ mod tests {
         {
             assert_eq!(MeasureArgs::from_command(bad), None, "{bad}");
         }
+    }
+
+    fn typed(words: &str) -> MeasureArgs {
+        MeasureArgs::from_command(&format!("wireloom lab run {words}")).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_typed_stays_and_a_run_never_becomes_less() {
+        for (before, words, now, kept) in [
+            (
+                "--systems none,wireloom",
+                "--rounds 8",
+                "--systems none,wireloom --rounds 8",
+                "--systems none,wireloom --rounds 8",
+            ),
+            ("--quick --rounds 3", "", "--quick --rounds 3", "--quick --rounds 3"),
+            ("--quick", "--within 30", "--within 30", "--within 30"),
+            (
+                "--systems none,wireloom --rounds 8",
+                "--systems kernel --rounds 2",
+                "--systems kernel --rounds 2",
+                "--systems none,wireloom,kernel --rounds 8",
+            ),
+            ("", "--systems none --experiments latency", "--systems none --experiments latency", ""),
+        ] {
+            let before = typed(before);
+            let args = typed(words).or(before.clone());
+            assert_eq!(args.command(), typed(now).command());
+            assert_eq!(args.and(&before).command(), typed(kept).command());
+        }
+    }
+
+    #[test]
+    fn another_version_of_a_system_is_another_system() {
+        let none = subject::named("none").unwrap();
+        let mut run = Run::new("r", 0, 1, machine::describe());
+        enter(&mut run, &*none, &Versions::default()).unwrap();
+        run.systems.get_mut("none").unwrap().version = "2.0".to_owned();
+        // As long as it was not measured, the old one is of no matter.
+        enter(&mut run, &*none, &Versions::default()).unwrap();
+        run.systems.get_mut("none").unwrap().version = "2.0".to_owned();
+        run.records.push(evaluation::Record::new("latency", "none", 1, 0));
+        let why = enter(&mut run, &*none, &Versions::default()).unwrap_err();
+        assert_eq!(why, "none was \"2.0\" and is now \"\", expected another folder with --out");
+    }
+
+    #[test]
+    fn only_failures_of_the_plan_are_forgotten() {
+        let record = |experiment: &str, round, failure: Option<&str>| evaluation::Record {
+            failure: failure.map(str::to_owned),
+            ..evaluation::Record::new(experiment, "none", round, 0)
+        };
+        let mut run = Run::new("r", 0, 1, machine::describe());
+        run.records = vec![
+            record("latency", 1, None),
+            record("latency", 2, Some("it said no")),
+            record("start", 1, Some("it said no")),
+            record("latency", 3, Some("it said no")),
+        ];
+        let plan = Plan { steps: vec![evaluation::Step::new("latency", "none", 1.0)], rounds: 2 };
+        forget_failures(&mut run, &plan);
+        let left: Vec<_> = run.records.iter().map(|it| (it.experiment.as_str(), it.round)).collect();
+        assert_eq!(left, [("latency", 1), ("start", 1), ("latency", 3)]);
     }
 
     #[test]
