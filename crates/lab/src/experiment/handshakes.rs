@@ -75,6 +75,6 @@ mod tests {
         assert_eq!(rate(&outcome(1000, 0.5)).unwrap(), 1980.0);
         // `most` is the last one's then.
         assert_eq!(rate(&outcome(300, 2.5)).unwrap(), 100.0);
-        assert!(rate(&outcome(0, 0.0)).unwrap_err().to_string().contains("none of 1000"));
+        assert!(rate(&outcome(0, 0.0)).unwrap_err().to_string().contains("only 0 of 1000"));
     }
 }
