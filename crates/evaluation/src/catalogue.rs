@@ -84,7 +84,7 @@ pub const COST: Metric = metric("cost", "processor time per gigabyte", Unit::Sec
 /// The first by the second: reckoned, where a record has both.
 pub const PER_PROCESSOR: Metric =
     metric("per_processor", "throughput per busy processor", Unit::BitsPerSecondPerProcessor, Better::More);
-/// Memory of all processes of one end, and what the kernel holds for it where that can be told.
+/// Memory of all processes of one end, of what they share each its part, and of the BPF maps that they have open.
 pub const MEMORY: Metric = metric("memory", "memory of one end", Unit::Bytes, Better::Less);
 /// Echo requests without an answer, as a share of all that were sent.
 pub const LOST: Metric = metric("lost", "lost", Unit::Share, Better::Less);
@@ -101,7 +101,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         slug: "streams",
         title: "Throughput against streams",
         question: "How much does one tunnel carry, and do more TCP streams in it bring more?",
-        method: "TCP streams side by side through one tunnel; payload that arrived, and busy time of the whole machine.",
+        method: "TCP streams side by side through one tunnel; payload that arrived, and busy time of the whole machine. On a link `off` each datagram crosses alone, as by a network card; one labelled `gso` hands super-packets over whole, which flatters who sends them.",
         axis: axis("streams", "TCP streams in one tunnel", Unit::Count, false),
         metrics: &[THROUGHPUT, COST, PROCESSORS],
         thesis: "6.2",
@@ -113,7 +113,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         slug: "tunnels",
         title: "Throughput against tunnels",
         question: "Does throughput grow with the number of tunnels used at once?",
-        method: "Source, two gateways and drain; one TCP stream through each tunnel between the gateways, all at once.",
+        method: "Source, two gateways and drain; one TCP stream through each tunnel between the gateways, all at once; WireGuard and OpenVPN have a daemon for each tunnel, strongSwan one for all.",
         axis: axis("tunnels", "tunnels", Unit::Count, false),
         metrics: &[THROUGHPUT, COST, PROCESSORS],
         thesis: "6.4, 6.6, 7.2",
@@ -218,7 +218,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         slug: "handshakes",
         title: "Handshakes per second",
         question: "How many clients can connect in a second?",
-        method: "New sessions from many clients at once to one server, each completed with a packet that arrives.",
+        method: "Clients call one server, 64 at any time and each as soon as one before it has agreed, for less time than they take to repeat what was lost.",
         axis: None,
         metrics: &[metric("handshakes", "handshakes", Unit::PerSecond, Better::More), PROCESSORS],
         thesis: "",
@@ -242,7 +242,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         slug: "recovery",
         title: "Recovery from loss of the path",
         question: "How long after the path is back does traffic flow again?",
-        method: "The link is taken away and given back; from then to the first packet that arrives.",
+        method: "The link is taken away and given back; from then to the first answer, told to about 10 ms.",
         axis: axis("outage", "length of the outage", Unit::Seconds, true),
         metrics: &[metric("recovery", "time until traffic flows", Unit::Seconds, Better::Less)],
         thesis: "",
@@ -254,7 +254,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         slug: "start",
         title: "Start-up",
         question: "How long does it take from nothing to a working tunnel?",
-        method: "From the first command on both ends to the first packet that arrives.",
+        method: "From the first command on both ends to the first packet that arrives, less what it takes to start as many programs that do nothing.",
         axis: None,
         metrics: &[
             metric("start", "start-up", Unit::Seconds, Better::Less),
@@ -269,7 +269,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         slug: "memory",
         title: "Memory",
         question: "How much memory does one end take, idle and after load?",
-        method: "Resident memory of all processes of one end, and of the kernel where that can be told.",
+        method: "Memory of all processes of one end, of what they share each its part, and of their BPF maps; what else the kernel holds cannot be told.",
         axis: None,
         metrics: &[
             metric("loaded", "memory after load", Unit::Bytes, Better::Less),
