@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::catalogue::{Experiment, Metric};
+use crate::catalogue::{Experiment, LOST, Metric};
+use crate::caveat::caveat;
 use crate::distribution::Distribution;
 use crate::record::Record;
 use crate::run::Run;
-use crate::statistics::{Estimate, paired, seed};
+use crate::statistics::{Estimate, paired};
 
 /// An experiment's part of a run.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct Series<'a> {
     pub ours: bool,
     /// Whether it is no tunnel at all: what all others are held against, and no rival of theirs.
     pub reference: bool,
+    /// What has to be known before its figures are quoted; may be empty.
+    pub caveat: String,
     /// By the axis, from left to right; one point where there is none.
     pub points: Vec<Point<'a>>,
 }
@@ -55,7 +58,6 @@ pub struct Point<'a> {
     pub records: Vec<&'a Record>,
     /// Why others failed.
     pub failures: Vec<&'a str>,
-    base: u64,
 }
 
 impl<'a> Analysis<'a> {
@@ -102,6 +104,25 @@ fn has(record: &Record, experiment: &Experiment) -> bool {
     record.failure.is_some() || record.metric(experiment.main().key).is_some()
 }
 
+/// Where along the axis each record stands. Which processor of a machine is the busiest is chance and another in each round, so processors are
+/// told apart by how busy they were within their round: 1 for the busiest.
+fn places<'a>(experiment: &Experiment, records: &[&'a Record]) -> Vec<(f64, &'a Record)> {
+    if experiment.slug != "cores" {
+        let x = |record: &Record| experiment.axis.and_then(|axis| record.x.get(axis.key)).copied().unwrap_or(0.0);
+        return records.iter().map(|record| (x(record), *record)).collect();
+    }
+    let mut rounds: BTreeMap<u32, Vec<&Record>> = BTreeMap::new();
+    for record in records {
+        rounds.entry(record.round).or_default().push(record);
+    }
+    let busy = |record: &Record| record.metric(experiment.main().key).unwrap_or(-1.0);
+    let ranked = rounds.into_values().flat_map(|mut round| {
+        round.sort_by(|one, other| busy(other).total_cmp(&busy(one)));
+        (1..).map(f64::from).zip(round)
+    });
+    ranked.collect()
+}
+
 /// All that tells a record from others but the system and the axis.
 fn conditions(record: &Record, experiment: &Experiment) -> BTreeMap<String, String> {
     let axis = experiment.axis.map(|axis| axis.key);
@@ -114,12 +135,10 @@ fn series<'a>(run: &'a Run, experiment: &'static Experiment, slug: &'a str, reco
     // A run that was checked has every system that its records name.
     let system = run.systems.get(slug);
     let mut points: BTreeMap<u64, Point<'a>> = BTreeMap::new();
-    for &record in records.iter().filter(|record| has(record, experiment)) {
-        let x = experiment.axis.and_then(|axis| record.x.get(axis.key)).copied().unwrap_or(0.0);
-        let base = seed(run.seed, &[experiment.slug, slug, &x.to_string()]);
+    let records: Vec<_> = records.iter().copied().filter(|record| has(record, experiment)).collect();
+    for (x, record) in places(experiment, &records) {
         // Numbers from 0 up are in the same order as their bits.
-        let point =
-            points.entry((x + 0.0).to_bits()).or_insert(Point { x, records: Vec::new(), failures: Vec::new(), base });
+        let point = points.entry((x + 0.0).to_bits()).or_insert(Point { x, records: Vec::new(), failures: Vec::new() });
         match &record.failure {
             Some(failure) => point.failures.push(failure),
             None => point.records.push(record),
@@ -130,6 +149,7 @@ fn series<'a>(run: &'a Run, experiment: &'static Experiment, slug: &'a str, reco
         title: system.map_or(slug, |system| if system.title.is_empty() { slug } else { &system.title }),
         ours: system.is_some_and(|system| system.ours),
         reference: system.is_some_and(|system| system.protocol == "none"),
+        caveat: system.map(|system| caveat(slug, system)).unwrap_or_default(),
         points: points.into_values().collect(),
     }
 }
@@ -155,12 +175,32 @@ impl Point<'_> {
     /// A metric over the rounds.
     pub fn estimate(&self, metric: &Metric) -> Option<Estimate> {
         let values: Vec<_> = self.values(metric).into_iter().map(|(_, value)| value).collect();
-        Estimate::of(&values, seed(self.base, &[metric.key]))
+        Estimate::of(&values)
     }
 
     /// What it has for each of another's, within rounds.
     pub fn ratio(&self, other: &Point<'_>, metric: &Metric) -> Option<Estimate> {
-        paired(&self.values(metric), &other.values(metric), seed(self.base ^ other.base.rotate_left(1), &[metric.key]))
+        paired(&self.values(metric), &other.values(metric))
+    }
+
+    /// The factor by which a metric's values may differ although what was measured does not: 1 where its search has no steps.
+    pub fn resolution(&self, metric: &Metric) -> f64 {
+        self.records.iter().filter_map(|record| record.resolution.get(metric.key)).copied().fold(1.0, f64::max)
+    }
+
+    /// Whether what makes the traffic set the bound of a metric in any round.
+    pub fn bounded(&self, metric: &Metric) -> bool {
+        self.records.iter().any(|record| record.bounded.contains(metric.key))
+    }
+
+    /// How many packets all times of all rounds are of, those included that were lost.
+    pub fn sent(&self) -> u64 {
+        let sent = |record: &&Record| {
+            let back = record.latency.as_ref().map_or(0, Distribution::len) as f64;
+            let lost = record.metrics.get(LOST.key).copied().unwrap_or(0.0);
+            if lost < 1.0 { (back / (1.0 - lost)).round() as u64 } else { 0 }
+        };
+        self.records.iter().map(sent).sum()
     }
 
     /// All times of all rounds.
@@ -197,6 +237,25 @@ mod tests {
         failed.failure = Some("it said no".to_owned());
         run.records.push(failed);
         run
+    }
+
+    /// The one that does all the work is not the same in every round.
+    #[test]
+    fn processors_are_told_apart_by_how_busy_they_are() {
+        let mut run = run();
+        for (round, busy) in [(1, [0.99, 0.2]), (2, [0.3, 0.98]), (3, [0.97, 0.1])] {
+            for (core, busy) in busy.into_iter().enumerate() {
+                run.records.push(Record::new("cores", "a", round, 0).at("core", core as f64).with("busy", busy));
+            }
+        }
+        assert_eq!(run.fault(), None);
+        let found = Analysis::of(&run, catalogue::find("cores").unwrap()).unwrap();
+        let medians: Vec<_> = found.panels[0].series[0]
+            .points
+            .iter()
+            .map(|point| (point.x, point.estimate(found.experiment.main()).unwrap().median))
+            .collect();
+        assert_eq!(medians, [(1.0, 0.98), (2.0, 0.2)]);
     }
 
     #[test]

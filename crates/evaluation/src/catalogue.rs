@@ -26,7 +26,7 @@ pub struct Experiment {
     pub source: &'static str,
     /// Whether the verdict is drawn where the axis begins rather than where it ends: small packets are what is hard.
     pub near: bool,
-    /// What the answer may not be drawn from where it was emulated: an experiment of speed.
+    /// Whether it is about speed, of which nothing is said where the processor was emulated.
     pub speed: bool,
 }
 
@@ -126,7 +126,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         title: "Load of each processor",
         question: "Is the work spread over the processors, or does one of them stop the others?",
         method: "Busy share of each processor while the tunnels carry traffic.",
-        axis: axis("core", "processor", Unit::Count, false),
+        axis: axis("core", "processors, the busiest of each round first", Unit::Count, false),
         metrics: &[metric("busy", "busy share", Unit::Share, Better::Neither)],
         thesis: "6.3, 6.5, 7.3, 7.4",
         source: "cores",
@@ -338,6 +338,11 @@ pub fn find(slug: &str) -> Option<&'static Experiment> {
 /// The metric of a name that records of an experiment may have: its own, or that of an experiment that reads them.
 pub fn metric_of(source: &str, key: &str) -> Option<&'static Metric> {
     EXPERIMENTS.iter().filter(|it| it.source == source).flat_map(|it| it.metrics).find(|metric| metric.key == key)
+}
+
+/// Whether records of an experiment may have a distribution of times.
+pub fn has_times(slug: &str) -> bool {
+    ["latency", "latency-loaded", "first-byte"].contains(&slug)
 }
 
 impl Experiment {

@@ -1,7 +1,8 @@
 //! Two runs side by side: what became of each figure from one to the other.
 //!
 //! They were measured at different times, so nothing is paired: a figure has changed where the two intervals have nothing in
-//! common, each of three rounds or more. Where the machines differ that is said first, and a change may be the machine's.
+//! common, each of five rounds or more: of two times three rounds of one and the same thing one in ten lies apart by chance, of two times five one in
+//! 126. How many that makes of all figures is said. Where the machines differ that is said first, and a change may be the machine's.
 
 use std::fmt::Write;
 
@@ -9,8 +10,14 @@ use crate::analysis::Analysis;
 use crate::catalogue::{Better, Metric};
 use crate::kernel::GuestKernel;
 use crate::run::Run;
-use crate::statistics::Estimate;
-use crate::verdict::{ROUNDS, figure};
+use crate::statistics::{self, Estimate};
+use crate::text::is_wild;
+use crate::verdict::figure;
+
+/// From how many rounds of both on a change may be claimed.
+pub const ROUNDS: usize = 5;
+/// What is carried of a rate that was tried is up to one in a hundred less.
+const SLACK: f64 = 1.01;
 
 /// What became of one figure.
 #[derive(Clone, Debug)]
@@ -25,6 +32,8 @@ pub struct Change {
     pub before: Estimate,
     /// In the second.
     pub after: Estimate,
+    /// The factor by which both may differ although nothing did, because they were searched for in steps.
+    pub step: f64,
 }
 
 /// What can be said of a change.
@@ -48,7 +57,9 @@ impl Change {
         if self.before.count < ROUNDS || self.after.count < ROUNDS {
             return Course::TooFew;
         }
-        if self.before.overlaps(&self.after) {
+        let step = if self.step > 1.0 { self.step * SLACK } else { 1.0 };
+        let (before, after) = (&self.before, &self.after);
+        if before.overlaps(after) || (before.low <= after.high * step && after.low <= before.high * step) {
             return Course::Same;
         }
         match (self.metric.better, self.after.median > self.before.median) {
@@ -75,6 +86,10 @@ pub fn compare(before: &Run, after: &Run) -> Vec<Change> {
                 for point in &series.points {
                     let Some(other) = other.at(point.x) else { continue };
                     for metric in new.experiment.metrics {
+                        // What the sender bounded tells nothing of the system.
+                        if point.bounded(metric) || other.bounded(metric) {
+                            continue;
+                        }
                         let (Some(before), Some(after)) = (other.estimate(metric), point.estimate(metric)) else {
                             continue;
                         };
@@ -82,7 +97,8 @@ pub fn compare(before: &Run, after: &Run) -> Vec<Change> {
                             new.experiment.axis.map(|axis| format!(", {} {}", axis.name, axis.unit.chosen(point.x)));
                         let panel = if panel.name.is_empty() { String::new() } else { format!(", {}", panel.name) };
                         let place = format!("{}{}{panel}", series.title, x.unwrap_or_default());
-                        changes.push(Change { experiment: new.experiment.title, place, metric, before, after });
+                        let step = point.resolution(metric).max(other.resolution(metric));
+                        changes.push(Change { experiment: new.experiment.title, place, metric, before, after, step });
                     }
                 }
             }
@@ -130,7 +146,7 @@ fn text(failure: &Option<String>) -> String {
 pub fn comparison(before: &Run, after: &Run) -> String {
     let changes = compare(before, after);
     let mut out = format!("from {} to {}\n", before.id, after.id);
-    if before.machine != after.machine {
+    if !before.machine.is_same(&after.machine) {
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
@@ -155,12 +171,15 @@ pub fn comparison(before: &Run, after: &Run) -> String {
         let _ = writeln!(out, "\n{title}:");
         for it in some {
             let (before, after) = (figure(it.metric, &it.before), figure(it.metric, &it.after));
-            let factor = crate::unit::digits(it.after.median / it.before.median);
-            let _ = writeln!(
-                out,
-                "  {}: {}, {}: {before} became {after}, {factor} times",
-                it.experiment, it.place, it.metric.name
-            );
+            let factor = it.after.median / it.before.median;
+            // Of nothing, or of what was lost, there is no factor.
+            let factor = if factor > 0.0 && factor.is_finite() {
+                format!(", {} times", crate::unit::digits(factor))
+            } else {
+                String::new()
+            };
+            let _ =
+                writeln!(out, "  {}: {}, {}: {before} became {after}{factor}", it.experiment, it.place, it.metric.name);
         }
     }
     let kernels = kernels(before, after);
@@ -173,8 +192,17 @@ pub fn comparison(before: &Run, after: &Run) -> String {
     let count = |course: Course| changes.iter().filter(|change| change.course() == course).count();
     let (same, few) = (count(Course::Same), count(Course::TooFew));
     let _ = writeln!(out, "\nNo difference can be shown in {same} of {} figures.", changes.len());
+    let told = changes.iter().filter(|change| change.course() != Course::TooFew);
+    let chance: f64 = told.map(|it| statistics::apart(it.before.count, it.after.count)).sum();
+    if same < changes.len() - few {
+        let _ = writeln!(
+            out,
+            "If nothing had changed, chance alone would make about {chance:.1} of {} look so.",
+            changes.len() - few
+        );
+    }
     if few > 0 {
         let _ = writeln!(out, "Too few rounds to tell in {few} (it takes {ROUNDS} in both).");
     }
-    out.chars().filter(|c| !c.is_control() || *c == '\n').collect()
+    out.chars().filter(|c| !is_wild(*c) || *c == '\n').collect()
 }

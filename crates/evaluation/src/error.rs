@@ -3,11 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::text::{line, one_line};
+
 /// Each is one line: what, where, and what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluationError {
     /// A file could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", line(&path.display()))]
     File {
         /// Which.
         path: PathBuf,
@@ -15,7 +17,7 @@ pub enum EvaluationError {
         source: io::Error,
     },
     /// A file is too big to be a run.
-    #[error("{}: {size} bytes are more than a run has (at most {most})", path.display())]
+    #[error("{}: {size} bytes are more than a run has (at most {most})", line(&path.display()))]
     TooBig {
         /// Which.
         path: PathBuf,
@@ -25,7 +27,7 @@ pub enum EvaluationError {
         most: u64,
     },
     /// Not the JSON of a run.
-    #[error("{place}: not a run of the lab: {source}")]
+    #[error("{}: not a run of the lab: {}", one_line(place), line(source))]
     Json {
         /// The file, or what stands for it.
         place: String,
@@ -33,7 +35,7 @@ pub enum EvaluationError {
         source: serde_json::Error,
     },
     /// JSON of a run that says what cannot be.
-    #[error("{place}: {what}")]
+    #[error("{}: {}", one_line(place), one_line(what))]
     Invalid {
         /// The file, or what stands for it.
         place: String,
@@ -41,7 +43,7 @@ pub enum EvaluationError {
         what: String,
     },
     /// Two runs that cannot be one.
-    #[error("cannot merge {one} and {other}: {why}")]
+    #[error("cannot merge {} and {}: {}", one_line(one), one_line(other), one_line(why))]
     Merge {
         /// A run's name.
         one: String,

@@ -10,6 +10,7 @@
 
 pub mod analysis;
 pub mod catalogue;
+mod caveat;
 mod code;
 pub mod compare;
 pub mod criteria;
@@ -24,6 +25,7 @@ mod record;
 pub mod report;
 mod run;
 pub mod statistics;
+mod text;
 mod time;
 mod unit;
 pub mod verdict;
@@ -36,5 +38,6 @@ pub use kernel::{Growth, GuestKernel};
 pub use plan::{Plan, Step, Todo};
 pub use record::{Place, Record};
 pub use run::{FORMAT, Machine, Run, System};
+pub use text::{line, one_line};
 pub use time::stamp;
 pub use unit::Unit;

@@ -3,15 +3,17 @@
 //! Rounds are what is compared pair by pair, so rounds of different runs stay different: those of the second begin where those of the first
 //! end. What was measured on different machines, or by different settings, is never one run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::EvaluationError;
+use crate::record::Record;
 use crate::run::Run;
+use crate::time::stamp;
 
 /// Puts runs together, in the order in which they are given.
 ///
 /// # Errors
-/// There is none, or two are of different machines, settings or versions of one system.
+/// There is none, two are of different machines, settings or versions of one system, or both have one and the same measurement.
 pub fn merge(runs: &[Run]) -> Result<Run, EvaluationError> {
     let Some((first, rest)) = runs.split_first() else {
         return Err(EvaluationError::Invalid { place: "merge".to_owned(), what: "no run was named".to_owned() });
@@ -31,8 +33,16 @@ pub fn merge(runs: &[Run]) -> Result<Run, EvaluationError> {
                 return Err(refuse(format!("{name} is {one:?} in one and {other:?} in the other")));
             }
         }
-        if run == first || (run.started == first.started && run.id == first.id) {
-            return Err(refuse("they are the same run".to_owned()));
+        // In which round a record stands says nothing here: merging moves it.
+        let moment = |record: &Record| (record.place(), record.when, record.took.to_bits());
+        let known: BTreeSet<_> = all.records.iter().map(moment).collect();
+        if let Some(record) = run.records.iter().find(|record| known.contains(&moment(record))) {
+            return Err(refuse(format!(
+                "both have the same measurement, {} of {} at {}",
+                record.experiment,
+                record.system,
+                stamp(record.when)
+            )));
         }
         let last = all.records.iter().map(|record| record.round).max().unwrap_or(0);
         let shifted = run.records.iter().cloned().map(|mut record| {
@@ -63,9 +73,10 @@ pub fn merge(runs: &[Run]) -> Result<Run, EvaluationError> {
         all.code.extend(run.code.clone());
         all.started = all.started.min(run.started);
     }
+    // What is missing is called by its title, what is there by its name in records.
     let systems = &all.systems;
     all.code.retain(|title, _| systems.values().all(|system| system.title != *title));
-    all.missing.retain(|name, _| !systems.contains_key(name));
+    all.missing.retain(|name, _| !systems.iter().any(|(slug, system)| slug == name || system.title == *name));
     match all.fault() {
         None => Ok(all),
         Some(what) => Err(EvaluationError::Invalid { place: all.id.clone(), what }),

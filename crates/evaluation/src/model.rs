@@ -9,16 +9,17 @@
 //! `n` were measured: three parameters need four, two need two. α and β are never below zero.
 //!
 //! The fit is by least squares. 1/X is linear in 1/γ, α/γ and β/γ; from there Gauss and Newton go to the least squares of X itself.
-//! Where a parameter would be negative it is held at zero, and of all that are left the best is taken. The error bars come from
-//! the bootstrap: rounds are drawn with replacement, the model is fitted to each draw, and the middle 95 % of what those predict is
-//! the interval.
+//! Where a parameter would be negative it is held at zero, and of all that are left the best is taken.
+//!
+//! The error bars come from the rounds: the model is fitted to each round alone, and what those predict gives an interval like that of any
+//! other figure, as sure as it says. It holds how rounds differ, never whether the law holds. Fewer than three rounds bear no bars. Two
+//! numbers of processors and two parameters leave nothing over that could test the law, which is the first thing then told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::statistics::{Draw, quantile};
+use crate::statistics::Estimate;
+use crate::verdict::{ROUNDS, percent};
 
-/// Resamples for the error bars.
-const RESAMPLES: usize = 1000;
 /// Steps of a descent: it needs ten or so, and each makes the squares smaller.
 const STEPS: usize = 60;
 
@@ -58,12 +59,10 @@ pub struct Fit {
 pub struct Prediction {
     /// How many.
     pub processors: f64,
-    /// The lower end of 95 %.
-    pub low: f64,
     /// Of the fit to all.
     pub throughput: f64,
-    /// The upper end of 95 %.
-    pub high: f64,
+    /// Where the rounds bear them: the lower and the upper end.
+    pub bars: Option<(f64, f64)>,
 }
 
 /// A fitted model.
@@ -73,12 +72,14 @@ pub struct Model {
     pub law: Law,
     /// Fitted to everything.
     pub fit: Fit,
-    /// The middle 95 % of α.
-    pub alpha: (f64, f64),
-    /// The middle 95 % of β.
-    pub beta: (f64, f64),
-    /// How many rounds were drawn from.
+    /// Error bars of α, where the rounds bear them.
+    pub alpha: Option<(f64, f64)>,
+    /// How many rounds could be fitted alone.
     pub rounds: usize,
+    /// How sure the error bars are, 0 to 1; 0 without any.
+    pub confidence: f64,
+    /// How many different numbers of processors were measured.
+    pub distinct: usize,
     /// The most processors that were measured.
     pub measured: f64,
     /// What it predicts.
@@ -216,44 +217,58 @@ impl Model {
     /// Fits what the points can bear and predicts.
     ///
     /// None where fewer than two different numbers of processors were measured.
-    pub fn new(points: &[Point], far: &[f64], seed: u64) -> Option<Model> {
+    pub fn new(points: &[Point], far: &[f64]) -> Option<Model> {
         let distinct: BTreeSet<u64> = points.iter().map(|point| point.processors.to_bits()).collect();
         let law = if distinct.len() >= 4 { Law::Universal } else { Law::Amdahl };
         let fit = Fit::to(points, law)?;
-        let rounds: Vec<u32> = points.iter().map(|point| point.round).collect::<BTreeSet<_>>().into_iter().collect();
-        let mut draw = Draw::new(seed);
-        let mut fits = Vec::new();
-        for _ in 0..RESAMPLES {
-            let drawn: Vec<u32> = draw.some(rounds.len()).map(|at| rounds[at]).collect();
-            let some: Vec<Point> = drawn
-                .iter()
-                .flat_map(|round| points.iter().filter(move |point| point.round == *round))
-                .copied()
-                .collect();
-            fits.extend(Fit::to(&some, law));
+        let mut rounds: BTreeMap<u32, Vec<Point>> = BTreeMap::new();
+        for point in points {
+            rounds.entry(point.round).or_default().push(*point);
         }
-        let middle = |of: &dyn Fn(&Fit) -> f64| {
-            let values: Vec<f64> = fits.iter().map(of).collect();
-            (quantile(&values, 0.025).unwrap_or(f64::NAN), quantile(&values, 0.975).unwrap_or(f64::NAN))
+        // A round that lacks something would be fitted to something else.
+        let whole = |round: &&Vec<Point>| {
+            round.iter().map(|point| point.processors.to_bits()).collect::<BTreeSet<_>>() == distinct
+        };
+        let fits: Vec<Fit> = rounds.values().filter(whole).filter_map(|round| Fit::to(round, law)).collect();
+        let spread = |all: f64, of: &dyn Fn(&Fit) -> f64| {
+            let found = Estimate::of(&fits.iter().map(of).collect::<Vec<_>>())?;
+            // The fit to all rounds is between those of each but for what least squares make of one that is far off.
+            (found.count >= ROUNDS).then_some((found.low.min(all), found.high.max(all)))
         };
         let predict = |&n: &f64| {
-            let (low, high) = middle(&|fit| fit.at(n));
-            Prediction { processors: n, low, throughput: fit.at(n), high }
+            let throughput = fit.at(n);
+            Prediction { processors: n, throughput, bars: spread(throughput, &|fit| fit.at(n)) }
         };
+        let sure = crate::statistics::width(fits.len()).filter(|_| fits.len() >= ROUNDS);
         Some(Model {
             law,
             fit,
-            alpha: middle(&|fit| fit.alpha),
-            beta: middle(&|fit| fit.beta),
-            rounds: rounds.len(),
+            alpha: spread(fit.alpha, &|fit| fit.alpha),
+            rounds: fits.len(),
+            confidence: sure.map_or(0.0, |(_, confidence)| confidence),
+            distinct: distinct.len(),
             measured: points.iter().map(|point| point.processors).fold(0.0, f64::max),
             predictions: far.iter().map(predict).collect(),
         })
     }
 
+    /// What has to be known before anything that it predicts: that nothing tests it, if nothing does.
+    pub fn warning(&self) -> Option<String> {
+        (self.distinct < 3).then(|| {
+            "Two points and two parameters: the fit is exact whatever was measured, and nothing here tests the law. Take what it says of more \
+             processors for what would be if the law held, and not for a forecast."
+                .to_owned()
+        })
+    }
+
     /// What has to hold for the predictions to hold, each in a sentence.
     pub fn assumptions(&self) -> Vec<String> {
-        let mut list = vec![match self.law {
+        let mut list = vec![
+            "What makes and takes the traffic shared the processors with the tunnel, so with all of them in use it took from the tunnel what it \
+             needed itself: α holds that too, and a machine whose traffic comes from elsewhere may do better."
+                .to_owned(),
+        ];
+        list.push(match self.law {
             Law::Universal => "The Universal Scalability Law: a share α of the work is done by one processor at a time, and \
                 keeping each two of them consistent costs β."
                 .to_owned(),
@@ -261,7 +276,10 @@ impl Model {
                 way. Too few numbers of processors were measured to see what keeping them consistent costs (β), so more \
                 processors than measured may bring less than this says."
                 .to_owned(),
-        }];
+        });
+        if self.fit.alpha == 0.0 && self.fit.beta == 0.0 {
+            list.push("Where α is 0, throughput grew as much as the processors or more, and that it goes on so is nothing that was measured.".to_owned());
+        }
         list.push(format!(
             "Measured with up to {} processors; everything beyond is extrapolated from there, and the further the less sure.",
             self.measured
@@ -270,12 +288,17 @@ impl Model {
             "More processors of the same kind and speed, with memory, interrupts and network card growing with them, on one socket."
                 .to_owned(),
         );
-        list.push("As many flows as processors, spread evenly over them: a single flow does not spread.".to_owned());
+        list.push(
+            "At least as many flows as processors, spread evenly over them: a single flow does not spread, and as many streams were sent here \
+             whatever the number of processors."
+                .to_owned(),
+        );
         list.push(match self.rounds {
-            1 => "One round only: the error bars cannot be known.".to_owned(),
+            few if few < ROUNDS => format!("{few} rounds bear no error bars, so there are none."),
             rounds => format!(
-                "The error bars are the middle 95 % of fits to {rounds} rounds drawn with replacement. They hold what one round differs \
-                 from another, and not whether the law holds."
+                "The error bars are {} sure: the law was fitted to each of {rounds} rounds alone. They hold how rounds differ, and not whether \
+                 the law holds.",
+                percent(self.confidence)
             ),
         });
         list
@@ -335,10 +358,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told_is_not() {
-        assert_eq!(Model::new(&[], &[4.0], 1), None);
-        assert_eq!(Model::new(&points(&[(2.0, 1.0), (2.0, 1.1)]), &[4.0], 1), None);
-        assert_eq!(Model::new(&points(&[(1.0, 0.0), (2.0, 1.1)]), &[4.0], 1), None);
-        assert_eq!(Model::new(&points(&[(1.0, 1.0), (2.0, f64::INFINITY)]), &[4.0], 1), None);
+        assert_eq!(Model::new(&[], &[4.0]), None);
+        assert_eq!(Model::new(&points(&[(2.0, 1.0), (2.0, 1.1)]), &[4.0]), None);
+        assert_eq!(Model::new(&points(&[(1.0, 0.0), (2.0, 1.1)]), &[4.0]), None);
+        assert_eq!(Model::new(&points(&[(1.0, 1.0), (2.0, f64::INFINITY)]), &[4.0]), None);
     }
 
     #[test]
@@ -354,19 +377,33 @@ mod tests {
                 })
             })
             .collect();
-        let model = Model::new(&all, &[4.0, 16.0, 64.0], 5).unwrap();
+        let model = Model::new(&all, &[4.0, 16.0, 64.0]).unwrap();
         assert_eq!((model.law, model.rounds, model.measured), (Law::Universal, 9, 8.0));
-        let widths: Vec<_> = model.predictions.iter().map(|it| (it.high - it.low) / it.throughput).collect();
+        let bars = |it: &Prediction| it.bars.unwrap();
+        let widths: Vec<_> = model.predictions.iter().map(|it| (bars(it).1 - bars(it).0) / it.throughput).collect();
         assert!(widths.windows(2).all(|pair| pair[0] < pair[1]), "{widths:?}");
         for it in &model.predictions {
-            assert!(it.low <= it.throughput && it.throughput <= it.high, "{it:?}");
-            assert!((it.low * 0.97..=it.high * 1.03).contains(&truth.at(it.processors)), "{it:?}");
+            let (low, high) = bars(it);
+            assert!(low <= it.throughput && it.throughput <= high, "{it:?}");
+            assert!((low * 0.9..=high * 1.1).contains(&truth.at(it.processors)), "{it:?}");
         }
-        assert_eq!(Model::new(&all, &[4.0, 16.0, 64.0], 5).unwrap(), model);
-        // Two numbers of processors bear two parameters, and the model says so.
-        let few: Vec<_> = all.into_iter().filter(|point| point.processors <= 2.0).collect();
-        let model = Model::new(&few, &[4.0], 5).unwrap();
+        // Nine rounds: from the second to the eighth, as any other interval.
+        assert_eq!(model.confidence, 1.0 - 10.0 / 256.0);
+        assert!(model.assumptions().iter().any(|line| line.contains("96.1 % sure") && line.contains("9 rounds")));
+        assert_eq!(model.warning(), None);
+        // Two numbers of processors bear two parameters, and the model says so before anything else.
+        let mut few: Vec<_> = all.into_iter().filter(|point| point.processors <= 2.0).collect();
+        let model = Model::new(&few, &[4.0]).unwrap();
         assert_eq!(model.law, Law::Amdahl);
-        assert!(model.assumptions()[0].contains("Too few numbers of processors"));
+        assert!(model.warning().unwrap().starts_with("Two points and two parameters"));
+        assert!(model.assumptions()[0].contains("shared the processors"));
+        assert!(model.assumptions()[1].contains("Too few numbers of processors"));
+        // Three rounds bear bars that are 75 % sure, two none; one that lacks a number of processors is none.
+        few.retain(|point| point.round <= 3);
+        assert_eq!(Model::new(&few, &[4.0]).unwrap().confidence, 0.75);
+        few.pop();
+        let model = Model::new(&few, &[4.0]).unwrap();
+        assert_eq!((model.rounds, model.confidence, model.alpha, model.predictions[0].bars), (2, 0.0, None, None));
+        assert!(model.assumptions().iter().any(|line| line.contains("2 rounds bear no error bars")));
     }
 }

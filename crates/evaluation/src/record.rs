@@ -7,6 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::{self, LOST, PER_PROCESSOR, PERCENTILES, PROCESSORS, THROUGHPUT};
 use crate::distribution::Distribution;
 
+/// What no figure exceeds in its base unit.
+const MOST: f64 = 1e18;
+/// Seconds that a measurement may have taken: a month.
+const LONGEST: f64 = 31.0 * 86_400.0;
+/// Rounds that a run may have.
+const ROUNDS: u32 = 10_000;
+
 /// One measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -173,8 +180,8 @@ impl Record {
                 self.experiment, experiment.source
             ));
         }
-        if self.round == 0 {
-            return Some("rounds are counted from 1".to_owned());
+        if self.round == 0 || self.round > ROUNDS {
+            return Some(format!("round {}, and rounds are counted from 1 to {ROUNDS}", self.round));
         }
         if let Some(axis) = experiment.axis
             && !self.x.contains_key(axis.key)
@@ -182,8 +189,8 @@ impl Record {
             return Some(format!("{:?} needs {:?} in x", self.experiment, axis.key));
         }
         let mut numbers = self.x.iter().chain(&self.metrics);
-        if let Some((key, value)) = numbers.find(|(_, value)| !value.is_finite() || **value < 0.0) {
-            return Some(format!("{key:?} is {value}, which is no number from 0 up"));
+        if let Some((key, value)) = numbers.find(|(_, value)| !(0.0..=MOST).contains(*value)) {
+            return Some(format!("{key:?} is {value}, which is no number from 0 to {MOST:e}"));
         }
         if let Some((key, factor)) = self.resolution.iter().find(|(_, factor)| !(1.0..=1e6).contains(*factor)) {
             return Some(format!("{key:?} is resolved to a factor of {factor}, which is not 1 to 1000000"));
@@ -191,8 +198,11 @@ impl Record {
         if let Some(processors) = self.disturbed.filter(|it| !(0.0..=1e6).contains(it)) {
             return Some(format!("disturbed by {processors} processors' worth of work, which is not 0 to 1000000"));
         }
-        if !self.took.is_finite() || self.took < 0.0 {
-            return Some(format!("took {} s, which is no time", self.took));
+        if !(0.0..=LONGEST).contains(&self.took) {
+            return Some(format!("took {} s, which is no time from 0 to {LONGEST} s", self.took));
+        }
+        if self.latency.is_some() && !catalogue::has_times(&self.experiment) {
+            return Some(format!("{:?} is not about times, and has a distribution of them", self.experiment));
         }
         let keys = self.metrics.keys().chain(self.resolution.keys()).chain(&self.bounded);
         if let Some(key) = keys.into_iter().find(|key| catalogue::metric_of(&self.experiment, key).is_none()) {

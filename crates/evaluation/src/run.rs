@@ -14,12 +14,15 @@ use crate::code::Code;
 use crate::error::EvaluationError;
 use crate::kernel::GuestKernel;
 use crate::record::Record;
+use crate::text::one_line;
 use crate::whole;
 
 /// The version of the file's form.
 pub const FORMAT: u32 = 1;
 /// Bytes that a file may have.
 const MOST: u64 = 256 << 20;
+/// Records that a run may have: more than a hundred rounds of everything.
+const RECORDS: usize = 500_000;
 
 /// Everything that was measured on one machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,7 +36,7 @@ pub struct Run {
     pub started: u64,
     /// The command that measured.
     pub command: String,
-    /// The seed of whatever was left to chance, the bootstrap of the report included.
+    /// The seed of whatever was left to chance. Nothing of the report is.
     pub seed: u64,
     /// On what was measured.
     pub machine: Machine,
@@ -142,7 +145,7 @@ impl Machine {
         if !self.governor.is_empty() {
             text += &format!(", governor {}", self.governor);
         }
-        text
+        one_line(&text)
     }
 }
 
@@ -233,6 +236,9 @@ impl Run {
         let fault = self.kernels.iter().find_map(|(name, kernel)| Some((name, kernel.fault()?)));
         if let Some((name, fault)) = fault {
             return Some(format!("kernel {name:?}: {fault}"));
+        }
+        if self.records.len() > RECORDS {
+            return Some(format!("{} records (at most {RECORDS})", self.records.len()));
         }
         let mut seen = BTreeSet::new();
         for (number, record) in self.records.iter().enumerate() {

@@ -3,18 +3,16 @@
 //! Measurements of a machine are few and anything but normal: now and then one is far off because something else ran. So everything
 //! here is about medians, and nothing is assumed of how values are spread.
 //!
-//! An interval says where the median lies. With six values and more it is the percentile bootstrap (B. Efron, R. Tibshirani, "An
-//! Introduction to the Bootstrap", 1993, chapter 13) at 95 %. With fewer a bootstrap promises too much, and the interval goes from the
-//! least to the most: the median lies outside only if all values fell on one side of it, which is known exactly, `2^(1-n)`: 93.75 % for
-//! five values, 75 % for three. Chance is drawn from a seed, so the same run gives the same report.
+//! An interval says where the median lies, and goes from one of the sorted values to another as far from the other end (H. David,
+//! H. Nagaraja, "Order Statistics", 2003, section 7.1). Each value falls on either side of the median like a coin, so how sure that is is known
+//! exactly for every number of values: from the `k`th least to the `k`th most of `n` it is `1 − 2 P(B < k)` with `B` heads among `n`.
+//! The narrowest that is 95 % sure is taken; with five values and fewer there is none, and it goes from the least to the most: 93.75 % with
+//! five, 87.5 % with four, 75 % with three. There is no chance in it: the same values give the same interval.
 
-use rand_chacha::ChaCha8Rng;
-use rand_core::{RngCore, SeedableRng};
+use std::collections::BTreeMap;
 
-/// Resamples of a bootstrap.
-pub const RESAMPLES: usize = 2000;
-/// From how many values on the bootstrap is used.
-const ENOUGH: usize = 6;
+/// How sure an interval is to be, where there are values enough.
+const SURE: f64 = 0.95;
 
 /// The middle of some values, and where the true middle may lie.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,21 +31,13 @@ pub struct Estimate {
 
 impl Estimate {
     /// That of some values in any order; none of none.
-    pub fn of(values: &[f64], seed: u64) -> Option<Estimate> {
-        let middle = median(values)?;
-        let count = values.len();
-        if count < ENOUGH {
-            let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-            let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let confidence = 1.0 - 0.5_f64.powi(count as i32 - 1);
-            return Some(Estimate { low, median: middle, high, count, confidence });
-        }
-        let mut draw = Draw::new(seed);
-        let mut medians: Vec<f64> =
-            (0..RESAMPLES).filter_map(|_| median(&draw.some(count).map(|at| values[at]).collect::<Vec<_>>())).collect();
-        medians.sort_by(f64::total_cmp);
-        let (low, high) = (sorted_quantile(&medians, 0.025)?, sorted_quantile(&medians, 0.975)?);
-        Some(Estimate { low, median: middle, high, count, confidence: 0.95 })
+    pub fn of(values: &[f64]) -> Option<Estimate> {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let (out, confidence) = width(sorted.len())?;
+        let median = sorted_quantile(&sorted, 0.5)?;
+        let (low, high) = (sorted[out], sorted[sorted.len() - 1 - out]);
+        Some(Estimate { low, median, high, count: sorted.len(), confidence })
     }
 
     /// Whether both intervals have a value in common.
@@ -56,29 +46,40 @@ impl Estimate {
     }
 }
 
-/// Draws with replacement, the same for the same seed.
-pub struct Draw(ChaCha8Rng);
-
-impl Draw {
-    /// From a seed.
-    pub fn new(seed: u64) -> Draw {
-        Draw(ChaCha8Rng::seed_from_u64(seed))
+/// How many of `count` values are left out of their interval at each end, and how sure it is; none of none.
+pub fn width(count: usize) -> Option<(usize, f64)> {
+    // The chance that the median lies below the least, above which `out` values are left out, and the same at the other end.
+    let mut term = 0.5_f64.powi(i32::try_from(count).ok().filter(|count| *count > 0)?);
+    let mut tail = term;
+    let mut out = 0;
+    let mut confidence = (1.0 - 2.0 * tail).max(0.0);
+    // For so many that the chance of a single one underflows, the sum starts beyond what a number can hold: the least to the most.
+    while term > 0.0 {
+        term *= (count - out) as f64 / (out + 1) as f64;
+        tail += term;
+        if 1.0 - 2.0 * tail < SURE {
+            break;
+        }
+        out += 1;
+        confidence = 1.0 - 2.0 * tail;
     }
-
-    /// As many as there are, each one of them.
-    pub fn some(&mut self, count: usize) -> impl Iterator<Item = usize> + '_ {
-        // The high half of the product is below `count`, and even but for one part in 2^64.
-        (0..count).map(move |_| ((u128::from(self.0.next_u64()) * count as u128) >> 64) as usize)
-    }
+    Some((out, confidence))
 }
 
-/// A seed of its own for each of several things with names (FNV-1a).
-pub fn seed(base: u64, names: &[&str]) -> u64 {
-    let mut hash = base ^ 0xcbf2_9ce4_8422_2325;
-    for byte in names.iter().flat_map(|name| name.bytes().chain([0xff])) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-    }
-    hash
+/// The chance that the intervals of so many values and so many others have nothing in common although all are of the same kind.
+pub fn apart(one: usize, other: usize) -> f64 {
+    let (Some((left, _)), Some((right, _))) = (width(one), width(other)) else { return 1.0 };
+    // All orders of both are as likely. The upper end of the first lies below the lower end of the second, which is the `at`th, where at least
+    // `least` of the first are below that.
+    let below = |n: usize, m: usize, least: usize, at: usize| -> f64 {
+        (least..=n).map(|j| (choose(j + at - 1, j) + choose(n - j + m - at, n - j) - choose(n + m, n)).exp()).sum()
+    };
+    below(one, other, one - left, right + 1) + below(other, one, other - right, left + 1)
+}
+
+/// The logarithm of in how many ways some can be chosen of some.
+fn choose(of: usize, some: usize) -> f64 {
+    (1..=some.min(of - some)).map(|i| ((of + 1 - i) as f64 / i as f64).ln()).sum()
 }
 
 /// The middle of some values in any order.
@@ -99,20 +100,26 @@ fn sorted_quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let at = share.clamp(0.0, 1.0) * last as f64;
     let (below, part) = (at.floor() as usize, at.fract());
     let (low, high) = (sorted[below], sorted[(below + 1).min(last)]);
-    Some(if part == 0.0 { low } else { low + (high - low) * part })
+    // Both may be infinite, and nothing lies between.
+    Some(if part == 0.0 || low == high { low } else { low + (high - low) * part })
 }
 
-/// What one has for each of another in each round that has both, and the middle of that. `one` and `other` are values by round.
-pub fn paired<'a>(one: impl IntoIterator<Item = &'a (u32, f64)>, other: &[(u32, f64)], seed: u64) -> Option<Estimate> {
+/// What one has for each of another in each round that has both, and the middle of that. `one` and `other` are values by round, from 0 up and
+/// maybe infinite. Of two that are equal each has one for one, be they nothing; of nothing any other has infinitely many.
+pub fn paired(one: &[(u32, f64)], other: &[(u32, f64)]) -> Option<Estimate> {
+    let others: BTreeMap<u32, f64> = other.iter().copied().collect();
     let ratio = |(round, value): &(u32, f64)| {
-        let (_, other) = other.iter().find(|(at, _)| at == round)?;
-        (*other > 0.0).then(|| value / other)
+        let other = others.get(round)?;
+        Some(if value == other { 1.0 } else { value / other })
     };
-    Estimate::of(&one.into_iter().filter_map(ratio).collect::<Vec<_>>(), seed)
+    Estimate::of(&one.iter().filter_map(ratio).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
 mod tests {
+    use rand_chacha::ChaCha8Rng;
+    use rand_core::{RngCore, SeedableRng};
+
     use super::*;
 
     fn near(found: f64, known: f64, within: f64) {
@@ -136,73 +143,109 @@ mod tests {
         }
     }
 
-    /// Their table 2.2: the standard error of the mean of the treated is 23.36 and that of the median 37.83, with resamples without
-    /// end.
+    /// For one to fifteen values, by hand from Pascal's triangle: how many are left out at each end, and of `2^(n-1)` how many cases miss.
     #[test]
-    fn resamples_spread_as_published() {
-        let mut draw = Draw::new(1);
-        let (mut means, mut medians) = (Vec::new(), Vec::new());
-        for _ in 0..40_000 {
-            let some: Vec<_> = draw.some(TREATED.len()).map(|at| TREATED[at]).collect();
-            means.push(some.iter().sum::<f64>() / some.len() as f64);
-            medians.push(median(&some).unwrap());
+    fn intervals_are_as_sure_as_they_say() {
+        let known = [
+            (0, 1),
+            (0, 1),
+            (0, 1),
+            (0, 1),
+            (0, 1),
+            (0, 1),
+            (0, 1),
+            (0, 1),
+            (1, 10),
+            (1, 11),
+            (1, 12),
+            (2, 79),
+            (2, 92),
+            (2, 106),
+            (3, 576),
+        ];
+        for (at, (out, missed)) in known.into_iter().enumerate() {
+            let count = at + 1;
+            let sure = 1.0 - f64::from(missed) / 2_f64.powi(at as i32);
+            let found = width(count).unwrap();
+            assert_eq!(found.0, out, "{count}");
+            near(found.1, sure, 1e-12);
+            assert!(count < 6 || found.1 >= 0.95, "{count}: {found:?}");
+            let values: Vec<f64> = (0..count).map(|value| value as f64).collect();
+            let estimate = Estimate::of(&values).unwrap();
+            assert_eq!((estimate.low, estimate.high), (out as f64, (at - out) as f64));
+            near(estimate.confidence, sure, 1e-12);
         }
-        let spread = |list: &[f64]| {
-            let mean = list.iter().sum::<f64>() / list.len() as f64;
-            (list.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / list.len() as f64).sqrt()
-        };
-        near(spread(&means), 23.36, 0.25);
-        near(spread(&medians), 37.83, 0.4);
+        let percent: Vec<_> = (5..=9).map(|count| format!("{:.1}", width(count).unwrap().1 * 100.0)).collect();
+        assert_eq!(percent, ["93.8", "96.9", "98.4", "99.2", "96.1"]);
+        // R's `qbinom(0.025, 99, 0.5)` is 40.
+        assert_eq!(width(99).unwrap().0, 39);
+        assert_eq!(width(0), None);
+        let found = Estimate::of(&TREATED).unwrap();
+        assert_eq!((found.low, found.median, found.high, found.count), (16.0, 94.0, 197.0, 7));
     }
 
-    /// The bootstrap's distribution of the median of seven is known exactly: the chance that it is the least is 1.0 %, that it is one of
-    /// the least two 10.8 %. So 2.5 % lie below the second, at either side.
+    /// Two of three lie apart in 2 of 20 orders, of five in 2 of 252.
     #[test]
-    fn the_interval_is_the_one_that_can_be_reckoned() {
-        let found = Estimate::of(&TREATED, 3).unwrap();
-        assert_eq!((found.low, found.median, found.high), (23.0, 94.0, 141.0));
-        assert_eq!((found.count, found.confidence), (7, 0.95));
-        assert_eq!(Estimate::of(&TREATED, 3), Some(found));
+    fn chance_alone_parts_few() {
+        near(apart(3, 3), 0.1, 1e-12);
+        near(apart(5, 5), 2.0 / 252.0, 1e-12);
+        near(apart(1, 2), 2.0 / 3.0, 1e-12);
+        // By drawing, where values are left out at the ends.
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        let mut some = |count: usize| -> Estimate {
+            Estimate::of(&(0..count).map(|_| random.next_u64() as f64).collect::<Vec<_>>()).unwrap()
+        };
+        let hits = (0..200_000).filter(|_| !some(9).overlaps(&some(10))).count();
+        near(hits as f64 / 200_000.0, apart(9, 10), 5e-4);
     }
 
     #[test]
     fn few_values_promise_little() {
-        assert_eq!(Estimate::of(&[], 1), None);
-        let one = Estimate::of(&[4.0], 1).unwrap();
+        assert_eq!(Estimate::of(&[]), None);
+        let one = Estimate::of(&[4.0]).unwrap();
         assert_eq!((one.low, one.high, one.confidence), (4.0, 4.0, 0.0));
-        let three = Estimate::of(&[3.0, 1.0, 2.0], 1).unwrap();
+        let three = Estimate::of(&[3.0, 1.0, 2.0]).unwrap();
         assert_eq!((three.low, three.median, three.high, three.confidence), (1.0, 2.0, 3.0, 0.75));
-        assert_eq!(Estimate::of(&[5.0, 4.0, 3.0, 2.0, 1.0], 1).unwrap().confidence, 0.9375);
+        assert_eq!(Estimate::of(&[5.0, 4.0, 3.0, 2.0, 1.0]).unwrap().confidence, 0.9375);
     }
 
     /// The intervals hold what they promise: of many samples, the share whose interval has the true median.
     #[test]
     fn intervals_cover_the_truth() {
         let mut random = ChaCha8Rng::seed_from_u64(7);
-        for (count, least, most) in [(3, 0.70, 0.80), (5, 0.91, 0.965), (9, 0.90, 0.99), (15, 0.90, 0.99)] {
-            let trials = 600;
+        for count in 2..=15 {
+            let trials = 4000;
+            let sure = width(count).unwrap().1;
             let hits = (0..trials)
-                .filter(|trial| {
+                .filter(|_| {
                     // Skewed, as times are: e^u, whose median is e^0.5.
                     let values: Vec<f64> =
                         (0..count).map(|_| (random.next_u64() as f64 / u64::MAX as f64).exp()).collect();
-                    let it = Estimate::of(&values, *trial).unwrap();
+                    let it = Estimate::of(&values).unwrap();
                     (it.low..=it.high).contains(&0.5_f64.exp())
                 })
                 .count();
-            let share = hits as f64 / trials as f64;
-            assert!((least..=most).contains(&share), "{count}: {share}");
+            // Four times what chance makes of so many trials.
+            near(hits as f64 / f64::from(trials), sure, 4.0 * (sure * (1.0 - sure) / f64::from(trials)).sqrt());
         }
     }
 
     #[test]
     fn ratios_are_of_the_same_round() {
         let one = [(1, 9.0), (2, 7.0), (3, 8.0), (5, 1.0)];
-        let other = [(3, 2.0), (1, 1.0), (4, 1.0), (2, 0.0)];
-        let found = paired(&one, &other, 1).unwrap();
-        // 9/1 and 8/2: round 2 divides by nothing, 4 and 5 are only in one.
+        let found = paired(&one, &[(3, 2.0), (1, 1.0), (4, 1.0)]).unwrap();
+        // 9/1 and 8/2: 2, 4 and 5 are only in one.
         assert_eq!((found.low, found.median, found.high, found.count), (4.0, 6.5, 9.0, 2));
-        assert_eq!(paired(&one, &[], 1), None);
-        assert_ne!(seed(1, &["ab", "c"]), seed(1, &["a", "bc"]));
+        assert_eq!(paired(&one, &[]), None);
+    }
+
+    #[test]
+    fn nothing_and_what_has_no_end_have_their_place() {
+        let ratio = |one: f64, other: f64| paired(&[(1, one)], &[(1, other)]).unwrap().median;
+        assert_eq!((ratio(0.0, 0.0), ratio(3.0, 0.0), ratio(0.0, 3.0)), (1.0, f64::INFINITY, 0.0));
+        let end = f64::INFINITY;
+        assert_eq!((ratio(end, end), ratio(end, 2.0), ratio(2.0, end)), (1.0, end, 0.0));
+        let found = Estimate::of(&[end, 1.0, end, end]).unwrap();
+        assert_eq!((found.low, found.median, found.high), (1.0, end, end));
     }
 }

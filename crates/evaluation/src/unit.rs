@@ -98,7 +98,10 @@ pub fn plain(value: f64) -> String {
 
 /// A number in three digits, those before the point never cut: `0.0123`, `1.23`, `12.3`, `123`, `1235`.
 pub fn digits(value: f64) -> String {
-    if value == 0.0 || !value.is_finite() {
+    if value.is_infinite() {
+        return "∞".to_owned();
+    }
+    if value == 0.0 || value.is_nan() {
         return format!("{value}");
     }
     let before = value.abs().log10().floor();

@@ -74,15 +74,22 @@ fn bad_input_gets_one_clear_line() {
         (changed("\"streams\",", "\"streems\","), "record 2: no experiment is named \"streems\" (there are streams, "),
         (changed("\"experiment\": \"streams\"", "\"experiment\": \"efficiency\""), "it reads those of \"tunnels\""),
         (changed("\"streams\": 4.0", "\"stream\": 4.0"), "record 2: \"streams\" needs \"streams\" in x"),
-        (changed("\"streams\": 4.0", "\"streams\": -4.0"), "record 2: \"streams\" is -4, which is no number from 0 up"),
+        (
+            changed("\"streams\": 4.0", "\"streams\": -4.0"),
+            "record 2: \"streams\" is -4, which is no number from 0 to 1e18",
+        ),
         (changed("9500000000.0", "1e999"), "number out of range"),
         (changed("\"throughput\"", "\"thruput\""), "has no metric \"thruput\" (it has throughput, "),
         (changed("0.25", "-0.25"), "kernel \"6.12\": a load that took -0.25 s, which is no time"),
         (changed("\"carried\": 9", "\"carried\": 0"), "kernel \"6.12\": neither bytes that it carried nor a failure"),
         (changed("\"carried\"", "\"caried\""), "unknown field `caried`"),
         (changed("\"took\": 0.0", "\"took\": -1.0"), "record 1: took -1 s"),
+        (changed("\"took\": 0.0", "\"took\": 1e300"), "record 1: took 1000"),
+        (changed("9500000000.0", "1.79e308"), "which is no number from 0 to 1e18"),
+        (changed("\"round\": 1", "\"round\": 10001"), "record 1: round 10001"),
+        (changed("\"seed\"", "\"se\\u001b[2J\\nd\""), "se\\u{1b}[2J\\u{a}d"),
         (changed("\"system\": \"a\"", "\"system\": \"b\""), "record 1: system \"b\" is not among the run's systems"),
-        (changed("\"round\": 1", "\"round\": 0"), "record 1: rounds are counted from 1"),
+        (changed("\"round\": 1", "\"round\": 0"), "record 1: round 0, and rounds are counted from 1 to 10000"),
     ] {
         let error = Run::parse("f.json", &text).unwrap_err().to_string();
         assert!(

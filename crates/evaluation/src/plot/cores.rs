@@ -15,14 +15,14 @@ pub struct Loads {
     pub style: Style,
     /// Its name.
     pub name: String,
-    /// The processor's number and its busy share, 0 to 1.
+    /// The processor's place, 1 for the busiest of each round, and its busy share, 0 to 1.
     pub shares: Vec<(f64, f64)>,
 }
 
 /// Draws them below each other.
 pub fn cores(title: &str, rows: &[Loads]) -> String {
     let mut out = String::new();
-    text(&mut out, 2.0, 13.0, "start", "busy share of each processor, %");
+    text(&mut out, 2.0, 13.0, "start", "busy share of each processor, the busiest first, %");
     let most = rows.iter().map(|row| row.shares.len()).max().unwrap_or(1).max(1);
     let width = ((WIDTH - 4.0) / most as f64).min(80.0);
     for (number, row) in rows.iter().enumerate() {
@@ -36,7 +36,7 @@ pub fn cores(title: &str, rows: &[Loads]) -> String {
             let inner = (width - 3.0).max(1.0);
             let _ = writeln!(
                 out,
-                "<rect class=\"cell\" x=\"{x:.1}\" y=\"{:.1}\" width=\"{inner:.1}\" height=\"{CELL}\"><title>processor {core}: {:.0} %</title></rect>\
+                "<rect class=\"cell\" x=\"{x:.1}\" y=\"{:.1}\" width=\"{inner:.1}\" height=\"{CELL}\"><title>number {core} by load: {:.0} %</title></rect>\
                  <rect class=\"bar\" x=\"{x:.1}\" y=\"{:.1}\" width=\"{inner:.1}\" height=\"{height:.1}\"/>",
                 top + 17.0,
                 share * 100.0,

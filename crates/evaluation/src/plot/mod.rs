@@ -13,10 +13,12 @@ mod scale;
 
 use std::fmt::Write;
 
+use crate::text::is_wild;
+
 pub use bars::{Bar, bars};
 pub use cores::{Loads, cores};
 pub use lines::{Line, lines};
-pub use percentiles::{Curve, percentiles};
+pub use percentiles::{BEYOND, Curve, FEWEST, percentiles, quantile};
 pub use prediction::prediction;
 pub use scale::Scale;
 
@@ -95,8 +97,8 @@ pub fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            // Neither XML nor HTML may have these at all.
-            c if (c.is_control() && c != '\n') || c == '\u{fffe}' || c == '\u{ffff}' => {}
+            // Neither XML nor HTML may have some of these at all, and others turn text round.
+            c if (is_wild(c) && c != '\n') || c == '\u{fffe}' || c == '\u{ffff}' => {}
             c => out.push(c),
         }
     }

@@ -15,6 +15,28 @@ pub struct Curve<'a> {
     pub style: Style,
     /// What was seen.
     pub times: &'a Distribution,
+    /// Of how many that were sent: what is not among the times was lost, and slower than anything.
+    pub sent: u64,
+}
+
+/// A quantile is told only where so many lie beyond it.
+pub const BEYOND: u64 = 10;
+/// Of fewer not even the median can be told.
+pub const FEWEST: u64 = 2 * BEYOND;
+
+impl Curve<'_> {
+    /// The time that a share of all that were sent did not exceed, where it can be told.
+    fn at(&self, share: f64) -> Option<f64> {
+        quantile(self.times, self.sent, share)
+    }
+}
+
+/// The time in seconds that a share of all that were sent did not exceed; none where fewer than ten lie beyond it, or it was lost.
+pub fn quantile(times: &Distribution, sent: u64, share: f64) -> Option<f64> {
+    let (back, sent) = (times.len() as f64, sent.max(times.len()) as f64);
+    let beyond = sent * (1.0 - share);
+    let told = beyond >= BEYOND as f64 - 1e-6 && share * sent <= back;
+    told.then(|| times.quantile(share * sent / back)).flatten()
 }
 
 /// How far to the right a share lies: one for each nine, with the median at 0.3.
@@ -24,13 +46,17 @@ fn nines(share: f64) -> f64 {
 
 /// Draws distributions over each other.
 pub fn percentiles(title: &str, curves: &[Curve<'_>]) -> String {
-    // A curve ends where a single packet is all that is left.
-    let end = |curve: &Curve<'_>| nines(1.0 - 1.0 / (curve.times.len().max(2) as f64)).min(6.0);
+    // A curve ends where ten packets are all that is left, or what was lost begins.
+    let end = |curve: &Curve<'_>| {
+        let sent = curve.sent.max(FEWEST) as f64;
+        let lost = (1.0 - curve.times.len() as f64 / sent).max(0.0);
+        nines(1.0 - (BEYOND as f64 / sent).max(lost)).clamp(0.0, 6.0)
+    };
     let far = curves.iter().map(end).fold(1.0, f64::max);
     let path = |curve: &Curve<'_>| -> Vec<(f64, f64)> {
         let steps = 120;
         let at = |step: u32| end(curve) * f64::from(step) / f64::from(steps);
-        let point = |at: f64| Some((at, curve.times.quantile(1.0 - 10_f64.powf(-at))?));
+        let point = |at: f64| Some((at, curve.at(1.0 - 10_f64.powf(-at))?));
         (0..=steps).filter_map(|step| point(at(step))).collect()
     };
     let paths: Vec<_> = curves.iter().map(path).collect();
@@ -54,7 +80,7 @@ pub fn percentiles(title: &str, curves: &[Curve<'_>]) -> String {
         let _ = writeln!(out, "<polyline class=\"line\" points=\"{}\"{}/>", joined(&path), curve.style.dashes());
         // Marks where people look: the median and each nine.
         for (at, _) in marks.iter().filter(|(at, _)| *at <= end(curve) + 1e-9) {
-            if let Some(time) = curve.times.quantile(1.0 - 10_f64.powf(-at)) {
+            if let Some(time) = curve.at(1.0 - 10_f64.powf(-at)) {
                 out.push_str(&curve.style.mark(frame.x(*at), frame.y(time)));
             }
         }

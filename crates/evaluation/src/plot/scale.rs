@@ -12,6 +12,8 @@ pub struct Scale {
     size: f64,
 }
 
+/// More marks than this no scale has.
+const MARKS: u32 = 20;
 /// Values that differ by this much are drawn in equal factors.
 const WIDE: f64 = 40.0;
 
@@ -21,6 +23,8 @@ impl Scale {
         let most = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
         let step = step(most / size) * size;
         let high = if most > 0.0 { (most / step).ceil() * step } else { size };
+        // Values near the end of what a number holds.
+        let high = if high.is_finite() { high } else { f64::MAX };
         Scale { low: 0.0, high, log: false, size }
     }
 
@@ -40,6 +44,7 @@ impl Scale {
 
     /// Of a picture's upward side: in equal factors where the values are far apart, else from zero. Also the unit's name.
     pub fn of(values: &[f64], unit: Unit) -> (Scale, &'static str) {
+        let values: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
         let most = values.iter().copied().fold(0.0, f64::max);
         let least = values.iter().copied().filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min);
         let (size, name) = unit.scale(most);
@@ -63,7 +68,7 @@ impl Scale {
         } else {
             (value - self.low) / (self.high - self.low)
         };
-        if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 }
+        if part.is_nan() { 0.0 } else { part.clamp(0.0, 1.0) }
     }
 
     /// The highest value.
@@ -81,12 +86,15 @@ impl Scale {
                 some if some > 0.9 => &[1.0, 2.0, 5.0],
                 _ => &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0],
             };
-            let powers = low.log10().floor() as i32..=high.log10().ceil() as i32;
+            // No number has powers beyond these; the ends may be zero or infinite.
+            let power = |value: f64| (value.clamp(-308.0, 308.0)) as i32;
+            let powers = power(low.log10().floor())..=power(high.log10().ceil());
             let all = powers.flat_map(|power| steps.iter().map(move |step| step * 10_f64.powi(power)));
             all.filter(|value| (low..=high).contains(value)).collect()
         } else {
             let step = step(high);
-            (0..=(high / step).round() as u32).map(|number| f64::from(number) * step).collect()
+            // Five or so, whatever the numbers are.
+            (0..=((high / step).round() as u32).min(MARKS)).map(|number| f64::from(number) * step).collect()
         };
         values.into_iter().map(|value| (value * self.size, plain(value))).collect()
     }
@@ -123,6 +131,16 @@ mod tests {
         assert_eq!(log(1.0, 1e5), ["1", "10", "100", "1000", "10000", "100000"]);
         assert_eq!(log(12.0, 240.0), ["20", "50", "100", "200"]);
         assert_eq!(log(30.0, 60.0), ["30", "40", "50", "60"]);
+    }
+
+    #[test]
+    fn no_value_makes_marks_without_end() {
+        for most in [1.79e308, 1e18, 1e-300, f64::MIN_POSITIVE] {
+            assert!(Scale::linear([most].into_iter(), 1e9).marks().len() <= 21, "{most}");
+            assert!(Scale::log([1e-300, most].into_iter(), 1.0).marks().len() < 1000, "{most}");
+        }
+        let (scale, _) = Scale::of(&[1.0, f64::INFINITY], Unit::Count);
+        assert_eq!((scale.high(), scale.part(f64::INFINITY)), (1.0, 1.0));
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::fmt::Write;
 use super::section::section;
 use super::{criteria, kernels, trust};
 use crate::analysis::Analysis;
+use crate::caveat::caveat;
 use crate::plot::escape;
 use crate::run::Run;
 use crate::time::stamp;
-use crate::verdict::{ROUNDS, Verdict};
+use crate::verdict::{ROUNDS, Tally, Verdict};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -42,7 +43,9 @@ pub fn html(run: &Run) -> String {
     trust::section(&mut out, run);
     criteria::section(&mut out);
     systems(&mut out, run);
-    method(&mut out, run);
+    let tally =
+        all.iter().flat_map(|(verdict, _)| &verdict.answers).fold(Tally::default(), |sum, it| sum.and(it.tally));
+    method(&mut out, run, tally);
     data(&mut out, run);
     out.push_str("</body></html>\n");
     out
@@ -90,20 +93,23 @@ fn glance(out: &mut String, all: &[(Verdict, Analysis<'_>)]) {
 
 fn systems(out: &mut String, run: &Run) {
     out.push_str("<section id=\"systems\"><h2>Systems</h2>\n<div class=\"scroll\"><table class=\"prose\"><thead><tr><th>system</th>");
-    out.push_str("<th>version</th><th>protocol</th><th>sealed by</th><th>carried by</th></tr></thead><tbody>\n");
+    out.push_str(
+        "<th>version</th><th>protocol</th><th>sealed by</th><th>carried by</th><th>to be known</th></tr></thead><tbody>\n",
+    );
     for slug in run.order() {
         let Some(it) = run.systems.get(slug) else { continue };
         let title = if it.title.is_empty() { slug } else { &it.title };
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
-            "<tr><th scope=\"row\"{}>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><th scope=\"row\"{}>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             if it.ours { " class=\"ours-name\"" } else { "" },
             escape(title),
             escape(&it.version),
             escape(&it.protocol),
             escape(&it.cipher),
-            escape(&it.carrier)
+            escape(&it.carrier),
+            escape(&caveat(slug, it))
         );
     }
     out.push_str("</tbody></table></div>\n");
@@ -117,7 +123,17 @@ fn systems(out: &mut String, run: &Run) {
     out.push_str("</section>\n");
 }
 
-fn method(out: &mut String, run: &Run) {
+/// How sure intervals are, for the numbers of rounds that the run has.
+fn sure(run: &Run) -> String {
+    let most = run.records.iter().map(|record| record.round as usize).max().unwrap_or(0).clamp(ROUNDS, 15);
+    let each = (ROUNDS..=most.max(6)).rev().filter_map(|rounds| {
+        let (_, confidence) = crate::statistics::width(rounds)?;
+        Some(format!("{} with {rounds} rounds", crate::verdict::percent(confidence)))
+    });
+    each.collect::<Vec<_>>().join(", ")
+}
+
+fn method(out: &mut String, run: &Run, tally: Tally) {
     out.push_str("<section id=\"method\"><h2>Method</h2>\n");
     // Writing to a string cannot fail.
     let _ = writeln!(
@@ -125,12 +141,16 @@ fn method(out: &mut String, run: &Run) {
         "<p>All ran on one machine, in network namespaces joined by virtual cables, so processors and memory are shared by both ends \
          and by what makes the traffic. In each round every system is measured once, one after the other, so what they are compared \
          by was measured minutes apart; ratios are taken within a round and only then is their median taken.</p>\n\
-         <p>A figure is the median of the rounds. In brackets stands an interval that holds the true median: with six rounds and more the \
-         percentile bootstrap at 95 %; with fewer from the least to the most, which is 93.75 % sure with five rounds, 87.5 % with four \
-         and 75 % with three. A difference is claimed only from {ROUNDS} rounds on, and only where the interval of the ratios \
-         leaves out 1. Where it does not, no difference can be shown; that does not mean that there is none. Many comparisons are made here, so \
-         one or the other claim may be chance.</p>\n\
-         <p>Emulated processors tell that something works, never how fast. Percentiles of latency are of all rounds together.</p>"
+         <p>A figure is the median of the rounds. In brackets stands an interval from one of the sorted rounds to another that holds the true \
+         median, of a ratio as of any other figure: the narrowest that is at least 95 % sure, or from the least to the most where the rounds are \
+         too few for that. How sure it is is known exactly: {sure}. A difference is claimed only from {ROUNDS} rounds on, and only where the \
+         interval of the ratios leaves out 1, by more than a step where the figure was searched for in steps. Where it does not, no difference \
+         can be shown; that does not mean that there is none. {chance}</p>\n\
+         <p>Emulated processors tell that something works, never how fast. Percentiles of latency are of all packets that were sent; those \
+         that were lost are slower than anything (∞). Beyond the 99th, of all rounds together, they are told only where ten packets or more lie \
+         beyond them.</p>",
+        sure = sure(run),
+        chance = tally.sentence().unwrap_or_default()
     );
     let mut rounds: BTreeMap<&str, u32> = BTreeMap::new();
     for record in &run.records {

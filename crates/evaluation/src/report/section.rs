@@ -9,12 +9,11 @@ use crate::catalogue::{Better, Metric};
 use crate::model::{self, Model};
 use crate::plot::{self, Bar, Curve, Line, Loads, Style, escape};
 use crate::run::Run;
-use crate::statistics::seed;
 use crate::unit::{digits, named};
 use crate::verdict::Verdict;
 
 /// For how many processors the table has what the model says.
-const FAR: [f64; 5] = [4.0, 8.0, 16.0, 32.0, 64.0];
+pub(super) const FAR: [f64; 5] = [4.0, 8.0, 16.0, 32.0, 64.0];
 /// What goes without a tunnel is left out of a picture where it is so many times the most of all others: they would be a line at
 /// its foot.
 const DWARFS: f64 = 2.5;
@@ -90,21 +89,38 @@ fn pictures(out: &mut String, run: &Run, analysis: &Analysis<'_>, panel: &Panel<
         .map(|(_, it)| it)
     {
         let (some, left_out) = fitting(&shown, metric);
+        // Nothing lost anywhere needs no picture.
+        let nothing = |series: &&Series<'_>| {
+            series.points.iter().filter_map(|point| point.estimate(metric)).all(|it| it.high == 0.0)
+        };
+        if !std::ptr::eq(metric, experiment.main()) && some.iter().all(nothing) {
+            continue;
+        }
         let several =
             some.iter().any(|series| series.points.iter().filter(|point| point.estimate(metric).is_some()).count() > 1);
+        let xs: BTreeSet<u64> = some.iter().flat_map(|series| &series.points).map(|it| it.x.to_bits()).collect();
+        let apart = xs.len() > 1;
         let title = format!("{}: {}", experiment.title, metric.name);
         let drawn = if let (Some(axis), true) = (experiment.axis, several) {
             let line = |series: &&Series<'_>| Line {
                 style: style(run, series.slug),
-                points: series.points.iter().filter_map(|point| Some((point.x, point.estimate(metric)?))).collect(),
+                points: series
+                    .points
+                    .iter()
+                    .filter_map(|point| Some((point.x, point.estimate(metric)?)))
+                    .filter(|(_, it)| it.median.is_finite())
+                    .collect(),
             };
             let all: Vec<Line> = some.iter().map(line).filter(|line| !line.points.is_empty()).collect();
             lines |= !all.is_empty();
             (!all.is_empty()).then(|| plot::lines(&title, &axis, metric, &all))
         } else {
             let bar = |series: &&Series<'_>| {
-                let estimate = series.points.iter().find_map(|point| point.estimate(metric))?;
-                Some(Bar { style: style(run, series.slug), name: series.title.to_owned(), estimate })
+                let (x, estimate) = series.points.iter().find_map(|point| Some((point.x, point.estimate(metric)?)))?;
+                // Where each has but one value, and not the same, it stands beside the name.
+                let place = experiment.axis.filter(|_| apart).map(|axis| format!(", {}", axis.unit.chosen(x)));
+                let name = format!("{}{}", series.title, place.unwrap_or_default());
+                Some(Bar { style: style(run, series.slug), name, estimate })
             };
             let all: Vec<Bar> = some.iter().filter_map(bar).collect();
             (!all.is_empty()).then(|| plot::bars(&title, metric, &all))
@@ -115,10 +131,14 @@ fn pictures(out: &mut String, run: &Run, analysis: &Analysis<'_>, panel: &Panel<
             let _ = writeln!(figures, "<figure>{drawn}{caption}</figure>");
         }
     }
-    let times: Vec<_> = shown.iter().filter_map(|series| Some((*series, series.points.first()?.latency()?))).collect();
+    let times = shown.iter().filter_map(|series| {
+        let point = series.points.first()?;
+        Some((series.slug, point.latency()?, point.sent()))
+    });
+    let times: Vec<_> = times.filter(|(.., sent)| *sent >= plot::FEWEST).collect();
     if !times.is_empty() && experiment.axis.is_none() {
-        let curve = |(series, times)| Curve { style: style(run, <&Series<'_>>::clone(series).slug), times };
-        let curves: Vec<Curve<'_>> = times.iter().map(|(series, times)| curve((series, times))).collect();
+        let curves: Vec<Curve<'_>> =
+            times.iter().map(|(slug, times, sent)| Curve { style: style(run, slug), times, sent: *sent }).collect();
         let drawn = plot::percentiles(&format!("{}: all times", experiment.title), &curves);
         let _ = writeln!(figures, "<figure>{drawn}</figure>");
         lines = true;
@@ -133,7 +153,7 @@ fn pictures(out: &mut String, run: &Run, analysis: &Analysis<'_>, panel: &Panel<
 fn fitting<'a, 'b>(shown: &[&'b Series<'a>], metric: &Metric) -> (Vec<&'b Series<'a>>, Option<String>) {
     let most = |series: &Series<'_>| {
         let medians = series.points.iter().filter_map(|point| Some(point.estimate(metric)?.median));
-        medians.fold(0.0, f64::max)
+        medians.filter(|value| value.is_finite()).fold(0.0, f64::max)
     };
     let rivals = shown.iter().filter(|series| !series.reference).map(|series| most(series)).fold(0.0, f64::max);
     let dwarfs = |series: &&&Series<'_>| series.reference && rivals > 0.0 && most(series) > rivals * DWARFS;
@@ -173,25 +193,31 @@ fn points(series: &Series<'_>, metric: &Metric) -> Vec<model::Point> {
 }
 
 /// The model of a system with its predictions, or none where it cannot be fitted or was emulated.
-fn fitted(run: &Run, series: &Series<'_>, metric: &Metric, at: &[f64]) -> Option<Model> {
+pub(super) fn fitted(series: &Series<'_>, metric: &Metric, at: &[f64]) -> Option<Model> {
     let points = points(series, metric);
     if series.emulated() || series.reference {
         return None;
     }
-    Model::new(&points, at, seed(run.seed, &["model", series.slug]))
+    Model::new(&points, at)
 }
 
 fn models(out: &mut String, run: &Run, panel: &Panel<'_>, metric: &Metric) {
     // Eight steps to each doubling, so that those of the table are among them exactly.
     let curve: Vec<f64> = (0..=48).map(|step| 2_f64.powf(f64::from(step) / 8.0)).collect();
-    let told = panel.series.iter().filter_map(|series| Some((series, fitted(run, series, metric, &curve)?)));
+    let told = panel.series.iter().filter_map(|series| Some((series, fitted(series, metric, &curve)?)));
     let told: Vec<_> = told.collect();
     if told.is_empty() {
         return;
     }
+    out.push_str("<h3>Beyond this machine: a model, no measurement</h3>\n");
+    let warnings: BTreeSet<String> = told.iter().filter_map(|(_, model)| model.warning()).collect();
+    for warning in warnings {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "<p class=\"warn\"><strong>{}</strong></p>", escape(&warning));
+    }
     out.push_str(
-        "<h3>Beyond this machine: a model, no measurement</h3>\n<p class=\"faint\">Marks are measurements, the line is the model fitted to \
-         them, the band its error bars, the dots what linear growth would be.</p><div class=\"plots\">",
+        "<p class=\"faint\">Marks are measurements, the line is the model fitted to them, the band its error bars where the rounds bear \
+         any, the dots what linear growth would be.</p><div class=\"plots\">",
     );
     for (series, model) in &told {
         let title = format!("{}: model", series.title);
@@ -208,14 +234,17 @@ fn models(out: &mut String, run: &Run, panel: &Panel<'_>, metric: &Metric) {
          <th scope=\"col\">α, %</th>{heads}</tr></thead><tbody>",
         named(metric.name, unit)
     );
-    let range = |middle: f64, low: f64, high: f64| {
-        format!("<td>{} <span class=\"range\">({}–{})</span></td>", digits(middle), digits(low), digits(high))
+    let range = |middle: f64, bars: Option<(f64, f64)>, size: f64| {
+        let bars = bars.map(|(low, high)| {
+            format!(" <span class=\"range\">({}–{})</span>", digits(low / size), digits(high / size))
+        });
+        format!("<td>{}{}</td>", digits(middle / size), bars.unwrap_or_default())
     };
     for (series, model) in &told {
         let _ = write!(out, "<tr><th scope=\"row\">{}</th>", escape(series.title));
-        out.push_str(&range(model.fit.alpha * 100.0, model.alpha.0 * 100.0, model.alpha.1 * 100.0));
+        out.push_str(&range(model.fit.alpha, model.alpha, 0.01));
         for it in model.predictions.iter().filter(|it| FAR.contains(&it.processors)) {
-            out.push_str(&range(it.throughput / size, it.low / size, it.high / size));
+            out.push_str(&range(it.throughput, it.bars, size));
         }
         out.push_str("</tr>\n");
     }

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use crate::analysis::{Analysis, Panel, Point, Series};
-use crate::catalogue::Metric;
-use crate::plot::escape;
+use crate::catalogue::{Better, Metric};
+use crate::plot::{self, escape};
 use crate::statistics::Estimate;
 use crate::unit::{Unit, named};
 
@@ -55,24 +55,35 @@ pub fn tables(out: &mut String, analysis: &Analysis<'_>, panel: &Panel<'_>) {
     }
 }
 
-/// The far end of a distribution.
+/// The far end of a distribution: a percentile only where enough lie beyond it to tell it from the slowest.
 fn tail(point: Option<&Point<'_>>) -> [String; 3] {
-    let Some(times) = point.and_then(Point::latency) else { return ["–", "–", "–"].map(str::to_owned) };
-    let at = |share: f64| times.quantile(share).map_or("–".to_owned(), |seconds| Unit::Seconds.text(seconds));
-    [at(0.999), at(1.0), times.len().to_string()]
+    let Some((times, sent)) = point.and_then(|point| Some((point.latency()?, point.sent()))) else {
+        return ["–", "–", "–"].map(str::to_owned);
+    };
+    let text = |seconds: Option<f64>| seconds.map_or("–".to_owned(), |seconds| Unit::Seconds.text(seconds));
+    let slowest = if sent > times.len() { "lost".to_owned() } else { text(times.quantile(1.0)) };
+    [text(plot::quantile(&times, sent, 0.999)), slowest, sent.to_string()]
 }
 
 /// One for a whole table, so that its numbers can be compared at a glance.
 fn scale(panel: &Panel<'_>, metric: &Metric) -> (f64, &'static str) {
     let points = panel.series.iter().flat_map(|series| &series.points);
     let mut medians: Vec<f64> = points.filter_map(|point| Some(point.estimate(metric)?.median)).collect();
+    medians.retain(|value| value.is_finite());
     medians.sort_by(f64::total_cmp);
     metric.unit.scale(medians.get(medians.len() / 2).copied().unwrap_or(0.0))
 }
 
 fn cell(point: Option<&Point<'_>>, metric: &Metric, size: f64) -> String {
     match point.map(|point| (point.estimate(metric), point.failures.is_empty())) {
-        Some((Some(estimate), _)) => figure(metric, &estimate, size),
+        Some((Some(estimate), _)) => {
+            let bound = match (point.is_some_and(|point| point.bounded(metric)), metric.better) {
+                (false, _) => "",
+                (true, Better::Less) => "≤ ",
+                (true, _) => "≥ ",
+            };
+            format!("{bound}{}", figure(metric, &estimate, size))
+        }
         Some((None, false)) => "failed".to_owned(),
         _ => "–".to_owned(),
     }
@@ -80,6 +91,9 @@ fn cell(point: Option<&Point<'_>>, metric: &Metric, size: f64) -> String {
 
 fn figure(metric: &Metric, estimate: &Estimate, size: f64) -> String {
     let number = |value: f64| metric.unit.number(value / size);
+    if estimate.low.is_infinite() {
+        return "lost".to_owned();
+    }
     if estimate.count < 2 {
         return number(estimate.median);
     }
@@ -107,8 +121,10 @@ fn begin(out: &mut String, caption: &str, heads: &[String]) {
 fn row(out: &mut String, series: &Series<'_>, cells: impl Iterator<Item = String>) {
     let class = if series.ours { " class=\"ours-name\"" } else { "" };
     let emulated = if series.emulated() { " (emulated)" } else { "" };
+    // What has to be known of it stands among the systems.
+    let caveat = if series.caveat.is_empty() { "" } else { " <a href=\"#systems\">*</a>" };
     // Writing to a string cannot fail.
-    let _ = write!(out, "<tr><th scope=\"row\"{class}>{}{emulated}</th>", escape(series.title));
+    let _ = write!(out, "<tr><th scope=\"row\"{class}>{}{emulated}{caveat}</th>", escape(series.title));
     for cell in cells {
         let _ = write!(out, "<td>{cell}</td>");
     }
