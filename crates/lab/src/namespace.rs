@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -28,6 +29,10 @@ const SCRATCH: &str = "wireloom-lab-";
 
 /// How long an `ip` command may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// How often a namespace is deleted until it is gone, and how long between.
+const REMOVALS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// `ip netns add` mounts its folder on first use, which two at once would both try.
 static MAKING: Mutex<()> = Mutex::new(());
@@ -112,7 +117,7 @@ impl Namespace {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
             f()
         };
-        let result = std::thread::scope(|scope| scope.spawn(enter).join());
+        let result = thread::scope(|scope| scope.spawn(enter).join());
         let panicked = || std::io::Error::other("it panicked");
         result.unwrap_or_else(|_| Err(panicked())).map_err(LabError::io(format!("inside {}", self.name())))
     }
@@ -202,7 +207,14 @@ fn remove(namespace: &str) {
             let _ = kill_process(pid, Signal::KILL);
         }
     }
-    run_quietly(&["netns", "delete", namespace]);
+    // A signal to all of our group may reach the command before it has left the group, and what was just killed inside may still hold the name.
+    for _ in 0..REMOVALS {
+        run_quietly(&["netns", "delete", namespace]);
+        if !Path::new(FOLDER).join(namespace).exists() {
+            return;
+        }
+        thread::sleep(PAUSE);
+    }
 }
 
 /// `ip` for cleaning up: also while we are being interrupted, and with nobody to hear of a failure. In a process group of its own, since the
