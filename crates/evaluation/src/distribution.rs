@@ -1,8 +1,11 @@
 //! A whole distribution of times, not only a few of its points.
 //!
-//! In memory it is an HdrHistogram of nanoseconds with three digits, up to a minute; in the file it is a list of values with their
-//! counts, which any reader can use without a decoder. Reading such a list takes no more memory than the histogram's fixed size.
+//! Times are told apart as an HdrHistogram of nanoseconds with three digits does, up to a minute, and lie in memory as they do in the file: as a list of
+//! values with their counts, which any reader can use without a decoder. So a file takes no more memory than in proportion to its size, however many
+//! distributions it has.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -13,64 +16,64 @@ const MOST: u64 = 60_000_000_000;
 /// How many entries a list may have: more than the histogram has buckets.
 const ENTRIES: usize = 40_000;
 
+/// Which times are one: of this histogram only the buckets' bounds are used.
+static BUCKETS: LazyLock<Histogram<u8>> = LazyLock::new(|| {
+    // Fails only where the bounds are the wrong way round or the digits above five.
+    Histogram::new_with_bounds(1, MOST, 3).expect("constant bounds")
+});
+
 /// Times and how often each was seen.
-#[derive(Clone, Debug)]
-pub struct Distribution(Histogram<u64>);
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Distribution {
+    /// The longest nanoseconds of a bucket, and how many times fell into it.
+    counts: BTreeMap<u64, u64>,
+}
 
 impl Distribution {
     /// An empty one.
     pub fn new() -> Distribution {
-        // Fails only where the bounds are the wrong way round or the digits above five.
-        Distribution(Histogram::new_with_bounds(1, MOST, 3).expect("constant bounds"))
+        Distribution::default()
     }
 
     /// Enters a time. Those beyond a minute count as a minute, and nothing as a nanosecond.
     pub fn record(&mut self, time: Duration) {
-        self.0.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(MOST).clamp(1, MOST));
+        self.enter(u64::try_from(time.as_nanos()).unwrap_or(MOST), 1);
+    }
+
+    fn enter(&mut self, nanoseconds: u64, count: u64) {
+        if count > 0 {
+            let bucket = BUCKETS.highest_equivalent(nanoseconds.clamp(1, MOST)).min(MOST);
+            let sum = self.counts.entry(bucket).or_default();
+            *sum = sum.saturating_add(count);
+        }
     }
 
     /// Adds another's.
     pub fn add(&mut self, other: &Distribution) {
-        for (nanoseconds, count) in other.entries() {
-            self.0.saturating_record_n(nanoseconds, count);
+        for (nanoseconds, count) in &other.counts {
+            self.enter(*nanoseconds, *count);
         }
     }
 
     /// How many times were entered.
     pub fn len(&self) -> u64 {
-        self.0.len()
+        self.counts.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.counts.is_empty()
     }
 
     /// The time in seconds that a share of all, 0 to 1, did not exceed; none of an empty one.
     pub fn quantile(&self, share: f64) -> Option<f64> {
-        (!self.is_empty()).then(|| self.0.value_at_quantile(share) as f64 / 1e9)
-    }
-
-    /// The arithmetic mean in seconds; none of an empty one.
-    pub fn mean(&self) -> Option<f64> {
-        (!self.is_empty()).then(|| self.0.mean() / 1e9)
-    }
-
-    /// Nanoseconds and how often, from the shortest.
-    fn entries(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.0.iter_recorded().map(|it| (it.value_iterated_to().min(MOST), it.count_at_value()))
-    }
-}
-
-impl Default for Distribution {
-    fn default() -> Distribution {
-        Distribution::new()
-    }
-}
-
-impl PartialEq for Distribution {
-    fn eq(&self, other: &Distribution) -> bool {
-        self.entries().eq(other.entries())
+        let rank = (share * self.len() as f64).ceil() as u64;
+        let mut below = 0_u64;
+        let reaches = |(nanoseconds, count): (&u64, &u64)| {
+            below = below.saturating_add(*count);
+            (below >= rank).then_some(*nanoseconds as f64 / 1e9)
+        };
+        self.counts.iter().find_map(reaches)
     }
 }
 
@@ -84,7 +87,8 @@ struct List {
 
 impl Serialize for Distribution {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        List { nanoseconds: self.entries().collect() }.serialize(serializer)
+        List { nanoseconds: self.counts.iter().map(|(nanoseconds, count)| (*nanoseconds, *count)).collect() }
+            .serialize(serializer)
     }
 }
 
@@ -106,7 +110,7 @@ impl<'de> Deserialize<'de> for Distribution {
                 .checked_add(count)
                 .filter(|total| *total <= 1 << 53)
                 .ok_or_else(|| D::Error::custom("more times in a distribution than can be counted"))?;
-            it.0.saturating_record_n(nanoseconds, count);
+            it.enter(nanoseconds, count);
         }
         Ok(it)
     }
@@ -119,7 +123,7 @@ mod tests {
     #[test]
     fn knows_its_quantiles() {
         let mut it = Distribution::new();
-        assert_eq!((it.quantile(0.5), it.mean(), it.len()), (None, None, 0));
+        assert_eq!((it.quantile(0.5), it.len()), (None, 0));
         for micros in 1..=1000 {
             it.record(Duration::from_micros(micros));
         }
@@ -130,7 +134,6 @@ mod tests {
         near(0.5, 500.0);
         near(0.99, 990.0);
         near(1.0, 1000.0);
-        assert!((it.mean().unwrap() * 1e6 / 500.5 - 1.0).abs() < 2e-3);
     }
 
     #[test]
@@ -147,6 +150,15 @@ mod tests {
         twice.add(&it);
         assert_eq!(twice.len(), 12);
         assert!(twice != it);
+    }
+
+    #[test]
+    fn many_take_little_memory() {
+        // As dense histograms they would be 22 GB.
+        let many: Vec<Distribution> = (0..100_000)
+            .map(|_| serde_json::from_str(r#"{"nanoseconds":[[1000,1],[60000000000,1]]}"#).unwrap())
+            .collect();
+        assert!(many.iter().all(|it| it.counts.len() == 2 && it.len() == 2));
     }
 
     #[test]
