@@ -58,7 +58,8 @@ const MEMORY: u32 = 2048;
 /// How many inputs `cargo xtask test` makes beyond the corpus: a second or two of the quick targets, and of those that set up
 /// sessions, or seal and open much, fewer.
 const CHECK_RUNS: usize = 100_000;
-const CHECK_RUNS_OF: [(&str, usize); 4] = [("aead", 20_000), ("device", 1000), ("handshake", 2000), ("pipeline", 1500)];
+const CHECK_RUNS_OF: [(&str, usize); 5] =
+    [("aead", 20_000), ("device", 1000), ("handshake", 2000), ("pipeline", 1500), ("run", 10_000)];
 /// Seconds after which a target that is slower than anybody expects has run enough.
 const CHECK_SECONDS: u64 = 120;
 /// How often progress is told.
