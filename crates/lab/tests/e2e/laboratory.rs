@@ -139,8 +139,9 @@ fn a_run_is_interrupted_gone_on_with_reported_compared_and_merged() {
     assert_eq!(fs::read_to_string(folder.join("page.html")).unwrap(), page);
     let said = fine(folder, "compare small small");
     assert!(said.contains("No difference can be shown"), "{said}");
-    assert!(refused(folder, "merge small small --out both.json").contains("they are the same run"));
-    let again = Run { id: "again".to_owned(), started: run.started + 1, ..run };
+    assert!(refused(folder, "merge small small --out both.json").contains("both have the same measurement"));
+    let mut again = Run { id: "again".to_owned(), started: run.started + 1, ..run };
+    again.records.iter_mut().for_each(|record| record.when += 1);
     again.save(&folder.join("again.json")).unwrap();
     fine(folder, "merge small again.json --out both.json");
     assert_eq!(Run::load(&folder.join("both.json")).unwrap().records.len(), 2 * of);
