@@ -1,6 +1,7 @@
 //! What has to be known of a system before its figures are quoted, and of what was not measured.
 
 use crate::run::{Run, System};
+use crate::verdict::list;
 
 /// What the newest wireguard-go is known to have done, by the steps of this project's own benchmark: see `cargo xtask bench`.
 const GO: &str = "it is of March 2022, before it had offloads of TUN and UDP (2023); its version of May 2025 carried 5.2 times what boringtun \
@@ -25,6 +26,21 @@ pub fn caveat(slug: &str, system: &System) -> String {
         ""
     };
     known.to_owned()
+}
+
+/// What has to be known of the systems that were measured, each thing once with all that it is about.
+pub fn known(run: &Run) -> Vec<String> {
+    let mut all: Vec<(String, Vec<&str>)> = Vec::new();
+    for slug in run.order() {
+        let Some(system) = run.systems.get(slug) else { continue };
+        let (said, title) = (caveat(slug, system), if system.title.is_empty() { slug } else { &system.title });
+        match all.iter_mut().find(|(known, _)| *known == said) {
+            Some((_, titles)) => titles.push(title),
+            None if said.is_empty() => {}
+            None => all.push((said, vec![title])),
+        }
+    }
+    all.into_iter().map(|(said, titles)| format!("{}: {said}.", list(&titles))).collect()
 }
 
 /// What people use and this run does not have, each in a sentence.
@@ -64,6 +80,17 @@ mod tests {
         assert!(caveat("openvpn-aes", &system("OpenVPN 2.6.14", "OpenVPN", "userspace")).contains("defaults"));
         let own = System { caveat: "this one".to_owned(), ..library };
         assert_eq!(caveat("strongswan-libipsec-aes", &own), "this one");
+    }
+
+    #[test]
+    fn what_several_share_is_told_once() {
+        let mut run = Run::new("r", 0, 1, Machine { processors: 1, ..Machine::default() });
+        for slug in ["openvpn-aes", "openvpn-chacha"] {
+            run.systems.insert(slug.to_owned(), system("OpenVPN 2.6.14", "OpenVPN", "userspace"));
+        }
+        run.systems.insert("wireloom".to_owned(), system("wireloom 1", "WireGuard", "userspace"));
+        let [said] = &known(&run)[..] else { panic!("{:?}", known(&run)) };
+        assert!(said.starts_with("openvpn-aes and openvpn-chacha: as installed"), "{said}");
     }
 
     #[test]

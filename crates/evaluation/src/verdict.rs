@@ -3,7 +3,7 @@
 //! - Two systems differ where the interval of their ratios, taken round by round, leaves out 1, in three rounds or more. Where it does not, no
 //!   difference can be shown. Without rounds in common their intervals are held against each other.
 //! - Fewer than three rounds bear no verdict: the figures are told, and that they are too few. Who has too few is told apart and spoils no other's.
-//! - What was searched for in steps differs only where the interval lies more than a step from 1, and what the sender bounded is behind nobody.
+//! - What was found in steps differs only where the interval lies more than a step from 1, and what the sender bounded is behind nobody.
 //! - Where one of two is nothing, or was lost, there is no factor, but one may still be behind.
 //! - Nothing is said of the speed of what was emulated.
 //! - No tunnel is no rival: it is what the others are held against.
@@ -156,8 +156,10 @@ fn answer(panel: &Panel<'_>, analysis: &Analysis<'_>) -> Answer {
     if !emulated.is_empty() {
         sentences.push(format!("Emulated, so nothing is said about speed: {}.", list(&emulated)));
     }
-    for series in rivals.iter().filter(|series| !series.caveat.is_empty() && !failed(series)) {
-        sentences.push(format!("{}: {}.", series.title, series.caveat));
+    let known = rivals.iter().filter(|series| !series.caveat.is_empty() && !failed(series));
+    let known: Vec<_> = known.map(|series| series.title).collect();
+    if !known.is_empty() {
+        sentences.push(format!("What has to be known before this is quoted stands at the top: {}.", list(&known)));
     }
     let failed: Vec<_> = panel.series.iter().filter(|series| failed(series)).map(|series| series.title).collect();
     if !failed.is_empty() {
@@ -272,10 +274,8 @@ fn rank(
     sentences.extend(scarce);
     let step = order.iter().map(|(_, point, _)| point.resolution(metric)).fold(1.0, f64::max);
     if step > 1.0 {
-        sentences.push(format!(
-            "It was searched for in steps of {:.0} %; within one nothing is told apart.",
-            (step - 1.0) * 100.0
-        ));
+        sentences
+            .push(format!("It is known no finer than by a factor of {step:.2}; within that nothing is told apart."));
     }
     if least < SURE {
         let (_, sure) = statistics::width(least).unwrap_or_default();

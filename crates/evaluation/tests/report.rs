@@ -372,3 +372,18 @@ fn of_kernels_in_guests_the_last_look_stands_and_changes_are_told() {
     assert!(!text.contains("load"), "what was timed in an emulator is not compared: {text}");
     assert!(!comparison(&one, &one).contains("Kernels in guests"));
 }
+
+#[test]
+fn the_evaluation_in_the_tree_is_a_run_that_can_be_told() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/evaluation");
+    let run = Run::load(&folder.join("run.json")).unwrap();
+    let measured = |slug: &&String| run.records.iter().any(|it| it.system == **slug && it.failure.is_none());
+    assert!(run.systems.keys().filter(measured).count() >= 8, "{:?}", run.systems.keys());
+    assert!(run.records.iter().any(|it| it.round >= 3), "rounds that a verdict needs");
+    assert!(run.kernels.values().any(|it| it.failure.is_none()) && run.systems.values().any(|it| it.code.is_some()));
+    let page = std::fs::read_to_string(folder.join("report.html")).unwrap();
+    assert!(page.contains(&run.id) && page.ends_with("</html>\n"));
+    // It may be of an earlier version of the report, but what lies in it is the same run.
+    let embedded = page.split("id=\"run\">").nth(1).and_then(|rest| rest.split("</script>").next()).unwrap();
+    assert_eq!(Run::parse("the page", embedded).unwrap(), run);
+}

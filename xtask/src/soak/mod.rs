@@ -69,7 +69,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 
 /// The short form of it, as `test` has it.
 pub fn short() -> Result<(), Failure> {
-    run(&Options { minutes: 2.0, engine: Choice::Ebpf, no_kill: false })
+    run(&Options { minutes: 1.0, engine: Choice::Ebpf, no_kill: false })
 }
 
 fn soak(ours: &lab::System, options: &Options) -> Result<(), Failure> {

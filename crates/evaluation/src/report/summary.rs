@@ -6,7 +6,7 @@ use super::section::{FAR, fitted};
 use super::trust;
 use crate::analysis::{Analysis, Panel};
 use crate::catalogue::Metric;
-use crate::caveat::absent;
+use crate::caveat::{absent, known};
 use crate::run::Run;
 use crate::text::one_line;
 use crate::time::stamp;
@@ -113,6 +113,7 @@ pub fn reservations(run: &Run) -> Vec<String> {
         ));
     }
     lines.extend(absent(run));
+    lines.extend(known(run));
     lines
 }
 
