@@ -101,7 +101,7 @@ pub const EXPERIMENTS: [Experiment; 18] = [
         slug: "streams",
         title: "Throughput against streams",
         question: "How much does one tunnel carry, and do more TCP streams in it bring more?",
-        method: "TCP streams side by side through one tunnel; payload that arrived, and busy time of the whole machine. On a link `off` each datagram crosses alone, as by a network card; one labelled `gso` hands super-packets over whole, which flatters who sends them.",
+        method: "TCP streams side by side through one tunnel; payload that arrived, and busy time of the whole machine. On a link off each datagram crosses alone, as by a network card; one labelled gso hands super-packets over whole, which flatters who sends them.",
         axis: axis("streams", "TCP streams in one tunnel", Unit::Count, false),
         metrics: &[THROUGHPUT, COST, PROCESSORS],
         thesis: "6.2",

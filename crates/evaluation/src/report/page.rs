@@ -75,7 +75,7 @@ fn glance(out: &mut String, all: &[(Verdict, Analysis<'_>)]) {
             let best = match (&answer.best[..], experiment.slug) {
                 ([], "cores") => "see below".to_owned(),
                 ([], _) => "no verdict".to_owned(),
-                (best, _) => best.join(", "),
+                (best, _) => best.join("; "),
             };
             escape(&format!("{panel}{best}"))
         });
