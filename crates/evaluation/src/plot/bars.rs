@@ -25,7 +25,9 @@ pub struct Bar {
 
 /// Draws a metric of several systems, all from zero.
 pub fn bars(title: &str, metric: &Metric, bars: &[Bar]) -> String {
-    let values: Vec<f64> = bars.iter().map(|bar| bar.estimate.high).collect();
+    // What was lost has no end, and would leave no unit to tell the others in.
+    let ends = bars.iter().flat_map(|bar| [bar.estimate.high, bar.estimate.median]);
+    let values: Vec<f64> = ends.filter(|value| value.is_finite()).collect();
     let (size, unit) = metric.unit.scale(values.iter().copied().fold(0.0, f64::max));
     let scale = Scale::linear(values.into_iter(), size);
     let mut out = String::new();
@@ -56,4 +58,21 @@ pub fn bars(title: &str, metric: &Metric, bars: &[Bar]) -> String {
         out.push_str("</g>\n");
     }
     picture(TOP + ROW * bars.len() as f64, title, &out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::P99;
+
+    #[test]
+    fn what_has_no_end_does_not_decide_about_the_unit() {
+        let bar = |name: &str, high| Bar {
+            style: Style { number: 0, ours: false },
+            name: name.to_owned(),
+            estimate: Estimate { low: 1e-4, median: 2e-4, high, count: 3, confidence: 0.75 },
+        };
+        let drawn = bars("a title", &P99, &[bar("a", 4e-4), bar("b", f64::INFINITY)]);
+        assert!(drawn.contains("99th percentile, µs") && !drawn.contains("NaN"), "{drawn}");
+    }
 }
