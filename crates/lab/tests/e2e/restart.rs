@@ -254,7 +254,8 @@ fn a_peer_that_moves_while_there_is_no_daemon_is_followed_by_the_next_one() {
     assert_eq!(moved.endpoint, Some(left.endpoint(Outer::V4)));
     assert_ne!(moved.endpoint, at);
     assert_eq!([moved.handshake, left.peer(right).unwrap().handshake], [before; 2], "it is the same session");
-    // And its programs do it alone again.
+    // And its programs do it alone again, as soon as they know where the peer is now.
+    wait_until_carried(left, right);
     kill(right);
     assert!((0..5).all(|_| answers(left, right, "1")));
 }
