@@ -133,6 +133,10 @@ impl Link {
                 let off = ["-K", &interface, "tso", "off", "gso", "off", "tx-udp-segmentation", "off", "gro", "on"];
                 port.namespace.run("ethtool", &off)?;
             }
+            // Not even of link-local addresses: until such a one is there, no neighbour is asked for on behalf of an address of another interface.
+            for which in ["all", &interface] {
+                port.namespace.set_sysctl(&format!("net/ipv6/conf/{which}/accept_dad"), "0")?;
+            }
             port.namespace.ip(&["link", "set", &interface, "up"])?;
         }
         Ok(link)
