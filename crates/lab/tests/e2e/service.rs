@@ -195,10 +195,13 @@ impl Foreground {
         Foreground { service, namespace, interface, file, _folder: folder }
     }
 
-    /// Waits until its route is there: the last step.
+    /// Waits until its route is there, which is the last step, and it holds its interface's lock no longer: who is told to end before that undoes what
+    /// has been done, and fails.
     fn wait_until_up(&mut self) {
         let (namespace, interface) = (&self.namespace, &self.interface);
-        let up = || namespace.ip(&["route", "show", "dev", interface]).is_ok_and(|routes| routes.contains("10.99.0.0"));
+        let lock = PathBuf::from(format!("/run/wireloom/{interface}.lock"));
+        let routes = || namespace.ip(&["route", "show", "dev", interface]);
+        let up = || routes().is_ok_and(|routes| routes.contains("10.99.0.0")) && !lock.exists();
         wait_until("the interface to be up", LIMIT, up).unwrap();
     }
 
