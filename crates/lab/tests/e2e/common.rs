@@ -1,12 +1,13 @@
 //! What several tests need.
 
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::engines;
 use lab::traffic::{Service, UdpOutcome, UdpPlan, exchange_tcp, exchange_udp, finish_udp, start_udp, stop_udp};
 use lab::{End, Engine, Namespace, Outer, Port, Process, System, Tunnel, TunnelSpec, ping, wait_until};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Bytes per TCP exchange and direction: a few hundred super-packets.
 pub const BYTES: u64 = 8_000_000;
@@ -82,12 +83,28 @@ pub fn wait_for_ping(from: &End, to: &End) {
 pub fn wait_until_carried(from: &End, to: &mut End) {
     wait_for_ping(from, to);
     wait_until("the programs to carry pings alone", SOON, || {
-        to.daemon.process.signal(Signal::STOP);
-        let once = ping::once(from.namespace(), to.v4.into(), &["-W", "1"]);
-        to.daemon.process.signal(Signal::CONT);
-        once.unwrap().status.success()
+        let daemon = Pid::from_raw(to.daemon.process.id().cast_signed()).unwrap();
+        while_stopped(daemon, || ping::once(from.namespace(), to.v4.into(), &["-W", "1"]).unwrap().status.success())
     })
     .unwrap();
+}
+
+/// What `look` says while no thread of the process runs. One that was signalled to stop goes on until a first thread of it has had a processor: long
+/// enough to answer a ping.
+#[track_caller]
+pub fn while_stopped<T>(process: Pid, look: impl FnOnce() -> T) -> T {
+    kill_process(process, Signal::STOP).unwrap();
+    wait_until("all threads to stop", LIMIT, || is_stopped(process)).unwrap();
+    let seen = look();
+    kill_process(process, Signal::CONT).unwrap();
+    seen
+}
+
+fn is_stopped(process: Pid) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let states = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default());
+    // Behind the name, which may have anything in it.
+    states.into_iter().all(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['T', 't'])))
 }
 
 /// Ping, TCP and UDP in both families and both directions, everything checked. `from` begins.

@@ -16,7 +16,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::common::{LIMIT, SOON, wireloom};
+use crate::common::{LIMIT, SOON, while_stopped, wireloom};
 
 /// A service manager that keeps descriptors by name, and its one service.
 struct Manager {
@@ -117,11 +117,7 @@ fn sessions_go_on_by_what_the_service_manager_keeps() {
         Pid::from_raw(children.split_whitespace().next().unwrap().parse().unwrap()).unwrap()
     };
     wait_until("the programs to carry pings alone", SOON, || {
-        let daemon = daemon(&service);
-        kill_process(daemon, Signal::STOP).unwrap();
-        let carried = ping::once(&here, to, &["-W", "1"]).unwrap().status.success();
-        kill_process(daemon, Signal::CONT).unwrap();
-        carried
+        while_stopped(daemon(&service), || ping::once(&here, to, &["-W", "1"]).unwrap().status.success())
     })
     .unwrap();
     let since = || left.daemon.status().unwrap().peer(&keys.public).unwrap().handshake;

@@ -9,7 +9,7 @@ use lab::{Daemon, Engine, Process, ping, run, wait_for, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bed::{Bed, HOOKS, INTERFACE, failed, succeeded};
-use crate::common::{LIMIT, SOON, wireloom};
+use crate::common::{LIMIT, SOON, while_stopped, wireloom};
 use crate::engines::{each_engine, each_engine_untaken, engine};
 
 each_engine!(what_the_file_says_now_is_so_after_a_kill_and_an_up);
@@ -89,14 +89,8 @@ impl Place {
         if engine() != Engine::Ebpf {
             return self.wait_for_answer();
         }
-        wait_until("the programs to carry pings alone", SOON, || {
-            let daemon = self.process(false);
-            kill_process(daemon, Signal::STOP).unwrap();
-            let carried = self.answers();
-            kill_process(daemon, Signal::CONT).unwrap();
-            carried
-        })
-        .unwrap();
+        wait_until("the programs to carry pings alone", SOON, || while_stopped(self.process(false), || self.answers()))
+            .unwrap();
     }
 
     /// The daemon of the host, or its steward.

@@ -19,10 +19,10 @@ use rustbus::connection::Timeout;
 use rustbus::connection::ll_conn::force_finish_on_error;
 use rustbus::wire::UnixFd;
 use rustbus::{MessageBuilder, RpcConn, standard_messages};
-use rustix::process::Signal;
+use rustix::process::Pid;
 use tempfile::TempDir;
 
-use crate::common::{LIMIT, SOON, check_pings, wireloom};
+use crate::common::{LIMIT, SOON, check_pings, while_stopped, wireloom};
 use crate::engines::each_engine;
 
 each_engine!(keys_are_wiped_before_the_machine_sleeps_and_made_anew_after_it);
@@ -189,7 +189,7 @@ fn keys_are_wiped_before_the_machine_sleeps_and_made_anew_after_it() {
     let daemon = wireloom().start_with(&a, |command| {
         command.arg("--wipe-on-suspend").env("DBUS_SYSTEM_BUS_ADDRESS", bus.address());
     });
-    let mut left = End::new(daemon.unwrap(), &inside.left, 1).unwrap();
+    let left = End::new(daemon.unwrap(), &inside.left, 1).unwrap();
     let right = End::new(wireloom().start(&b).unwrap(), &outside.right, 2).unwrap();
     left.bring_up(1420).unwrap();
     right.bring_up(1420).unwrap();
@@ -230,11 +230,12 @@ fn keys_are_wiped_before_the_machine_sleeps_and_made_anew_after_it() {
     wait_until("the new logind to be asked for an inhibitor", SOON, || logind.held() == 1).unwrap();
 
     // The device does not answer, so the machine has to wait for it.
-    left.daemon.process.signal(Signal::STOP);
-    logind.say(true);
-    thread::sleep(Duration::from_secs(1));
-    assert_eq!(logind.held(), 1, "the machine was let sleep with keys in its memory");
-    left.daemon.process.signal(Signal::CONT);
+    let daemon = Pid::from_raw(left.daemon.process.id().cast_signed()).unwrap();
+    while_stopped(daemon, || {
+        logind.say(true);
+        thread::sleep(Duration::from_secs(1));
+        assert_eq!(logind.held(), 1, "the machine was let sleep with keys in its memory");
+    });
     wait_until("the inhibitor to be let go", SOON, || logind.held() == 0).unwrap();
 
     // From that moment on nothing of the old session is known.
