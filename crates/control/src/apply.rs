@@ -54,6 +54,17 @@ impl Device {
         if mark == state.mark {
             return Ok(());
         }
+        // What is sent under the new mark from an address that went with the old one's way would have the peer follow us to where no mark leads.
+        self.plane.hold_sources(true);
+        self.forget_sources(state);
+        let changed = self.set_marks(state, mark);
+        // What was being learnt when they were held.
+        self.forget_sources(state);
+        self.plane.hold_sources(false);
+        changed
+    }
+
+    fn set_marks(&self, state: &mut State, mark: u32) -> Result<(), Errno> {
         if let Some(group) = &state.group
             && let Err(error) = group.set_mark(mark)
         {
@@ -64,8 +75,6 @@ impl Device {
             return Err(Errno::from(&error));
         }
         state.mark = mark;
-        // Marked packets may be routed by other rules.
-        self.forget_sources(state);
         Ok(())
     }
 

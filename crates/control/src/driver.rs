@@ -167,7 +167,6 @@ impl Driver {
                 PlaneEvent::SessionConfirmed(session) => {
                     device.change(|state, now| state.noise.handle_session_confirmed(now, &session));
                 }
-                PlaneEvent::SourceLearnt(peer) => self.sources.learnt(peer),
                 PlaneEvent::Activity(peer) => device.change(|state, now| state.noise.handle_activity(now, peer)),
                 PlaneEvent::Handshake { from, bytes } => {
                     if !self.handshakes.push(boot(), from, bytes) {

@@ -3,16 +3,15 @@
 //! A peer is answered from the address of ours that it reached, for as long as what is sent from there leaves by the interface
 //! that the peer's packets came in by. When another route takes over, its own address goes with it: a router on the new way
 //! might let no other pass. The kernel's WireGuard looks at this with each new route (`send4` in `socket.c`); here, all peers are looked
-//! at when routes have changed, a few at a time, and each one whose packets have come in elsewhere. An address that does not go with
-//! the way out is refused: packets that were under way, or that come by another way than ours, do not bring it back before that
-//! way changes. IPv6 addresses stay as long as they exist, there as here.
+//! at when routes, or our mark or port, have changed, a few at a time; an address that is learnt is looked at by the data plane that learns it. One
+//! that does not go with the way out is refused: packets that were under way, or that come by another way than ours, do not bring it back before
+//! that way changes. IPv6 addresses stay as long as they exist, there as here.
 
 use crate::device::{Device, boot};
 use inet::Endpoint;
-use linux::link::Routes;
+use linux::link::{Exits, Routes};
 use noise::{Instant, PeerId};
 use std::{
-    collections::VecDeque,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     os::fd::{AsFd, BorrowedFd},
@@ -22,8 +21,6 @@ use std::{
 /// Peers between two looks at everything else: those that are asked about, about a millisecond of work, and all.
 const PEERS: usize = 128;
 const PEERS_MAX: usize = 32 * PEERS;
-/// Addresses that were learnt and not yet looked at. With more, all peers are looked at.
-const LEARNT: usize = 4096;
 /// After all peers were looked at, so many times as long passes before that begins again, but not longer than [`REST_MAX`]: with few, nothing
 /// that is felt; with many, routes that change all the time cost a part of our time only.
 const REST: u32 = 4;
@@ -32,9 +29,10 @@ const REST_MAX: Duration = Duration::from_secs(5);
 /// What is still to be looked at.
 pub(crate) struct Sources {
     routes: Routes,
+    exits: Exits,
     peers: Vec<PeerId>,
-    /// Of these an address was learnt.
-    learnt: VecDeque<PeerId>,
+    /// Our port and mark when that was asked last.
+    sender: (u16, u32),
     /// Something changed since that look began.
     again: bool,
     /// When the look began, and when the next may.
@@ -46,8 +44,9 @@ impl Sources {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             routes: Routes::open()?,
+            exits: Exits::open()?,
             peers: Vec::new(),
-            learnt: VecDeque::new(),
+            sender: (0, 0),
             again: false,
             began: boot(),
             next: boot(),
@@ -59,18 +58,9 @@ impl Sources {
         self.again |= self.routes.changed();
     }
 
-    /// An address was learnt from the peer's packets.
-    pub(crate) fn learnt(&mut self, peer: PeerId) {
-        if self.learnt.len() < LEARNT {
-            self.learnt.push_back(peer);
-        } else {
-            self.again = true;
-        }
-    }
-
     /// In what time there is something to look at; `None` if nothing is.
     pub(crate) fn patience(&self) -> Option<Duration> {
-        match (self.peers.is_empty() && self.learnt.is_empty(), self.again) {
+        match (self.peers.is_empty(), self.again) {
             (false, _) => Some(Duration::ZERO),
             (true, true) => Some(self.next.saturating_since(boot())),
             (true, false) => None,
@@ -79,16 +69,15 @@ impl Sources {
 
     /// Looks at some peers.
     pub(crate) fn check(&mut self, device: &Device) {
-        if self.patience() != Some(Duration::ZERO) {
-            return;
-        }
         let (port, mark) = {
             let state = device.state();
             (state.port, state.mark)
         };
-        for _ in 0..PEERS {
-            let Some(peer) = self.learnt.pop_front() else { break };
-            self.check_source(device, peer, port, mark);
+        if std::mem::replace(&mut self.sender, (port, mark)) != (port, mark) {
+            self.again = true;
+        }
+        if self.patience() != Some(Duration::ZERO) {
+            return;
         }
         if self.peers.is_empty() {
             if !self.again || boot() < self.next {
@@ -141,10 +130,7 @@ impl Sources {
     /// The interface by which a datagram leaves, [`GONE`] if the address that it is from is not ours any more. `None` without any way
     /// out: then the address is as good as another.
     fn way_out(&mut self, source: SocketAddrV4, to: SocketAddrV4, mark: u32) -> Option<u32> {
-        match self.routes.interface(source, to, mark) {
-            Ok(interface) => Some(interface),
-            Err(error) => (error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error())).then_some(GONE),
-        }
+        self.exits.interface(source, to, mark).ok().map(|interface| interface.unwrap_or(GONE))
     }
 }
 
@@ -163,23 +149,5 @@ fn sticky(endpoint: Endpoint) -> Option<(Ipv4Addr, u32, SocketAddrV4)> {
 impl AsFd for Sources {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.routes.as_fd()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn more_news_than_there_is_room_for_is_a_look_at_all() {
-        let mut sources = Sources::new().unwrap();
-        for n in 0..LEARNT as u32 {
-            sources.learnt(PeerId::from_u32(n));
-        }
-        assert_eq!((sources.learnt.len(), sources.again), (LEARNT, false));
-        for _ in 0..2 {
-            sources.learnt(PeerId::from_u32(1));
-        }
-        assert_eq!((sources.learnt.len(), sources.again), (LEARNT, true));
     }
 }

@@ -314,6 +314,10 @@ impl DataPlane for Plane {
         self.desk.look_at(peer);
     }
 
+    fn hold_sources(&self, held: bool) {
+        self.userspace.hold_sources(held);
+    }
+
     fn refuse_source(&self, peer: PeerId, endpoint: Endpoint, out: u32) {
         self.userspace.refuse_source(peer, endpoint, out);
         self.desk.look_at(peer);

@@ -30,6 +30,8 @@ pub trait DataPlane: Send + Sync {
     fn endpoint(&self, peer: PeerId) -> Option<Endpoint>;
     /// Lets the kernel choose the source address again, until the peer's next packet.
     fn forget_source(&self, peer: PeerId);
+    /// While they are held no source address is learnt: what decides about ways out is changing.
+    fn hold_sources(&self, held: bool);
     /// If the peer is sent to from there, lets the kernel choose the source address: what is sent from that one leaves by the interface
     /// with the index `out`. Packets that come to it by any other interface do not bring it back, until the source is forgotten.
     fn refuse_source(&self, peer: PeerId, endpoint: Endpoint, out: u32);
@@ -196,8 +198,6 @@ pub enum PlaneEvent {
     SessionConfirmed(Arc<Session>),
     /// Timers should look at the peer's [`Activity`].
     Activity(PeerId),
-    /// An address of ours was learnt from the peer's packets. Whether the way out starts there is to be found out.
-    SourceLearnt(PeerId),
     /// A handshake message (types 1 to 3) whose mac1 is right.
     Handshake {
         /// Where it came from, and which address of ours it came to.

@@ -142,6 +142,8 @@ impl DataPlane for Ledger {
         self.entry(peer, |entry| entry.endpoint = entry.endpoint.map(|endpoint| endpoint.addr.into()));
     }
 
+    fn hold_sources(&self, _: bool) {}
+
     fn refuse_source(&self, peer: PeerId, _: Endpoint, _: u32) {
         self.forget_source(peer);
     }

@@ -27,7 +27,7 @@ mod routes;
 mod spread;
 mod ways;
 use message::{Attributes, LINK, Messages, Request, find, link_header, u32_at};
-pub use routes::Routes;
+pub use routes::{Exits, Routes};
 pub use spread::spread_flows;
 #[cfg(fuzzing)]
 pub use ways::read_ways;

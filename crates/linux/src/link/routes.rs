@@ -27,7 +27,6 @@ const REPORTS: usize = 64;
 #[derive(Debug)]
 pub struct Routes {
     reports: OwnedFd,
-    requests: Requests,
 }
 
 impl Routes {
@@ -35,7 +34,7 @@ impl Routes {
     pub fn open() -> io::Result<Routes> {
         // An interface that is set down takes its routes along without a report of theirs.
         let groups = libc::RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_RULE | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_LINK;
-        Ok(Routes { reports: socket(groups as u32, libc::SOCK_NONBLOCK)?, requests: Requests::over(open_requests()?) })
+        Ok(Routes { reports: socket(groups as u32, libc::SOCK_NONBLOCK)? })
     }
 
     /// Whether any may have changed since the last call. Reads some reports; while there are more, the descriptor stays readable.
@@ -52,9 +51,26 @@ impl Routes {
         }
         changed
     }
+}
 
-    /// The interface by which a UDP datagram with this mark leaves, from this address and port of ours. EINVAL when the address is none of ours.
-    pub fn interface(&mut self, source: SocketAddrV4, to: SocketAddrV4, mark: u32) -> io::Result<u32> {
+/// By which interfaces datagrams leave the namespace that it was opened in.
+#[derive(Debug)]
+pub struct Exits {
+    requests: Requests,
+}
+
+impl Exits {
+    /// Makes a socket to ask by.
+    pub fn open() -> io::Result<Exits> {
+        Ok(Exits { requests: Requests::over(open_requests()?) })
+    }
+
+    /// The interface by which a UDP datagram with this mark leaves, from this address and port of ours; `None` when the address is none of
+    /// ours.
+    ///
+    /// # Errors
+    /// There is no way out, or the kernel could not be asked.
+    pub fn interface(&mut self, source: SocketAddrV4, to: SocketAddrV4, mark: u32) -> io::Result<Option<u32>> {
         let mut header = [0; ROUTE];
         header[..3].copy_from_slice(&[libc::AF_INET as u8, 32, 32]);
         let request = Request::new(libc::RTM_GETROUTE, libc::NLM_F_REQUEST as u16, 0, &header)
@@ -65,12 +81,15 @@ impl Routes {
             .attribute(RTA_SPORT, &source.port().to_be_bytes())
             .attribute(RTA_DPORT, &to.port().to_be_bytes());
         let mut interface = None;
-        self.requests.exchange(request, direct, |_, body| {
+        let told = self.requests.exchange(request, direct, |_, body| {
             let value = body.get(ROUTE..).and_then(|attributes| find(attributes, RTA_OIF));
             interface = value.and_then(|value| u32_at(value, 0));
             true
-        })?;
-        interface.ok_or_else(|| io::ErrorKind::NotFound.into())
+        });
+        match told {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
+            told => told.and_then(|()| interface.map(Some).ok_or_else(|| io::ErrorKind::NotFound.into())),
+        }
     }
 }
 

@@ -25,8 +25,6 @@ pub(crate) const SESSION_WANTED: u8 = 1;
 pub(crate) const REKEY_DUE: u8 = 2;
 /// The timers should look.
 pub(crate) const ACTIVITY: u8 = 4;
-/// An address of ours was learnt that may not go with the way out.
-pub(crate) const SOURCE_LEARNT: u8 = 8;
 
 /// Handshake messages that may wait for control.
 const HANDSHAKES_MAX: usize = 1024;
@@ -103,7 +101,6 @@ impl Events {
                         (SESSION_WANTED, PlaneEvent::SessionWanted(peer.id)),
                         (REKEY_DUE, PlaneEvent::RekeyDue(peer.id)),
                         (ACTIVITY, PlaneEvent::Activity(peer.id)),
-                        (SOURCE_LEARNT, PlaneEvent::SourceLearnt(peer.id)),
                     ];
                     for (bit, event) in events.into_iter().rev() {
                         if raised & bit != 0 {

@@ -10,6 +10,7 @@ mod events;
 pub mod hand;
 mod icmp;
 mod inbound;
+mod learn;
 mod load;
 mod outbound;
 mod peer;
@@ -29,7 +30,6 @@ use crate::policy::{Bucket, PeerRule, RuleCount, own_bucket};
 use crate::{AllowedIpChange, ControlDrop, DataPlane, Observer, PlaneEvent, Traffic, WorkerLoad};
 use crew::Crew;
 use drops::Reason;
-use events::SOURCE_LEARNT;
 use inet::{Cidr, Endpoint};
 use linux::{
     netns,
@@ -151,10 +151,8 @@ impl DataPlane for Userspace {
     }
 
     fn set_endpoint(&self, peer: PeerId, endpoint: Option<Endpoint>) {
-        if let Some(peer) = self.shared.peer(peer)
-            && peer.set_endpoint(endpoint).source_learnt
-        {
-            self.shared.events.raise(&peer, SOURCE_LEARNT);
+        if let Some(peer) = self.shared.peer(peer) {
+            peer.set_endpoint(endpoint, |here| self.shared.look_at_source(here));
         }
     }
 
@@ -166,6 +164,10 @@ impl DataPlane for Userspace {
         if let Some(peer) = self.shared.peer(peer) {
             peer.forget_source();
         }
+    }
+
+    fn hold_sources(&self, held: bool) {
+        self.shared.learning.hold(held);
     }
 
     fn refuse_source(&self, peer: PeerId, endpoint: Endpoint, out: u32) {

@@ -3,7 +3,7 @@
 //! Everything that a packet needs is read without a lock. Control writes it; the workers write back the counters, the
 //! notes for the timers, and the endpoint when an authentic packet came from elsewhere.
 
-use super::shared::now;
+use super::{learn::Learnt, shared::now};
 use crate::Traffic;
 use arc_swap::ArcSwapOption;
 use inet::{Endpoint, Source};
@@ -32,15 +32,6 @@ pub(crate) struct Peer {
     removed: AtomicBool,
     tx_bytes: AtomicU64,
     rx_bytes: AtomicU64,
-}
-
-/// What came of an endpoint that was set, or seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Moved {
-    /// It is sent to from now on, which it was not before.
-    pub(crate) changed: bool,
-    /// An address of ours was learnt with it.
-    pub(crate) source_learnt: bool,
 }
 
 impl Peer {
@@ -80,18 +71,52 @@ impl Peer {
         Some(endpoint)
     }
 
-    /// Sends to `endpoint` from now on.
-    pub(crate) fn set_endpoint(&self, endpoint: Option<Endpoint>) -> Moved {
-        let source = endpoint.and_then(|endpoint| endpoint.source);
-        let via = source.map_or(0, |source| source.ifindex);
+    /// Sends to `endpoint` from now on, from its source unless `learning` has something against it. Whether anything has changed.
+    pub(crate) fn set_endpoint(&self, endpoint: Option<Endpoint>, learning: impl FnOnce(Endpoint) -> Learnt) -> bool {
         let old = self.path.load();
-        let plain = endpoint.map(without_interface);
-        match (&*old, endpoint) {
-            (Some(path), Some(endpoint)) if path.refuses(endpoint) => return Moved::default(),
-            (Some(path), _) if Some(path.endpoint) == plain => path.via.store(via, Ordering::Relaxed),
-            _ => self.path.store(plain.map(|endpoint| Arc::new(Path::after(old.as_deref(), endpoint, via)))),
+        let Some(mut endpoint) = endpoint else {
+            self.path.store(None);
+            return old.is_some();
+        };
+        let is_where_it_was = old.as_ref().is_some_and(|path| path.endpoint.addr == endpoint.addr);
+        if let Some(path) = &*old
+            && (path.refuses(endpoint) || path.is_at(endpoint))
+        {
+            return false;
         }
-        Moved { changed: true, source_learnt: source.is_some() }
+        let mut refused = None;
+        if let Some(source) = endpoint.source {
+            match learning(endpoint) {
+                Learnt::Stands => (),
+                // Where it was it is sent to from where it was.
+                Learnt::NotNow if is_where_it_was => return false,
+                Learnt::NotNow => endpoint.source = None,
+                Learnt::Leaves(out) => {
+                    refused = Some(Source { ip: source.ip, ifindex: out });
+                    endpoint.source = None;
+                }
+            }
+        }
+        if let (Some(path), Some(refused)) = (&*old, refused)
+            && is_where_it_was
+        {
+            let mut new = Path::after(Some(path), path.endpoint, path.via.load(Ordering::Relaxed));
+            new.refuse(refused);
+            // If something else has been learnt at this moment that stands, and the next packet tells.
+            self.path.compare_and_swap(&*old, Some(Arc::new(new)));
+            return false;
+        }
+        let via = endpoint.source.map_or(0, |source| source.ifindex);
+        let plain = without_interface(endpoint);
+        match &*old {
+            Some(path) if path.endpoint == plain => path.via.store(via, Ordering::Relaxed),
+            _ => {
+                let mut new = Path::after(old.as_deref(), plain, via);
+                refused.into_iter().for_each(|refused| new.refuse(refused));
+                self.path.store(Some(Arc::new(new)));
+            }
+        }
+        true
     }
 
     /// Lets the kernel choose our address again, until the peer's next packet. An endpoint that somebody sets at this moment stands.
@@ -130,18 +155,13 @@ impl Peer {
         }
     }
 
-    /// The peer's newest packet came from `here`.
+    /// The peer's newest packet came from `here`. Whether that has changed anything.
     #[inline]
-    pub(crate) fn roam(&self, here: Endpoint) -> Moved {
-        let via = here.source.map_or(0, |source| source.ifindex);
-        let is_here = |path: &Arc<Path>| {
-            let same = path.endpoint == without_interface(here) && path.via.load(Ordering::Relaxed) == via;
-            same || path.refuses(here)
-        };
-        if self.path.load().as_ref().is_some_and(is_here) {
-            return Moved::default();
+    pub(crate) fn roam(&self, here: Endpoint, learning: impl FnOnce(Endpoint) -> Learnt) -> bool {
+        if self.path.load().as_ref().is_some_and(|path| path.is_at(here) || path.refuses(here)) {
+            return false;
         }
-        self.set_endpoint(Some(here))
+        self.set_endpoint(Some(here), learning)
     }
 
     #[inline]
@@ -203,6 +223,13 @@ impl Path {
             _ => (Arc::new(Lesson { limit: AtomicU32::new(u32::MAX), learnt: AtomicU64::new(0) }), [None; REFUSED]),
         };
         Self { endpoint, via: AtomicU32::new(via), refused, lesson }
+    }
+
+    /// Whether the peer is sent to there from there already.
+    #[inline]
+    fn is_at(&self, here: Endpoint) -> bool {
+        let via = here.source.map_or(0, |source| source.ifindex);
+        self.endpoint == without_interface(here) && self.via.load(Ordering::Relaxed) == via
     }
 
     /// Whether the way to there does not start where these packets come in. Who has come by so many wrong ways that they cannot all be
@@ -280,6 +307,14 @@ mod tests {
         Endpoint { addr: "192.0.2.1:51820".parse().unwrap(), source }
     }
 
+    fn stands(_: Endpoint) -> Learnt {
+        Learnt::Stands
+    }
+
+    fn unasked(here: Endpoint) -> Learnt {
+        panic!("{here:?} was known")
+    }
+
     fn peer() -> Peer {
         Peer::new(PeerId::from_u32(1), Arc::default())
     }
@@ -287,7 +322,7 @@ mod tests {
     #[test]
     fn what_a_path_taught_outlasts_our_address_but_not_the_peers() {
         let peer = peer();
-        peer.set_endpoint(Some(endpoint(Some(("192.0.2.9", 3)))));
+        peer.set_endpoint(Some(endpoint(Some(("192.0.2.9", 3)))), stands);
         let path = peer.path.load_full().unwrap();
         assert!(path.takes_segments_of(1452));
         path.refuse_datagrams_of(1452, now());
@@ -295,14 +330,14 @@ mod tests {
         peer.forget_source();
         let path = peer.path.load_full().unwrap();
         assert_eq!((path.endpoint.source, path.mtu()), (None, Some(1479)));
-        peer.set_endpoint(Some(Endpoint::new("192.0.2.2:51820".parse().unwrap())));
+        peer.set_endpoint(Some(Endpoint::new("192.0.2.2:51820".parse().unwrap())), stands);
         assert!(peer.path.load_full().unwrap().takes_segments_of(1452));
     }
 
     #[test]
     fn what_a_path_taught_is_forgotten_in_time() {
         let peer = peer();
-        peer.set_endpoint(Some(endpoint(None)));
+        peer.set_endpoint(Some(endpoint(None)), stands);
         let path = peer.path.load_full().unwrap();
         path.refuse_segments(Instant::from_nanos(1));
         let uptime = now().saturating_since(Instant::from_nanos(1));
@@ -314,62 +349,93 @@ mod tests {
     #[test]
     fn an_address_that_was_refused_is_not_learnt_until_it_is_forgotten() {
         let (peer, here) = (peer(), endpoint(Some(("192.0.2.9", 3))));
-        assert!(peer.roam(here).source_learnt && !peer.roam(here).source_learnt, "news once");
+        assert!(peer.roam(here, stands) && !peer.roam(here, unasked), "news once");
         peer.refuse_source(endpoint(Some(("192.0.2.8", 3))), 4);
         assert_eq!(peer.endpoint(), Some(here), "another was meant");
         peer.refuse_source(here, 4);
         for _ in 0..2 {
             assert!(
-                !peer.roam(here).source_learnt && !peer.set_endpoint(Some(here)).source_learnt,
+                !peer.roam(here, unasked) && !peer.set_endpoint(Some(here), unasked),
                 "a packet that was on its way"
             );
             assert_eq!(peer.endpoint(), Some(endpoint(None)));
         }
         let elsewhere = endpoint(Some(("192.0.2.9", 4)));
         assert_eq!(peer.refused_sources(), [elsewhere]);
-        assert!(peer.roam(elsewhere).source_learnt, "the same address by the right way in");
-        assert!(!peer.roam(here).source_learnt);
+        assert!(peer.roam(elsewhere, stands), "the same address by the right way in");
+        assert!(!peer.roam(here, unasked));
         assert_eq!(peer.endpoint(), Some(elsewhere), "which stands");
         peer.forget_source();
         assert!(peer.refused_sources().is_empty());
-        assert!(peer.roam(here).source_learnt);
+        assert!(peer.roam(here, stands));
         assert_eq!(peer.endpoint(), Some(here));
+    }
+
+    #[test]
+    fn who_comes_to_an_address_that_the_way_out_does_not_start_at_is_answered_from_where_it_was() {
+        let (peer, out) = (peer(), 4);
+        let (wrong, other) = (endpoint(Some(("192.0.2.9", 3))), endpoint(Some(("192.0.2.8", 4))));
+        assert!(peer.roam(wrong, |_| Learnt::Leaves(out)), "it is known where the peer is");
+        assert_eq!(peer.endpoint(), Some(endpoint(None)), "and not from where to answer");
+        assert!(peer.roam(other, stands) && !peer.roam(wrong, unasked));
+        assert_eq!(peer.endpoint(), Some(other));
+        let gone = endpoint(Some(("192.0.2.7", 3)));
+        assert!(!peer.roam(gone, |_| Learnt::Leaves(0)) && !peer.roam(gone, unasked));
+        assert_eq!(peer.endpoint(), Some(other), "an address that went does not take the one that we have");
+        // Another place: what was refused on the way to the former one is no more.
+        let there = Endpoint { addr: "192.0.2.2:51820".parse().unwrap(), ..wrong };
+        assert!(peer.roam(there, |_| Learnt::Leaves(out)));
+        assert_eq!(peer.endpoint(), Some(Endpoint { source: None, ..there }));
+        assert_eq!(peer.refused_sources().len(), 1);
+    }
+
+    #[test]
+    fn while_that_cannot_be_said_only_places_are_learnt() {
+        let (peer, here) = (peer(), endpoint(Some(("192.0.2.9", 3))));
+        let not_now = |_| Learnt::NotNow;
+        assert!(peer.roam(here, not_now) && !peer.roam(here, not_now));
+        assert_eq!(peer.endpoint(), Some(endpoint(None)));
+        assert!(peer.roam(here, stands), "what is not refused is asked about again");
+        let there = Endpoint { addr: "192.0.2.2:51820".parse().unwrap(), ..here };
+        assert!(peer.roam(there, not_now));
+        assert_eq!(peer.endpoint(), Some(Endpoint { source: None, ..there }));
     }
 
     #[test]
     fn however_many_wrong_ways_packets_come_in_by_they_are_looked_at_a_few_times() {
         let (peer, out) = (peer(), 3);
+        peer.set_endpoint(Some(endpoint(None)), unasked);
         let mut looks = 0;
         for _ in 0..10 {
             for (last, ifindex) in (1..=9).flat_map(|last| [(last, 4), (last, 5)]) {
-                let here = endpoint(Some((&format!("192.0.2.{last}"), ifindex)));
-                if peer.roam(here).source_learnt {
+                let changed = peer.roam(endpoint(Some((&format!("192.0.2.{last}"), ifindex))), |_| {
                     looks += 1;
-                    peer.refuse_source(here, out);
-                }
+                    Learnt::Leaves(out)
+                });
+                assert!(!changed);
                 assert_eq!(peer.endpoint(), Some(endpoint(None)));
             }
         }
         assert_eq!(looks, REFUSED, "one for each address that is remembered");
-        assert!(peer.roam(endpoint(Some(("192.0.2.1", out)))).source_learnt, "the right way");
+        assert!(peer.roam(endpoint(Some(("192.0.2.1", out))), stands), "the right way");
         // The way out changes: what is remembered of the address does too.
         peer.refuse_source(endpoint(Some(("192.0.2.1", out))), 5);
         assert_eq!(peer.refused_sources().len(), REFUSED);
-        assert!(peer.roam(endpoint(Some(("192.0.2.1", 5)))).source_learnt);
+        assert!(peer.roam(endpoint(Some(("192.0.2.1", 5))), stands));
         // Another place, another way there.
         let there = Endpoint { addr: "192.0.2.2:51820".parse().unwrap(), ..endpoint(Some(("192.0.2.9", 4))) };
-        assert!(peer.roam(there).source_learnt && peer.refused_sources().is_empty());
+        assert!(peer.roam(there, stands) && peer.refused_sources().is_empty());
     }
 
     #[test]
     fn the_interface_counts_for_link_local_addresses_only() {
         let peer = peer();
-        peer.roam(endpoint(Some(("192.0.2.9", 3))));
+        peer.roam(endpoint(Some(("192.0.2.9", 3))), stands);
         let path = peer.path.load_full().unwrap();
-        peer.roam(endpoint(Some(("192.0.2.9", 4))));
+        peer.roam(endpoint(Some(("192.0.2.9", 4))), stands);
         assert!(Arc::ptr_eq(&path, &peer.path.load_full().unwrap()), "the same place");
         assert_eq!(peer.endpoint(), Some(endpoint(Some(("192.0.2.9", 4)))), "though the way there is known");
-        peer.roam(endpoint(Some(("fe80::1", 4))));
+        peer.roam(endpoint(Some(("fe80::1", 4))), stands);
         assert_eq!(peer.endpoint(), Some(endpoint(Some(("fe80::1", 4)))));
     }
 }

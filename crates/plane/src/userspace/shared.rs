@@ -1,10 +1,21 @@
 //! What all workers share: peers, sessions, routes, and the way to each other.
 
-use super::{drops::Drops, events::Events, icmp::Way, load::Load, peer::Peer, strays::Strays};
+use super::{
+    drops::Drops,
+    events::Events,
+    icmp::Way,
+    learn::{Learning, Learnt},
+    load::Load,
+    peer::Peer,
+    strays::Strays,
+};
 use crate::Observer;
 use crate::policy::Policy;
 use arc_swap::{ArcSwap, ArcSwapOption};
-use inet::allowed::{AllowedIps, Snapshot};
+use inet::{
+    Endpoint,
+    allowed::{AllowedIps, Snapshot},
+};
 #[cfg(not(fuzzing))]
 use linux::clock;
 use linux::{
@@ -150,6 +161,7 @@ pub(crate) struct Shared {
     pub(crate) policy: Policy,
     pub(crate) links: Box<[Link]>,
     pub(crate) loads: Box<[Load]>,
+    pub(crate) learning: Learning,
 }
 
 impl Shared {
@@ -171,6 +183,7 @@ impl Shared {
             policy: Policy::default(),
             links: links?,
             loads: (0..workers).map(|_| Load::default()).collect(),
+            learning: Learning::new()?,
         })
     }
 
@@ -199,6 +212,13 @@ impl Shared {
     /// Whom to tell what the workers change; the first one stays.
     pub(crate) fn set_observer(&self, observer: Arc<dyn Observer>) {
         let _ = self.observer.set(observer);
+    }
+
+    /// What there is to say of the source of an endpoint. All workers' sockets have the same port and mark.
+    #[cold]
+    pub(crate) fn look_at_source(&self, here: Endpoint) -> Learnt {
+        let sockets = self.links.first().and_then(|link| link.sockets.load_full());
+        self.learning.look(here, sockets.as_deref())
     }
 
     /// A worker has changed the peer's endpoint.
@@ -260,7 +280,7 @@ impl Shared {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each of these is left whole by every call that changes it, so a panic elsewhere does not spoil it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -57,7 +57,7 @@ fn session(seed: u8) -> (Arc<Session>, Arc<Session>) {
 /// One end's view of a peer with a session.
 fn peer(shared: &Shared, id: u32, session: &Arc<Session>) -> Arc<Peer> {
     let peer = Arc::new(Peer::new(PeerId::from_u32(id), Arc::default()));
-    peer.set_endpoint(Some(Endpoint::new(address(9))));
+    peer.set_endpoint(Some(Endpoint::new(address(9))), |_| unreachable!("no source"));
     peer.current.store(Some(session.clone()));
     shared.insert_peer(peer.clone());
     peer

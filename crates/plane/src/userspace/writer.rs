@@ -7,7 +7,7 @@
 
 use super::{
     drops::Reason,
-    events::{ACTIVITY, REKEY_DUE, SOURCE_LEARNT},
+    events::{ACTIVITY, REKEY_DUE},
     inbound::{Inbound, Opened, Part},
     peer::Peer,
     pool::Pool,
@@ -289,13 +289,8 @@ impl Arrivals<'_> {
     /// The peer is where its newest packet came from, and reaches us where that packet did.
     fn roam(&self, shared: &Shared, peer: &Arc<Peer>, received: &Received) {
         let source = received.source;
-        let moved = peer.roam(Endpoint { addr: received.from, source });
-        if moved.changed {
+        if peer.roam(Endpoint { addr: received.from, source }, |here| shared.look_at_source(here)) {
             shared.tell_moved(peer.id);
-        }
-        // Of IPv6 addresses there is nothing to find out; see `control::sources`.
-        if moved.source_learnt && source.is_some_and(|source| source.ip.is_ipv4()) {
-            shared.events.raise(peer, SOURCE_LEARNT);
         }
     }
 
