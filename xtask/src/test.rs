@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use lab::{LabError, interrupted};
 
-use crate::cargo::{build_release, cargo, root, show_lines, target_folder};
+use crate::cargo::{build_release, cargo, root, show_lines};
 use crate::error::Failure;
 use crate::{bpf, deb, fuzz, package, setup, soak};
 
@@ -105,10 +105,7 @@ pub fn run(_options: &Options) -> Result<(), Failure> {
 
 /// The model tests of the data plane, which see another set of atomics and so are another build.
 fn loom(counts: &mut Counts) -> Result<(), Failure> {
-    let folder = target_folder()?.join("loom");
-    let mut command = cargo(&["test", "-p", "wireloom-plane", "--release", "--test", "loom*"]);
-    command.arg("--target-dir").arg(folder).env("RUSTFLAGS", "--cfg loom");
-    counted(&mut command, counts)?;
+    counted(&mut cargo(&["test", "-p", "wireloom-plane", "--features", "loom", "--test", "loom*"]), counts)?;
     if counts.passed == 0 {
         return Err(Failure::Tests("no loom test ran".to_owned()));
     }
@@ -117,9 +114,9 @@ fn loom(counts: &mut Counts) -> Result<(), Failure> {
 
 /// What `bench scale` runs is another build too, which no other stage sees. Here it is only compiled.
 fn modelled() -> Result<(), Failure> {
-    let folder = target_folder()?.join("modelled");
-    let mut command = cargo(&["check", "--quiet", "-p", "wireloom-plane", "--example", "scale"]);
-    command.arg("--target-dir").arg(folder).env("RUSTFLAGS", "--cfg modelled");
+    let mut command =
+        cargo(&["clippy", "--quiet", "-p", "wireloom-plane", "--features", "modelled", "--example", "scale"]);
+    command.args(["--", "-D", "warnings"]);
     show_lines(&mut command, |_| ())
 }
 

@@ -20,7 +20,7 @@ pub mod icmp;
 pub mod link;
 pub mod manager;
 pub mod memory;
-#[cfg(modelled)]
+#[cfg(feature = "modelled")]
 pub mod modelled;
 pub mod netlink;
 pub mod netns;

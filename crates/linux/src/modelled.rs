@@ -1,4 +1,4 @@
-//! The four system calls that move packets, done by whoever measures the data plane without the kernel (`--cfg modelled`).
+//! The four system calls that move packets, done by whoever measures the data plane without the kernel (the feature `modelled`).
 //!
 //! Until [`set`] is called they are the kernel's. No other build has this.
 

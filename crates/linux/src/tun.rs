@@ -316,7 +316,7 @@ impl Queue {
     /// Reads one packet, virtio-net header first. `WouldBlock` when there is none; another error (EBADFD) when the device
     /// has gone. A packet that is larger than the buffer is cut off.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        #[cfg(modelled)]
+        #[cfg(feature = "modelled")]
         if let Some(calls) = crate::modelled::calls() {
             return calls.read(self.as_fd(), buffer);
         }
@@ -342,7 +342,7 @@ impl Queue {
     ///
     /// Errors: `EINVAL` of a header that does not fit the packet, `EIO` of a device that is down, EBADFD of one that has gone.
     pub fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
-        #[cfg(modelled)]
+        #[cfg(feature = "modelled")]
         if let Some(calls) = crate::modelled::calls() {
             return calls.write(self.as_fd(), pieces);
         }

@@ -9,9 +9,9 @@
 //! The one who calls counts the helper in, as called; the helper makes that "here" ([`Calls::arrive`]) and counts itself out
 //! ([`Calls::leave`]). `tests/loom_calls.rs` lets loom try all interleavings.
 
-#[cfg(loom)]
+#[cfg(feature = "loom")]
 use loom::sync::atomic::{AtomicUsize, Ordering};
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const AWAKE: usize = 0;

@@ -10,16 +10,16 @@
 #![deny(unsafe_code)]
 
 pub mod calls;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod policy;
 pub mod ring;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod userspace;
 
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 mod boundary;
 
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub use boundary::{
     AllowedIpChange, BATCH_SIZES, BATCHES_SIZED, Batches, ControlDrop, DataPlane, HandshakeBytes, Observer, PlaneEvent,
     Taken, Traffic, WorkerLoad,

@@ -27,7 +27,7 @@
 
 use std::ops::Deref;
 
-#[cfg(loom)]
+#[cfg(feature = "loom")]
 use loom::{
     cell::UnsafeCell,
     sync::{
@@ -35,17 +35,17 @@ use loom::{
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
 };
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
 };
 
 /// The standard cell with the interface of loom's.
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 impl<T> UnsafeCell<T> {
     fn new(value: T) -> Self {
         Self(std::cell::UnsafeCell::new(value))

@@ -4,9 +4,9 @@
 //! What wakes a worker stays readable until it is read, as an eventfd does: a flag and a condition variable of loom's.
 //! Loom itself finds it when a worker sleeps for ever.
 //!
-//! Run with `RUSTFLAGS="--cfg loom" cargo test --release -p wireloom-plane --test loom_calls`, as `cargo xtask test` does.
+//! Run with `cargo test -p wireloom-plane --features loom --test loom_calls`, as `cargo xtask test` does.
 
-#![cfg(loom)]
+#![cfg(feature = "loom")]
 
 use loom::{
     sync::{Arc, Condvar, Mutex},

@@ -1,6 +1,6 @@
 //! A word of the replay window that several sides share, in every order of their steps: a counter is new once, and a mark stays.
 
-#![cfg(loom)]
+#![cfg(feature = "loom")]
 
 #[path = "../../noise/src/replay/shared/word.rs"]
 mod word;

@@ -3,9 +3,9 @@
 //! The log is behind a mutex of std's, which loom does not see: that commits exclude each other is the ring's promise, and
 //! a second mutex of loom's would keep it for the ring.
 //!
-//! Run with `RUSTFLAGS="--cfg loom" cargo test --release -p wireloom-plane --test loom_ring`, as `cargo xtask test` does.
+//! Run with `cargo test -p wireloom-plane --features loom --test loom_ring`, as `cargo xtask test` does.
 
-#![cfg(loom)]
+#![cfg(feature = "loom")]
 
 use loom::thread;
 use plane::ring::{Committer, Producer};

@@ -1,6 +1,6 @@
 //! Whoever works on the jobs, and however long each takes, they are committed in the order in which they were pushed.
 
-#![cfg(not(loom))]
+#![cfg(not(feature = "loom"))]
 
 use plane::ring::{Committer, Producer};
 use proptest::prelude::*;

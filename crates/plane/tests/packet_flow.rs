@@ -1,6 +1,6 @@
 //! Keeps `docs/packet-flow.md` true: every function that it names is where it says.
 
-#![cfg(not(loom))]
+#![cfg(not(feature = "loom"))]
 
 use std::{fs, path::Path};
 

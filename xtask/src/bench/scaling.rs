@@ -80,9 +80,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 /// Builds the program that measures, and lets it.
 fn measure(workers: u32, millis: u32, rounds: u32, only: &str) -> Result<Value, Failure> {
     println!("Building what measures, with modelled system calls …");
-    let arguments = ["run", "--quiet", "--release", "-p", "wireloom-plane", "--example", "scale"];
-    let mut command = cargo(&arguments);
-    command.arg("--target-dir").arg(target_folder()?.join("modelled")).env("RUSTFLAGS", "--cfg modelled");
+    let mut command = cargo(&["run", "--quiet", "--release", "-p", "wireloom-plane"]);
+    command.args(["--features", "modelled", "--example", "scale"]);
     command.arg("--").args([workers, millis, rounds].map(|number| number.to_string())).env("SCALE_ONLY", only);
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().map_err(Failure::io("cargo"))?;
     if lab::interrupted() {

@@ -189,7 +189,7 @@ impl Socket {
     /// Takes what has come, one datagram or coalesced run per buffer, at most [`BATCH`] of them; says how many. `WouldBlock`
     /// when nothing has. What is larger than its buffer is cut off, and so will not authenticate: 64 KiB are always enough.
     pub fn recv(&self, bufs: &mut [&mut [u8]], out: &mut [Received]) -> io::Result<usize> {
-        #[cfg(modelled)]
+        #[cfg(feature = "modelled")]
         if let Some(calls) = crate::modelled::calls() {
             return calls.recv(self.as_fd(), bufs, out);
         }
@@ -240,7 +240,7 @@ impl Socket {
     ///
     /// Each destination, and source, must be of the socket's family. `segment` needs [`Socket::gso`].
     pub fn send(&self, sends: &[Outgoing<'_>]) -> (usize, Option<SendError>) {
-        #[cfg(modelled)]
+        #[cfg(feature = "modelled")]
         if let Some(calls) = crate::modelled::calls() {
             return calls.send(self.as_fd(), sends);
         }
@@ -301,7 +301,7 @@ impl Socket {
 }
 
 /// Anything stands for an IPv4 socket whose calls are modelled.
-#[cfg(modelled)]
+#[cfg(feature = "modelled")]
 impl From<OwnedFd> for Socket {
     fn from(fd: OwnedFd) -> Socket {
         Socket::new(fd, false, true)

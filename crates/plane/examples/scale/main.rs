@@ -5,27 +5,16 @@
 //! as the kernel took when it was asked just before (`costs`). What the kernel's own locks cost where several processors meet
 //! is not in it.
 //!
-//! Run by `cargo xtask bench scale`, or `RUSTFLAGS="--cfg modelled" cargo run --release -p wireloom-plane --example scale -- WORKERS
-//! MILLISECONDS ROUNDS`, as root.
+//! Run by `cargo xtask bench scale`, or `cargo run --release -p wireloom-plane --features modelled --example scale -- WORKERS MILLISECONDS
+//! ROUNDS`, as root.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-#[cfg(not(modelled))]
-fn main() -> std::process::ExitCode {
-    eprintln!("scale: this build has the kernel's system calls: build it with RUSTFLAGS=\"--cfg modelled\"");
-    std::process::ExitCode::FAILURE
-}
-
-#[cfg(modelled)]
 mod bed;
-#[cfg(modelled)]
 mod calls;
-#[cfg(modelled)]
 mod costs;
-#[cfg(modelled)]
 mod packets;
 
-#[cfg(modelled)]
 fn main() {
     use bed::{Case, Load, Way, measure};
     use std::time::Duration;
