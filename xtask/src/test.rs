@@ -15,7 +15,7 @@ use crate::{bpf, deb, fuzz, package, setup, soak};
 pub struct Options {}
 
 /// At least this many tests at once: the end-to-end ones mostly wait, two of them for two minutes.
-const THREADS: usize = 6;
+const THREADS: usize = 8;
 
 /// What a stage came to.
 struct Stage {

@@ -46,6 +46,10 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// How long [`Guest::run`] waits for a script.
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 
+/// Memory of a guest in MiB, and of one with systemd. Half of it is what its disk may take.
+const MEMORY: u32 = 512;
+const SYSTEM_MEMORY: u32 = 1024;
+
 /// How many guests of this process run at once; who boots another waits. Emulated machines want processors: more of them than these
 /// would be too late for what is timed in them. The two of the test that takes minutes leave one to the others.
 const GUESTS_MAX: usize = 3;
@@ -84,7 +88,7 @@ impl GuestSpec {
     /// # Errors
     /// [`LabError::Missing`] without setup; [`LabError::Died`] with what its console said; or it took too long.
     pub fn boot(&self, namespace: &Namespace) -> Result<Guest, LabError> {
-        self.boot_with(namespace, "", |image, initrd| initrd::write(image, &self.programs, initrd))
+        self.boot_with(namespace, "", MEMORY, |image, initrd| initrd::write(image, &self.programs, initrd))
     }
 
     /// The same of a guest whose first process is systemd, as `debian` has it. It is ready when all that is started at boot has been.
@@ -94,13 +98,16 @@ impl GuestSpec {
     pub fn boot_system(&self, debian: &Debian, namespace: &Namespace) -> Result<Guest, LabError> {
         // What services say is to be seen when something fails.
         let append = " rdinit=/lab/init systemd.journald.forward_to_console=1";
-        self.boot_with(namespace, append, |image, initrd| initrd::write_system(image, debian, &self.programs, initrd))
+        self.boot_with(namespace, append, SYSTEM_MEMORY, |image, initrd| {
+            initrd::write_system(image, debian, &self.programs, initrd)
+        })
     }
 
     fn boot_with(
         &self,
         namespace: &Namespace,
         append: &str,
+        memory: u32,
         write: impl FnOnce(&Image, &Path) -> Result<(), LabError>,
     ) -> Result<Guest, LabError> {
         let image = self.kernel.image()?;
@@ -121,7 +128,8 @@ impl GuestSpec {
         command
             // One thread for all processors: with several, a processor may run into code that another one is just patching, which no
             // real processor would.
-            .args(["-accel", "tcg,thread=single", "-cpu", "max", "-m", "512", "-smp", &self.processors.to_string()])
+            .args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", &self.processors.to_string()])
+            .args(["-m", &memory.to_string()])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"])
             // The kernel's test of its timer fails now and then on an emulator that does not get to run in time.
             .args(["-append", &format!("console=ttyS0 quiet panic=-1 mitigations=off no_timer_check{append}")])

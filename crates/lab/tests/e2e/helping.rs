@@ -14,7 +14,8 @@ fn sleeps(end: &End) -> BTreeMap<String, u64> {
     let folder = format!("/proc/{}/task", end.daemon.process.id());
     let mut sleeps = BTreeMap::new();
     for task in fs::read_dir(&folder).unwrap() {
-        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        // A thread that is no worker may have ended since it was listed.
+        let Ok(status) = fs::read_to_string(task.unwrap().path().join("status")) else { continue };
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
         let name = field("Name:");
         if name.starts_with("worker-") {
