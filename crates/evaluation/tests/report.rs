@@ -387,3 +387,87 @@ fn the_evaluation_in_the_tree_is_a_run_that_can_be_told() {
     let embedded = page.split("id=\"run\">").nth(1).and_then(|rest| rest.split("</script>").next()).unwrap();
     assert_eq!(Run::parse("the page", embedded).unwrap(), run);
 }
+
+/// The sentences that a question's answer begins with, in the panel of this link.
+fn answer(run: &Run, experiment: &str) -> String {
+    let experiment = evaluation::catalogue::EXPERIMENTS.iter().find(|it| it.slug == experiment).unwrap();
+    let text = report::summary(run, 100_000);
+    let from = text.find(&format!("\n{}", experiment.title)).unwrap();
+    let rest = &text[from + 1..];
+    rest[..rest.find("\n\n").unwrap_or(rest.len())].to_owned()
+}
+
+#[test]
+fn one_that_fails_now_and_then_spoils_nobody_elses_verdict() {
+    let mut run = measured();
+    for record in run.records.iter_mut().filter(|it| it.system == "gotatun" && it.round > 1) {
+        record.failure = Some("it died".to_owned());
+    }
+    let streams = answer(&run, "streams");
+    assert!(streams.contains("Highest throughput at 8 TCP streams in one tunnel: wireloom,"), "{streams}");
+    assert!(streams.contains("Too few rounds to be ranked: gotatun "), "{streams}");
+    assert!(!streams.contains("gotatun ("), "it is not held against anybody: {streams}");
+    // All but one fail now and then.
+    for record in run.records.iter_mut().filter(|it| it.system != "wireloom" && it.round > 1) {
+        record.failure = Some("it died".to_owned());
+    }
+    let streams = answer(&run, "streams");
+    assert!(
+        streams.contains("Only wireloom was measured at 8 TCP streams in one tunnel often enough: throughput "),
+        "{streams}"
+    );
+    assert!(!streams.contains("Highest") && streams.contains("Too few rounds to be ranked: "), "{streams}");
+}
+
+#[test]
+fn what_the_sender_bounded_is_behind_nobody() {
+    let mut run = measured();
+    let before = answer(&run, "streams");
+    let behind = |text: &str| text.lines().filter(|line| line.contains("Behind by a factor")).collect::<String>();
+    assert!(behind(&before).contains("boringtun"), "{before}");
+    for record in run.records.iter_mut().filter(|it| it.experiment == "streams" && it.system == "boringtun") {
+        *record = record.clone().bounded("throughput");
+    }
+    let after = answer(&run, "streams");
+    assert!(!behind(&after).contains("boringtun"), "{after}");
+    assert!(after.contains("or more, the sender was the bound"), "{after}");
+    // Who leads with what the sender bounded leads all the more.
+    for record in run.records.iter_mut().filter(|it| it.experiment == "streams" && it.system == "wireloom") {
+        *record = record.clone().bounded("throughput");
+    }
+    assert!(behind(&answer(&run, "streams")).contains("gotatun"));
+}
+
+#[test]
+fn other_work_on_the_machine_speaks_against_the_figures() {
+    let mut run = measured();
+    let said = |run: &Run| report::summary(run, 10_000).contains("The machine had other work beside");
+    assert!(!said(&run));
+    run.records[0].disturbed = Some(0.25);
+    run.records[7].disturbed = Some(1.5);
+    let line = format!(
+        "The machine had other work beside 2 of {} measurements, up to 1.50 processors' worth: do not quote these figures.",
+        run.records.len()
+    );
+    for text in [report::summary(&run, 10_000), report::html(&run).replace("&#39;", "'")] {
+        assert!(text.contains(&line), "{line}");
+    }
+}
+
+#[test]
+fn a_terminal_is_told_of_more_processors_with_what_speaks_against_it_first() {
+    let text = report::summary(&support::made_up(5), 10_000);
+    let model = text.split("Beyond this machine, a model and no measurement:").nth(1).expect("a prediction");
+    let model = &model[..model.find("\n\n").unwrap_or(model.len())];
+    let (told, assumed) =
+        (model.find(" by processors: 4 "), model.find("Amdahl's law: ").or(model.find("Universal Scalability Law: ")));
+    assert!(told.is_some() && told < assumed && model.contains(", 64 "), "{model}");
+    assert!(!model.contains("Two points and two parameters"));
+    // Through two points a curve goes whatever they are: that is what comes first.
+    let mut run = support::made_up(5);
+    run.records.retain(|it| it.experiment != "scaling" || it.x.values().all(|x| *x <= 2.0));
+    let text = report::summary(&run, 10_000);
+    let model = text.split("Beyond this machine, a model and no measurement:").nth(1).expect("a prediction");
+    let (warned, told) = (model.find("Two points and two parameters"), model.find(" by processors: "));
+    assert!(warned.is_some() && warned < told, "{model}");
+}
