@@ -366,16 +366,16 @@ impl End {
                     let _ = self.device.handle_datagram(now(), from.addr, &bytes, false);
                     source = Some(from);
                 }
-                // As if the way out were never the way in.
-                PlaneEvent::SourceLearnt(peer) => {
-                    if let Some(endpoint) = self.hand.endpoint(peer) {
-                        self.hand.refuse_source(peer, endpoint, 0);
-                        let _ = self.hand.refused_sources(peer);
-                    }
-                }
                 PlaneEvent::TunGone(error) => panic!("the TUN has gone: {error}"),
             }
             self.carry_out(source);
+        }
+        // As if the way out were never the way in.
+        if let Some(endpoint) = self.peer.and_then(|peer| self.hand.endpoint(peer))
+            && let (Some(peer), Some(_)) = (self.peer, endpoint.source)
+        {
+            self.hand.refuse_source(peer, endpoint, 0);
+            assert!(self.hand.refused_sources(peer).len() <= 4);
         }
         some
     }

@@ -58,7 +58,7 @@ impl Device {
         self.plane.hold_sources(true);
         self.forget_sources(state);
         let changed = self.set_marks(state, mark);
-        // What was being learnt when they were held.
+        // Only now is it of use to ask for ways out anew.
         self.forget_sources(state);
         self.plane.hold_sources(false);
         changed

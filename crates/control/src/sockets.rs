@@ -44,11 +44,14 @@ impl Device {
             self.epoll.add(socket, token::SOCKETS, Interest::READ).map_err(failed)?;
         }
         log::debug!("listening on UDP port {}", group.port);
+        // Rules may be about our port.
+        self.plane.hold_sources(true);
         self.plane.set_sockets(Some(group.workers.clone()));
         state.port = group.port;
         let old = state.group.replace(group);
         self.forget(state, old);
         self.forget_sources(state);
+        self.plane.hold_sources(false);
         Ok(())
     }
 

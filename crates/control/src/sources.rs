@@ -3,9 +3,9 @@
 //! A peer is answered from the address of ours that it reached, for as long as what is sent from there leaves by the interface
 //! that the peer's packets came in by. When another route takes over, its own address goes with it: a router on the new way
 //! might let no other pass. The kernel's WireGuard looks at this with each new route (`send4` in `socket.c`); here, all peers are looked
-//! at when routes, or our mark or port, have changed, a few at a time; an address that is learnt is looked at by the data plane that learns it. One
-//! that does not go with the way out is refused: packets that were under way, or that come by another way than ours, do not bring it back before
-//! that way changes. IPv6 addresses stay as long as they exist, there as here.
+//! at when routes have changed, a few at a time. A new address is looked at by the data plane, before it is sent from for the first time. One that
+//! does not go with the way out is refused: packets that were under way, or that come by another way than ours, do not bring it back before that way
+//! changes. IPv6 addresses stay as long as they exist, there as here.
 
 use crate::device::{Device, boot};
 use inet::Endpoint;
@@ -31,8 +31,6 @@ pub(crate) struct Sources {
     routes: Routes,
     exits: Exits,
     peers: Vec<PeerId>,
-    /// Our port and mark when that was asked last.
-    sender: (u16, u32),
     /// Something changed since that look began.
     again: bool,
     /// When the look began, and when the next may.
@@ -46,7 +44,6 @@ impl Sources {
             routes: Routes::open()?,
             exits: Exits::open()?,
             peers: Vec::new(),
-            sender: (0, 0),
             again: false,
             began: boot(),
             next: boot(),
@@ -69,22 +66,17 @@ impl Sources {
 
     /// Looks at some peers.
     pub(crate) fn check(&mut self, device: &Device) {
+        if self.patience() != Some(Duration::ZERO) {
+            return;
+        }
         let (port, mark) = {
             let state = device.state();
             (state.port, state.mark)
         };
-        if std::mem::replace(&mut self.sender, (port, mark)) != (port, mark) {
-            self.again = true;
-        }
-        if self.patience() != Some(Duration::ZERO) {
-            return;
-        }
         if self.peers.is_empty() {
-            if !self.again || boot() < self.next {
-                return;
-            }
             self.again = false;
             self.began = boot();
+            device.plane.doubt_sources();
             self.peers.extend(device.state().noise.peers());
         }
         let mut asked = 0;
@@ -119,7 +111,7 @@ impl Sources {
         let refused = device.plane.refused_sources(peer);
         let moved = refused.iter().copied().filter_map(sticky).any(|(source, old, to)| {
             let out = self.way_out(SocketAddrV4::new(source, port), to, mark);
-            out.is_some_and(|out| out != old || out == GONE)
+            out.is_some_and(|out| out != old || out == Exits::NOWHERE)
         });
         if moved {
             device.plane.forget_source(peer);
@@ -127,15 +119,12 @@ impl Sources {
         refused.len()
     }
 
-    /// The interface by which a datagram leaves, [`GONE`] if the address that it is from is not ours any more. `None` without any way
+    /// The interface by which a datagram leaves, [`Exits::NOWHERE`] if the address that it is from is not ours any more. `None` without any way
     /// out: then the address is as good as another.
     fn way_out(&mut self, source: SocketAddrV4, to: SocketAddrV4, mark: u32) -> Option<u32> {
-        self.exits.interface(source, to, mark).ok().map(|interface| interface.unwrap_or(GONE))
+        self.exits.interface(source, to, mark).ok()
     }
 }
-
-/// No interface has this index.
-const GONE: u32 = 0;
 
 /// The IPv4 address of ours that the endpoint is sent to from, if there is one, its interface, and the peer's.
 fn sticky(endpoint: Endpoint) -> Option<(Ipv4Addr, u32, SocketAddrV4)> {

@@ -318,6 +318,10 @@ impl DataPlane for Plane {
         self.userspace.hold_sources(held);
     }
 
+    fn doubt_sources(&self) {
+        self.userspace.doubt_sources();
+    }
+
     fn refuse_source(&self, peer: PeerId, endpoint: Endpoint, out: u32) {
         self.userspace.refuse_source(peer, endpoint, out);
         self.desk.look_at(peer);

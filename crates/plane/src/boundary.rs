@@ -32,6 +32,8 @@ pub trait DataPlane: Send + Sync {
     fn forget_source(&self, peer: PeerId);
     /// While they are held no source address is learnt: what decides about ways out is changing.
     fn hold_sources(&self, held: bool);
+    /// Ways out may have changed. What is being found out about an address at this moment does not count; all others are about to be looked at.
+    fn doubt_sources(&self);
     /// If the peer is sent to from there, lets the kernel choose the source address: what is sent from that one leaves by the interface
     /// with the index `out`. Packets that come to it by any other interface do not bring it back, until the source is forgotten.
     fn refuse_source(&self, peer: PeerId, endpoint: Endpoint, out: u32);

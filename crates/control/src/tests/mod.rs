@@ -144,6 +144,8 @@ impl DataPlane for Ledger {
 
     fn hold_sources(&self, _: bool) {}
 
+    fn doubt_sources(&self) {}
+
     fn refuse_source(&self, peer: PeerId, _: Endpoint, _: u32) {
         self.forget_source(peer);
     }

@@ -94,10 +94,19 @@ pub fn wait_until_carried(from: &End, to: &mut End) {
 #[track_caller]
 pub fn while_stopped<T>(process: Pid, look: impl FnOnce() -> T) -> T {
     kill_process(process, Signal::STOP).unwrap();
+    let _goes_on = GoesOn(process);
     wait_until("all threads to stop", LIMIT, || is_stopped(process)).unwrap();
-    let seen = look();
-    kill_process(process, Signal::CONT).unwrap();
-    seen
+    look()
+}
+
+/// Lets a process that was stopped go on, whatever happens.
+struct GoesOn(Pid);
+
+impl Drop for GoesOn {
+    fn drop(&mut self) {
+        // It may have been killed meanwhile.
+        let _ = kill_process(self.0, Signal::CONT);
+    }
 }
 
 fn is_stopped(process: Pid) -> bool {

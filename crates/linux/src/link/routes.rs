@@ -3,7 +3,7 @@
 //! Only of IPv4, where the kernel's WireGuard looks at it too (`send4` in `socket.c`).
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::message::{LINK, Messages, Request, find, u32_at};
@@ -60,36 +60,51 @@ pub struct Exits {
 }
 
 impl Exits {
+    /// No interface has this index.
+    pub const NOWHERE: u32 = 0;
+
     /// Makes a socket to ask by.
     pub fn open() -> io::Result<Exits> {
         Ok(Exits { requests: Requests::over(open_requests()?) })
     }
 
-    /// The interface by which a UDP datagram with this mark leaves, from this address and port of ours; `None` when the address is none of
-    /// ours.
+    /// The interface by which a UDP datagram with this mark leaves, from this address and port of ours; [`Exits::NOWHERE`] when the
+    /// address is none of ours.
     ///
     /// # Errors
     /// There is no way out, or the kernel could not be asked.
-    pub fn interface(&mut self, source: SocketAddrV4, to: SocketAddrV4, mark: u32) -> io::Result<Option<u32>> {
+    pub fn interface(&mut self, source: SocketAddrV4, to: SocketAddrV4, mark: u32) -> io::Result<u32> {
+        let mut from = |ip| self.leaves(ip, source.port(), to, mark);
+        match from(Some(*source.ip())) {
+            // An address that is not ours, as older kernels say it.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Exits::NOWHERE),
+            // As newer ones do, or there is no way from anywhere.
+            Err(error) if error.raw_os_error() == Some(libc::ENETUNREACH) => {
+                from(None).map(|_| Exits::NOWHERE).map_err(|_| error)
+            }
+            told => told,
+        }
+    }
+
+    fn leaves(&mut self, from: Option<Ipv4Addr>, port: u16, to: SocketAddrV4, mark: u32) -> io::Result<u32> {
         let mut header = [0; ROUTE];
-        header[..3].copy_from_slice(&[libc::AF_INET as u8, 32, 32]);
-        let request = Request::new(libc::RTM_GETROUTE, libc::NLM_F_REQUEST as u16, 0, &header)
+        header[..3].copy_from_slice(&[libc::AF_INET as u8, 32, if from.is_some() { 32 } else { 0 }]);
+        let mut request = Request::new(libc::RTM_GETROUTE, libc::NLM_F_REQUEST as u16, 0, &header)
             .attribute(RTA_DST, &to.ip().octets())
-            .attribute(RTA_SRC, &source.ip().octets())
             .attribute(RTA_MARK, &mark.to_ne_bytes())
             .attribute(RTA_IP_PROTO, &[libc::IPPROTO_UDP as u8])
-            .attribute(RTA_SPORT, &source.port().to_be_bytes())
+            .attribute(RTA_SPORT, &port.to_be_bytes())
             .attribute(RTA_DPORT, &to.port().to_be_bytes());
+        if let Some(from) = from {
+            request.put(RTA_SRC, &from.octets());
+        }
         let mut interface = None;
-        let told = self.requests.exchange(request, direct, |_, body| {
+        self.requests.exchange(request, direct, |_, body| {
             let value = body.get(ROUTE..).and_then(|attributes| find(attributes, RTA_OIF));
             interface = value.and_then(|value| u32_at(value, 0));
             true
-        });
-        match told {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
-            told => told.and_then(|()| interface.map(Some).ok_or_else(|| io::ErrorKind::NotFound.into())),
-        }
+        })?;
+        interface.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 

@@ -152,7 +152,7 @@ impl DataPlane for Userspace {
 
     fn set_endpoint(&self, peer: PeerId, endpoint: Option<Endpoint>) {
         if let Some(peer) = self.shared.peer(peer) {
-            peer.set_endpoint(endpoint, |here| self.shared.look_at_source(here));
+            self.shared.set_endpoint(&peer, endpoint);
         }
     }
 
@@ -168,6 +168,10 @@ impl DataPlane for Userspace {
 
     fn hold_sources(&self, held: bool) {
         self.shared.learning.hold(held);
+    }
+
+    fn doubt_sources(&self) {
+        self.shared.learning.doubt();
     }
 
     fn refuse_source(&self, peer: PeerId, endpoint: Endpoint, out: u32) {

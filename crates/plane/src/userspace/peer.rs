@@ -71,52 +71,65 @@ impl Peer {
         Some(endpoint)
     }
 
-    /// Sends to `endpoint` from now on, from its source unless `learning` has something against it. Whether anything has changed.
-    pub(crate) fn set_endpoint(&self, endpoint: Option<Endpoint>, learning: impl FnOnce(Endpoint) -> Learnt) -> bool {
+    /// Control's word of where the peer is: it counts, whatever a worker sees at this moment. `judge` is asked of its source, even if that is sent from
+    /// already: a way out may have changed without anybody having been told.
+    pub(crate) fn set_endpoint(&self, endpoint: Option<Endpoint>, judge: impl FnOnce(Endpoint) -> Learnt) {
+        let Some(here) = endpoint else { return self.path.store(None) };
+        let refuses = |path: &Arc<Path>| path.refuses(here);
+        if self.path.load().as_ref().is_some_and(refuses) {
+            return;
+        }
+        let learnt = if here.source.is_some() { judge(here) } else { Learnt::Stands };
+        while self.learn(&self.path.load(), here, learnt).is_none() {}
+    }
+
+    /// The peer's newest packet came from `here`, and `judge` says what there is to say of its source, where that is another. Whether that has changed anything.
+    #[inline]
+    pub(crate) fn roam(&self, here: Endpoint, judge: impl FnOnce(Endpoint) -> Learnt) -> bool {
         let old = self.path.load();
-        let Some(mut endpoint) = endpoint else {
-            self.path.store(None);
-            return old.is_some();
+        if old.as_ref().is_some_and(|path| path.is_at(here) || path.refuses(here)) {
+            return false;
+        }
+        let learnt = match &*old {
+            _ if here.source.is_none() => Learnt::Stands,
+            // Who is translated may come from another port with each packet. The way there is the same.
+            Some(path) if path.is_at_host(here) => Learnt::Stands,
+            _ => judge(here),
         };
-        let is_where_it_was = old.as_ref().is_some_and(|path| path.endpoint.addr == endpoint.addr);
-        if let Some(path) = &*old
-            && (path.refuses(endpoint) || path.is_at(endpoint))
-        {
-            return false;
-        }
-        let mut refused = None;
-        if let Some(source) = endpoint.source {
-            match learning(endpoint) {
-                Learnt::Stands => (),
-                // Where it was it is sent to from where it was.
-                Learnt::NotNow if is_where_it_was => return false,
-                Learnt::NotNow => endpoint.source = None,
-                Learnt::Leaves(out) => {
-                    refused = Some(Source { ip: source.ip, ifindex: out });
-                    endpoint.source = None;
-                }
+        // What somebody else has learnt meanwhile stands: the next packet tells.
+        self.learn(&old, here, learnt).unwrap_or(false)
+    }
+
+    /// Writes down what was learnt, in place of `old`. Whether that has changed where the peer is sent to, or from where; `None` if `old` is not in place any more.
+    #[cold]
+    fn learn(&self, old: &Option<Arc<Path>>, here: Endpoint, learnt: Learnt) -> Option<bool> {
+        let via = here.source.map_or(0, |source| source.ifindex);
+        let nowhere = Endpoint { source: None, ..here };
+        let new = match (old, learnt) {
+            (Some(path), Learnt::Stands) if path.endpoint == without_interface(here) => {
+                return Some(path.via.swap(via, Ordering::Relaxed) != via);
             }
-        }
-        if let (Some(path), Some(refused)) = (&*old, refused)
-            && is_where_it_was
-        {
-            let mut new = Path::after(Some(path), path.endpoint, path.via.load(Ordering::Relaxed));
-            new.refuse(refused);
-            // If something else has been learnt at this moment that stands, and the next packet tells.
-            self.path.compare_and_swap(&*old, Some(Arc::new(new)));
-            return false;
-        }
-        let via = endpoint.source.map_or(0, |source| source.ifindex);
-        let plain = without_interface(endpoint);
-        match &*old {
-            Some(path) if path.endpoint == plain => path.via.store(via, Ordering::Relaxed),
-            _ => {
-                let mut new = Path::after(old.as_deref(), plain, via);
-                refused.into_iter().for_each(|refused| new.refuse(refused));
-                self.path.store(Some(Arc::new(new)));
+            (_, Learnt::Stands) => Path::after(old.as_deref(), without_interface(here), via),
+            // Where it was it is sent to from where it was.
+            (Some(path), Learnt::NotNow) if path.endpoint.addr == here.addr => return Some(false),
+            (_, Learnt::NotNow) => Path::after(old.as_deref(), nowhere, 0),
+            (_, Learnt::Leaves(out)) => {
+                let (endpoint, via) = match old {
+                    // Another address, or the same by the right way, goes on being sent from.
+                    Some(path) if path.endpoint.addr == here.addr && !path.sends_from(here, out) => {
+                        (path.endpoint, path.via.load(Ordering::Relaxed))
+                    }
+                    _ => (nowhere, 0),
+                };
+                let mut new = Path::after(old.as_deref(), endpoint, via);
+                here.source.into_iter().for_each(|source| new.refuse(Source { ip: source.ip, ifindex: out }));
+                new
             }
-        }
-        true
+        };
+        let moved = old.as_ref().is_none_or(|path| path.endpoint != new.endpoint);
+        let before = self.path.compare_and_swap(old, Some(Arc::new(new)));
+        let at = |path: &Option<Arc<Path>>| path.as_ref().map(Arc::as_ptr);
+        (at(&before) == at(old)).then_some(moved)
     }
 
     /// Lets the kernel choose our address again, until the peer's next packet. An endpoint that somebody sets at this moment stands.
@@ -153,15 +166,6 @@ impl Peer {
             }
             self.path.compare_and_swap(&*old, Some(Arc::new(new)));
         }
-    }
-
-    /// The peer's newest packet came from `here`. Whether that has changed anything.
-    #[inline]
-    pub(crate) fn roam(&self, here: Endpoint, learning: impl FnOnce(Endpoint) -> Learnt) -> bool {
-        if self.path.load().as_ref().is_some_and(|path| path.is_at(here) || path.refuses(here)) {
-            return false;
-        }
-        self.set_endpoint(Some(here), learning)
     }
 
     #[inline]
@@ -230,6 +234,17 @@ impl Path {
     fn is_at(&self, here: Endpoint) -> bool {
         let via = here.source.map_or(0, |source| source.ifindex);
         self.endpoint == without_interface(here) && self.via.load(Ordering::Relaxed) == via
+    }
+
+    /// Whether it is sent to from there already, to that or another port of the host.
+    fn is_at_host(&self, here: Endpoint) -> bool {
+        self.endpoint.addr.ip() == here.addr.ip() && self.is_at(Endpoint { addr: self.endpoint.addr, ..here })
+    }
+
+    /// Whether it is sent to from the source of `here`, and not because packets have come in there by the interface `out`.
+    fn sends_from(&self, here: Endpoint, out: u32) -> bool {
+        let source = self.endpoint.source.map(|source| source.ip);
+        source == here.source.map(|source| source.ip) && self.via.load(Ordering::Relaxed) != out
     }
 
     /// Whether the way to there does not start where these packets come in. Who has come by so many wrong ways that they cannot all be
@@ -354,10 +369,8 @@ mod tests {
         assert_eq!(peer.endpoint(), Some(here), "another was meant");
         peer.refuse_source(here, 4);
         for _ in 0..2 {
-            assert!(
-                !peer.roam(here, unasked) && !peer.set_endpoint(Some(here), unasked),
-                "a packet that was on its way"
-            );
+            assert!(!peer.roam(here, unasked), "a packet that was on its way");
+            peer.set_endpoint(Some(here), unasked);
             assert_eq!(peer.endpoint(), Some(endpoint(None)));
         }
         let elsewhere = endpoint(Some(("192.0.2.9", 4)));
@@ -387,6 +400,34 @@ mod tests {
         assert!(peer.roam(there, |_| Learnt::Leaves(out)));
         assert_eq!(peer.endpoint(), Some(Endpoint { source: None, ..there }));
         assert_eq!(peer.refused_sources().len(), 1);
+    }
+
+    #[test]
+    fn who_comes_from_another_port_alone_is_not_looked_at() {
+        let (peer, here) = (peer(), endpoint(Some(("192.0.2.9", 3))));
+        assert!(peer.roam(here, stands));
+        let translated = Endpoint { addr: "192.0.2.1:7".parse().unwrap(), ..here };
+        assert!(peer.roam(translated, unasked));
+        assert_eq!(peer.endpoint(), Some(translated));
+        let elsewhere = Endpoint { addr: "192.0.2.2:7".parse().unwrap(), ..here };
+        assert!(peer.roam(elsewhere, |_| Learnt::Leaves(4)));
+    }
+
+    #[test]
+    fn what_control_says_is_looked_at_even_if_it_is_nothing_new() {
+        let (peer, here) = (peer(), endpoint(Some(("192.0.2.9", 3))));
+        peer.set_endpoint(Some(here), stands);
+        assert!(!peer.roam(here, unasked));
+        peer.set_endpoint(Some(here), |_| Learnt::Leaves(4));
+        assert_eq!((peer.endpoint(), peer.refused_sources().len()), (Some(endpoint(None)), 1));
+        // The same address by two ways in, of which one is the way out.
+        let right = endpoint(Some(("192.0.2.9", 4)));
+        peer.set_endpoint(Some(right), stands);
+        let other = endpoint(Some(("192.0.2.8", 4)));
+        peer.set_endpoint(Some(other), |_| Learnt::Leaves(5));
+        assert_eq!(peer.endpoint(), Some(right), "another's fault is not its own");
+        peer.set_endpoint(None, unasked);
+        assert_eq!(peer.endpoint(), None);
     }
 
     #[test]

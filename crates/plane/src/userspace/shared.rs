@@ -214,11 +214,40 @@ impl Shared {
         let _ = self.observer.set(observer);
     }
 
+    /// The peer's newest packet came from `here`. Whether that has changed where it is sent to, or from where.
+    #[inline]
+    pub(crate) fn roam(&self, peer: &Peer, here: Endpoint) -> bool {
+        let mut asked = None;
+        let moved = peer.roam(here, |here| self.look_at_source(here, &mut asked));
+        asked.is_some_and(|when| self.forget_if_in_doubt(peer, when)) || moved
+    }
+
+    /// Control says where the peer is.
+    pub(crate) fn set_endpoint(&self, peer: &Peer, endpoint: Option<Endpoint>) {
+        let mut asked = None;
+        peer.set_endpoint(endpoint, |here| self.look_at_source(here, &mut asked));
+        if let Some(when) = asked {
+            self.forget_if_in_doubt(peer, when);
+        }
+    }
+
     /// What there is to say of the source of an endpoint. All workers' sockets have the same port and mark.
     #[cold]
-    pub(crate) fn look_at_source(&self, here: Endpoint) -> Learnt {
+    fn look_at_source(&self, here: Endpoint, asked: &mut Option<u64>) -> Learnt {
+        *asked = Some(self.learning.epoch());
         let sockets = self.links.first().and_then(|link| link.sockets.load_full());
         self.learning.look(here, sockets.as_deref())
+    }
+
+    /// What was found out of a source at that time, and is in force by now, is forgotten if ways out may have changed since: the peer's next packet has it
+    /// found out anew. Whether it was.
+    #[cold]
+    fn forget_if_in_doubt(&self, peer: &Peer, when: u64) -> bool {
+        let in_doubt = self.learning.epoch() != when;
+        if in_doubt {
+            peer.forget_source();
+        }
+        in_doubt
     }
 
     /// A worker has changed the peer's endpoint.

@@ -289,7 +289,7 @@ impl Arrivals<'_> {
     /// The peer is where its newest packet came from, and reaches us where that packet did.
     fn roam(&self, shared: &Shared, peer: &Arc<Peer>, received: &Received) {
         let source = received.source;
-        if peer.roam(Endpoint { addr: received.from, source }, |here| shared.look_at_source(here)) {
+        if shared.roam(peer, Endpoint { addr: received.from, source }) {
             shared.tell_moved(peer.id);
         }
     }
