@@ -83,14 +83,22 @@ pub fn build_hurried() -> Result<System, Failure> {
         return Ok(system);
     }
     println!("Building the binary with short sessions …");
-    let (target, folder) = (target_folder()?, target_folder()?.join("hurried"));
-    show(&mut cargo(&["build", "-p", "wireloom", "--features", "hurried", "--bin", "wireloom"]))?;
-    let kept = folder.join("wireloom");
-    std::fs::create_dir_all(&folder)
-        .and_then(|()| std::fs::copy(target.join("debug/wireloom"), &kept))
-        .map_err(Failure::io(kept.display().to_string()))?;
-    // In its place again the one that everybody else means.
-    show(&mut cargo(&["build", "-p", "wireloom", "-p", "wireloom-lab", "--bins"]))?;
+    let (built, folder) = (target_folder()?.join("debug/wireloom"), target_folder()?.join("hurried"));
+    let (kept, usual) = (folder.join("wireloom"), folder.join("usual"));
+    let failed = || Failure::io(folder.display().to_string());
+    std::fs::create_dir_all(&folder).map_err(failed())?;
+    // It takes the place of the one that everybody else means, which is put there again.
+    let is_there = built.exists();
+    if is_there {
+        std::fs::rename(&built, &usual).map_err(failed())?;
+    }
+    let without = ["--no-default-features", "--features", "hurried"];
+    let made = show(cargo(&["build", "-p", "wireloom", "--bin", "wireloom"]).args(without));
+    let moved = made.and_then(|()| std::fs::rename(&built, &kept).map_err(failed()));
+    if is_there {
+        std::fs::rename(&usual, &built).map_err(failed())?;
+    }
+    moved?;
     let system = System::Wireloom(kept, Engine::Userspace);
     system.program()?;
     Ok(system)
