@@ -462,7 +462,21 @@ fn times(metric: &Metric, ratio: &Estimate) -> String {
 /// `4 tunnels`, `UDP payload 64 B`.
 fn at(axis: Axis, x: f64) -> String {
     let value = axis.unit.chosen(x);
-    if axis.unit == Unit::Count { format!("{value} {}", axis.name) } else { format!("{} {value}", axis.name) }
+    match axis.unit {
+        Unit::Count if x == 1.0 => format!("{value} {}", one(axis.name)),
+        Unit::Count => format!("{value} {}", axis.name),
+        _ => format!("{} {value}", axis.name),
+    }
+}
+
+/// `TCP stream in one tunnel` of `TCP streams in one tunnel`: the first plural is what is counted.
+fn one(name: &str) -> String {
+    let mut counted = false;
+    let word = |word| match str::strip_suffix(word, 's') {
+        Some(single) if !std::mem::replace(&mut counted, true) => single,
+        _ => word,
+    };
+    name.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// `a, b and c`.
@@ -471,5 +485,21 @@ pub fn list(names: &[&str]) -> String {
         [] => String::new(),
         [one] => (*one).to_owned(),
         [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::EXPERIMENTS;
+
+    #[test]
+    fn one_of_what_is_counted_is_told_as_one() {
+        let axes = || EXPERIMENTS.iter().filter_map(|it| it.axis);
+        let told = |key: &str, x| at(axes().find(|it| it.key == key).unwrap(), x);
+        assert_eq!(told("streams", 1.0), "1 TCP stream in one tunnel");
+        assert_eq!(told("streams", 8.0), "8 TCP streams in one tunnel");
+        assert_eq!([told("tunnels", 1.0), told("workers", 1.0)], ["1 tunnel", "1 processor"]);
+        assert_eq!(told("peers", 1.0), "1 peer of one server");
     }
 }

@@ -69,7 +69,7 @@ fn trusted(out: &mut String, ordered: &[(String, &Code)]) {
     });
     table(
         out,
-        "Code to be trusted, in lines, least first",
+        "Code to be trusted, in lines, least with its cryptography first",
         ["system", "of its own", "with cryptography", "by language"],
         rows,
     );
