@@ -388,7 +388,7 @@ fn the_evaluation_in_the_tree_is_a_run_that_can_be_told() {
     assert_eq!(Run::parse("the page", embedded).unwrap(), run);
 }
 
-/// The sentences that a question's answer begins with, in the panel of this link.
+/// All that the summary says of an experiment.
 fn answer(run: &Run, experiment: &str) -> String {
     let experiment = evaluation::catalogue::EXPERIMENTS.iter().find(|it| it.slug == experiment).unwrap();
     let text = report::summary(run, 100_000);
